@@ -1,0 +1,121 @@
+"""What Tencent found out: the result of one GetDetectInfo call, in our own names."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+
+class Part(StrEnum):
+    """The parts of a result; the value is the digit by which `InfoType` asks for it."""
+
+    TEXT = "1"
+    ID_CARD = "2"
+    BEST_FRAME = "3"
+    VIDEO = "4"
+
+
+@dataclass(frozen=True, slots=True)
+class InfoType:
+    """Which parts are wanted: Tencent's `InfoType`, `"0"` for all or any combination of the digits 1 to 4.
+
+    Raises:
+        ValueError: the text is empty, repeats a digit, or has another character.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        digits = set(self.text)
+        if not self.text or len(digits) != len(self.text) or not (self.text == "0" or digits <= set(Part)):
+            raise ValueError("InfoType is 0 for everything, or any of the digits 1, 2, 3, 4, each once")
+
+    @property
+    def parts(self) -> frozenset[Part]:
+        """The parts that are asked for."""
+        return frozenset(Part) if self.text == "0" else frozenset(Part(digit) for digit in self.text)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Outcome(StrEnum):
+    """Tencent's verdict on the person."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    UNFINISHED = "unfinished"
+
+
+class MediaKind(StrEnum):
+    """The media that a result may hold."""
+
+    ID_CARD_FRONT = "id_card_front"
+    ID_CARD_BACK = "id_card_back"
+    BEST_FRAME = "best_frame"
+    LIVENESS_VIDEO = "liveness_video"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LivenessAttempt:
+    """One try of the person before the camera. `further` keeps what has no field of its own, under Tencent's names."""
+
+    err_code: int | None = None
+    err_msg: str | None = None
+    req_time: str | None = None
+    id_card: str | None = field(default=None, repr=False)
+    name: str | None = field(default=None, repr=False)
+    further: Mapping[str, object] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Detection:
+    """The text part of a result: values as Tencent sent them, absence (null, empty, missing) always None.
+
+    `sim` is the similarity in percent as text (`"96.42"`); `further` keeps what a newer Tencent adds, and any value
+    that is not of its field's type, under Tencent's names.
+    """
+
+    err_code: int | None = None
+    err_msg: str | None = None
+    id_card: str | None = field(default=None, repr=False)
+    name: str | None = field(default=None, repr=False)
+    ocr_nation: str | None = field(default=None, repr=False)
+    ocr_address: str | None = field(default=None, repr=False)
+    ocr_birth: str | None = field(default=None, repr=False)
+    ocr_authority: str | None = field(default=None, repr=False)
+    ocr_valid_date: str | None = field(default=None, repr=False)
+    ocr_name: str | None = field(default=None, repr=False)
+    ocr_id_card: str | None = field(default=None, repr=False)
+    ocr_gender: str | None = field(default=None, repr=False)
+    live_status: int | None = None
+    live_msg: str | None = None
+    compare_status: int | None = None
+    compare_msg: str | None = None
+    sim: str | None = None
+    location: str | None = field(default=None, repr=False)
+    extra: str | None = field(default=None, repr=False)
+    further: Mapping[str, object] = field(default_factory=dict, repr=False)
+    liveness_attempts: tuple[LivenessAttempt, ...] = ()
+
+    @property
+    def similarity(self) -> float | None:
+        """`sim` as a number, None where Tencent sent none or something else."""
+        try:
+            number = float(self.sim or "nan")
+        except ValueError:
+            return None
+        return number if math.isfinite(number) else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Medium:
+    """One stored picture or video: `object_key` names its bytes in the media store, `sha256` is their hex digest."""
+
+    kind: MediaKind
+    object_key: str
+    content_type: str
+    size_bytes: int
+    sha256: str
+    stored_at: datetime
