@@ -1,10 +1,10 @@
 """A verification: one person's run through FaceID, named by its BizToken, and where its retrieval stands."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
-from app.domain.detection import Outcome
+from app.domain.detection import Detection, Medium, Outcome
 
 
 class State(StrEnum):
@@ -30,35 +30,65 @@ class Facts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
     """One verification as the database knows it. Instants are aware UTC; `due_at` None means: nothing left to do.
+    `id` is 0 until the database has numbered it.
 
     `attempts` counts all calls to Tencent, `failures` those without an answer since the last one that had one,
-    `looks` those that found the person not finished yet. `claim` is the number of the newest claim.
+    `looks` those that found the person not finished yet. `claim` is the number of the newest claim, `leased` says that
+    its worker has not reported back, `woken` that a callback came since.
     """
 
-    id: int
+    id: int = 0
     client: str
     biz_token: str
     rule_id: str
-    subject_ref: str | None
-    purpose: str | None
-    state: State
-    outcome: Outcome | None
-    provisional: bool
-    created_at: datetime | None
-    registered_at: datetime | None
-    received_at: datetime | None
-    retrieved_at: datetime | None
-    due_at: datetime | None
+    subject_ref: str | None = None
+    purpose: str | None = None
+    callback_extra: str | None = field(default=None, repr=False)
+    state: State = State.PENDING
+    outcome: Outcome | None = None
+    provisional: bool = False
+    created_at: datetime | None = None
+    registered_at: datetime | None = None
+    received_at: datetime | None = None
+    retrieved_at: datetime | None = None
     deadline_at: datetime
-    claim: int
-    attempts: int
-    failures: int
-    looks: int
-    last_request_id: str | None
-    last_error_code: str | None
+    due_at: datetime | None
+    claim: int = 0
+    leased: bool = False
+    woken: bool = False
+    attempts: int = 0
+    failures: int = 0
+    looks: int = 0
+    last_request_id: str | None = None
+    last_error_code: str | None = None
 
     @property
     def born_at(self) -> datetime:
         """When the token was created, as far as we know: the best lower bound of its age."""
         known = (self.created_at, self.registered_at, self.received_at)
         return min(at for at in known if at is not None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Result:
+    """A verification with all that was retrieved for it."""
+
+    verification: Verification
+    detection: Detection | None = None
+    media: tuple[Medium, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One call to Tencent, as it is put on record; `request_id` is what Tencent's support asks for.
+
+    `error_code` is Tencent's, or one of ours where no answer came (`app.faceid.codes`), or None.
+    """
+
+    called_at: datetime
+    action: str
+    info_type: str
+    request_id: str | None
+    error_code: str | None
+    duration_ms: int
+    bytes_received: int

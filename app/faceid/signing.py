@@ -1,4 +1,4 @@
-"""The signature TC3-HMAC-SHA256, as Tencent Cloud's page "Signature v3" specifies it for POST requests with a JSON body."""
+"""The signature TC3-HMAC-SHA256, after Tencent Cloud's page "Signature v3": POST requests with a JSON body."""
 
 import hashlib
 import hmac

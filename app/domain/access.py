@@ -1,0 +1,79 @@
+"""Who may do what: API keys, their scopes, and the client whose verifications a key sees."""
+
+import hashlib
+import hmac
+import re
+import secrets
+import zlib
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+_KEY = re.compile(r"frk_([0-9a-f]{12})_([0-9a-f]{48})([0-9a-f]{8})")
+
+
+class Scope(StrEnum):
+    """What a key allows; `admin` includes all others and sees every client's verifications."""
+
+    CALLBACKS_WRITE = "callbacks:write"
+    RESULTS_READ = "results:read"
+    RESULTS_REVEAL = "results:reveal"
+    MEDIA_READ = "media:read"
+    RESULTS_ERASE = "results:erase"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """An API key as it is stored: a digest stands for the secret."""
+
+    id: str
+    name: str
+    client: str
+    scopes: frozenset[Scope]
+    secret_sha256: str = field(repr=False)
+    created_at: datetime
+    expires_at: datetime
+    revoked_at: datetime | None = None
+
+    def is_good(self, secret: str, now: datetime) -> bool:
+        """Whether this secret opens this key at this instant."""
+        matches = hmac.compare_digest(self.secret_sha256, digest(secret))
+        return matches and now < self.expires_at and (self.revoked_at is None or now < self.revoked_at)
+
+    def allows(self, scope: Scope) -> bool:
+        """Whether the key has the scope, or `admin`."""
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
+    @property
+    def sees(self) -> str | None:
+        """The client whose verifications the key sees; None for all of them."""
+        return None if Scope.ADMIN in self.scopes else self.client
+
+
+def mint() -> tuple[str, str, str]:
+    """A new key: (id, secret, the text that its holder sends).
+
+    The text is `frk_<id>_<secret><checksum>`: a fixed prefix for secret scanners, 192 random bits, and a CRC-32, by
+    which a scanner, or we, can tell a mistyped key from an unknown one without a look at the database.
+    """
+    key_id, secret = secrets.token_hex(6), secrets.token_hex(24)
+    return key_id, secret, f"frk_{key_id}_{secret}{_checksum(key_id, secret)}"
+
+
+def parse(text: str) -> tuple[str, str] | None:
+    """(id, secret) of a key's text; None if it cannot be a key."""
+    match = _KEY.fullmatch(text)
+    if match is None:
+        return None
+    key_id, secret, checksum = match.groups()
+    return (key_id, secret) if checksum == _checksum(key_id, secret) else None
+
+
+def digest(secret: str) -> str:
+    """How a secret is stored. It has 192 random bits, so that a fast hash withstands guessing."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _checksum(key_id: str, secret: str) -> str:
+    return f"{zlib.crc32(f'{key_id}_{secret}'.encode()):08x}"

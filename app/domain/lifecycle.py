@@ -1,0 +1,128 @@
+"""How a verification changes: each function takes the row and answers the row as it is afterwards. Pure."""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import TypeVar
+
+from app.domain.decision import FIRST_POLL, GiveUp, Keep, LookAgain, Retry, Step, Store, deadline
+from app.domain.detection import Outcome
+from app.domain.verification import Call, Facts, State, Verification
+from app.errors import ConflictError
+
+
+def registered(
+    verification: Verification | None, facts: Facts, *, client: str, biz_token: str, rule_id: str, now: datetime
+) -> Verification:
+    """The token was announced when DetectAuth returned it; from now on it is looked after without a callback.
+
+    Raises:
+        ConflictError: a fact contradicts a known one.
+    """
+    if verification is None:
+        born_at = facts.created_at or now
+        verification = Verification(
+            client=client,
+            biz_token=biz_token,
+            rule_id=rule_id,
+            registered_at=now,
+            due_at=max(now, born_at + FIRST_POLL),
+            deadline_at=now,
+        )
+    return _with_deadline(
+        replace(
+            verification,
+            rule_id=_agreed("rule_id", verification.rule_id, facts.rule_id) or rule_id,
+            subject_ref=_agreed("subject_ref", verification.subject_ref, facts.subject_ref),
+            purpose=_agreed("purpose", verification.purpose, facts.purpose),
+            created_at=_agreed("created_at", verification.created_at, facts.created_at),
+            registered_at=verification.registered_at or now,
+        )
+    )
+
+
+def called_back(verification: Verification, rule_id: str | None, extra: str | None, now: datetime) -> Verification:
+    """Somebody says that the person is done. What is settled stays; all else is due at once.
+
+    Raises:
+        ConflictError: `rule_id` contradicts the known one.
+    """
+    verification = _with_deadline(
+        replace(
+            verification,
+            rule_id=_agreed("rule_id", verification.rule_id, rule_id) or verification.rule_id,
+            received_at=verification.received_at or now,
+            callback_extra=verification.callback_extra or extra,
+        )
+    )
+    if verification.state is State.RETRIEVED and verification.outcome is Outcome.UNFINISHED:
+        return woken(replace(verification, state=State.PENDING, outcome=None), now)
+    if verification.state is State.PENDING or verification.provisional:
+        return woken(verification, now)
+    return verification
+
+
+def woken(verification: Verification, now: datetime) -> Verification:
+    """Due at once; while a worker is at it, due again as soon as that one reports back."""
+    if verification.leased:
+        return replace(verification, woken=True)
+    return replace(verification, due_at=min(now, verification.due_at or now))
+
+
+def asked_again(verification: Verification, now: datetime) -> Verification:
+    """Somebody wants another pull. A stored result stays readable until a newer one replaces it."""
+    if verification.state in {State.FAILED, State.EXPIRED}:
+        verification = replace(verification, state=State.PENDING, failures=0)
+    return woken(verification, now)
+
+
+def after(verification: Verification, step: Step, call: Call, now: datetime) -> Verification:
+    """A worker reports back what it decided after `call`."""
+    verification = _counted(verification, step, call)
+    match step:
+        case Store(outcome, provisional, due_at):
+            verification = replace(
+                verification,
+                state=State.RETRIEVED,
+                outcome=outcome,
+                provisional=provisional,
+                due_at=due_at,
+                retrieved_at=now,
+            )
+        case LookAgain(due_at) | Retry(due_at):
+            verification = replace(verification, due_at=due_at)
+        case GiveUp(state):
+            verification = replace(verification, state=state, due_at=None)
+        case Keep():
+            verification = replace(verification, provisional=False, due_at=None)
+    if verification.woken and verification.due_at:
+        verification = replace(verification, due_at=now)
+    return replace(verification, leased=False, woken=False)
+
+
+def _counted(verification: Verification, step: Step, call: Call) -> Verification:
+    return replace(
+        verification,
+        attempts=verification.attempts + 1,
+        failures=0 if call.error_code is None else verification.failures + 1,
+        looks=verification.looks + isinstance(step, LookAgain),
+        last_request_id=call.request_id or verification.last_request_id,
+        last_error_code=call.error_code,
+    )
+
+
+def _with_deadline(verification: Verification) -> Verification:
+    deadline_at = deadline(
+        created_at=verification.created_at,
+        registered_at=verification.registered_at,
+        received_at=verification.received_at,
+    )
+    return replace(verification, deadline_at=deadline_at)
+
+
+T = TypeVar("T")
+
+
+def _agreed(name: str, known: T | None, told: T | None) -> T | None:
+    if known is not None and told is not None and known != told:
+        raise ConflictError(f"The verification is already known with another {name}.")
+    return told if known is None else known

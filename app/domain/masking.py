@@ -1,0 +1,30 @@
+"""What may be shown of a person to whom it was not disclosed: enough to tell two records apart, not to find the person.
+
+The first six and last four digits of an ID number, a common mask, leave some 2,700 candidates; first and last leave
+more than 10^8.
+"""
+
+import re
+
+_SHORTEST_ID = 8  # of any country's document: shorter ones would hide nothing between their ends
+_PROVINCE = re.compile(r"^.{2,8}?(?:省|自治区|特别行政区|市)")
+
+
+def mask_name(name: str | None) -> str | None:
+    """The first character, then one star for each further one: `张*`."""
+    return name and name[0] + "*" * (len(name) - 1)
+
+
+def mask_id_card(number: str | None) -> str | None:
+    """The first and the last character: `1****************4`; nothing but stars if there are fewer than eight."""
+    if number is None or len(number) < _SHORTEST_ID:
+        return number and "*" * len(number)
+    return number[0] + "*" * (len(number) - 2) + number[-1]
+
+
+def mask_address(address: str | None) -> str | None:
+    """The province, or nothing: `北京市***`."""
+    if not address:
+        return address
+    province = _PROVINCE.match(address)
+    return (province.group() if province else "") + "***"

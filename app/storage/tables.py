@@ -1,0 +1,205 @@
+"""The schema. Private to this folder; `migrations/` brings a database here and a test holds the two together."""
+
+from datetime import UTC, datetime
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    TypeDecorator,
+    UniqueConstraint,
+    text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+
+class Instant(TypeDecorator[datetime]):
+    """An aware instant in UTC. SQLite keeps no zone, so it is taken off on the way in and put back on the way out."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """To the driver."""
+        if value is None:
+            return None
+        utc = value.astimezone(UTC)
+        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """From the driver."""
+        return value and value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value and value.astimezone(UTC)
+
+
+# SQLite numbers rows by itself only where the key is exactly an INTEGER.
+BigId = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _verification_key(*, primary: bool = False) -> Column[int]:
+    return Column(
+        "verification_id",
+        BigId,
+        ForeignKey("verification.id", ondelete="CASCADE"),
+        primary_key=primary,
+        nullable=False,
+        autoincrement=False,
+    )
+
+
+verification = Table(
+    "verification",
+    metadata,
+    Column("id", BigId, primary_key=True),
+    Column("client", String, nullable=False),
+    Column("biz_token", String, nullable=False),
+    Column("rule_id", String, nullable=False),
+    Column("subject_ref", String),
+    Column("purpose", String),
+    Column("callback_extra", String),
+    Column("state", String, nullable=False),
+    Column("outcome", String),
+    Column("provisional", Boolean, nullable=False, default=False),
+    Column("created_at", Instant),
+    Column("registered_at", Instant),
+    Column("received_at", Instant),
+    Column("retrieved_at", Instant),
+    Column("deadline_at", Instant, nullable=False),
+    # The queue: what is due, and whose claim is the newest. `woken` remembers a callback that came during a fetch.
+    Column("due_at", Instant),
+    Column("claim", Integer, nullable=False, default=0),
+    Column("leased", Boolean, nullable=False, default=False),
+    Column("woken", Boolean, nullable=False, default=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("failures", Integer, nullable=False, default=0),
+    Column("looks", Integer, nullable=False, default=0),
+    Column("last_request_id", String),
+    Column("last_error_code", String),
+    UniqueConstraint("biz_token"),
+    Index(
+        "ix_verification_due_at",
+        "due_at",
+        sqlite_where=text("due_at IS NOT NULL"),
+        postgresql_where=text("due_at IS NOT NULL"),
+    ),
+    *(Index(None, column, "id") for column in ("client", "state", "outcome", "rule_id", "subject_ref", "received_at")),
+    sqlite_autoincrement=True,  # an id that was erased never names another person
+)
+
+detection = Table(
+    "detection",
+    metadata,
+    _verification_key(primary=True),
+    Column("err_code", BigInteger),
+    Column("err_msg", String),
+    Column("id_card", String),
+    Column("name", String),
+    Column("ocr_nation", String),
+    Column("ocr_address", String),
+    Column("ocr_birth", String),
+    Column("ocr_authority", String),
+    Column("ocr_valid_date", String),
+    Column("ocr_name", String),
+    Column("ocr_id_card", String),
+    Column("ocr_gender", String),
+    Column("live_status", BigInteger),
+    Column("live_msg", String),
+    Column("compare_status", BigInteger),
+    Column("compare_msg", String),
+    Column("sim", String),
+    Column("location", String),
+    Column("extra", String),
+    Column("further", JSON, nullable=False),
+)
+
+liveness_attempt = Table(
+    "liveness_attempt",
+    metadata,
+    _verification_key(primary=True),
+    Column("position", Integer, primary_key=True, autoincrement=False),
+    Column("err_code", BigInteger),
+    Column("err_msg", String),
+    Column("req_time", String),
+    Column("id_card", String),
+    Column("name", String),
+    Column("further", JSON, nullable=False),
+)
+
+media = Table(
+    "media",
+    metadata,
+    _verification_key(primary=True),
+    Column("kind", String, primary_key=True),
+    Column("object_key", String, nullable=False),
+    Column("content_type", String, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("stored_at", Instant, nullable=False),
+    UniqueConstraint("object_key"),
+)
+
+upstream_call = Table(
+    "upstream_call",
+    metadata,
+    Column("id", BigId, primary_key=True),
+    _verification_key(),
+    Column("called_at", Instant, nullable=False),
+    Column("action", String, nullable=False),
+    Column("info_type", String, nullable=False),
+    Column("request_id", String),
+    Column("error_code", String),
+    Column("duration_ms", Integer, nullable=False),
+    Column("bytes_received", BigInteger, nullable=False),
+    Index(None, "verification_id", "id"),
+)
+
+quota = Table(
+    "quota",
+    metadata,
+    Column("account", String, primary_key=True),
+    Column("tat_us", BigInteger, nullable=False),  # theoretical arrival time: microseconds since the epoch
+)
+
+api_key = Table(
+    "api_key",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("name", String, nullable=False),
+    Column("client", String, nullable=False),
+    Column("scopes", String, nullable=False),
+    Column("secret_sha256", String(64), nullable=False),
+    Column("created_at", Instant, nullable=False),
+    Column("expires_at", Instant, nullable=False),
+    Column("revoked_at", Instant),
+)
+
+# Names no verification by a foreign key: what was disclosed stays on record when the data are gone.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigId, primary_key=True),
+    Column("at", Instant, nullable=False),
+    Column("key_id", String, nullable=False),
+    Column("client", String, nullable=False),
+    Column("action", String, nullable=False),
+    Column("verification_id", BigInteger, nullable=False),
+    Column("purpose", String, nullable=False),
+    Column("request_id", String, nullable=False),
+    sqlite_autoincrement=True,
+)
