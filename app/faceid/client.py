@@ -1,0 +1,173 @@
+"""Calls FaceID over one long-lived HTTP client: every call signed, streamed, capped in bytes and in time as a whole."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Self
+
+import httpx
+import msgspec
+from pydantic import BaseModel, Field, SecretStr
+
+from app.domain.detection import Detection, InfoType, MediaKind
+from app.domain.verification import Call
+from app.errors import SetUpError
+from app.faceid import codes
+from app.faceid.decode import Answer, DecodeError, decode
+from app.faceid.lift import Lifter, Sink
+from app.faceid.signing import Credentials, authorization
+
+VERSION = "2018-03-01"
+CONTENT_TYPE = "application/json"
+_CONNECT_SECONDS = 5.0
+_SOCKET_SECONDS = 15.0  # between two reads; the total deadline is the setting
+
+
+class FaceIdSettings(BaseModel):
+    """How to reach Tencent, and as whom. The first three names are those that Tencent's own tools read."""
+
+    tencentcloud_secret_id: str = ""
+    tencentcloud_secret_key: SecretStr = SecretStr("")
+    tencentcloud_token: SecretStr | None = None
+    faceid_endpoint: str = "https://faceid.tencentcloudapi.com"
+    faceid_timeout_seconds: float = Field(default=30, gt=0, le=600)
+    faceid_max_bytes: int = Field(
+        default=48 * 1024 * 1024, ge=4096
+    )  # of one answer: media of 16 MB each way of spelling, and some
+
+    def credentials(self) -> Credentials:
+        """The key pair to sign with."""
+        token = self.tencentcloud_token and self.tencentcloud_token.get_secret_value()
+        return Credentials(self.tencentcloud_secret_id, self.tencentcloud_secret_key.get_secret_value(), token or None)
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """What came of one call: `media` are the sinks that count. Both are empty after an error."""
+
+    call: Call
+    detection: Detection | None = None
+    media: Mapping[MediaKind, Sink] = field(default_factory=dict)
+
+
+class FaceIdClient:
+    """The client of one account. An async context manager: leaving it closes the connections.
+
+    Raises:
+        SetUpError: the endpoint is not an address.
+    """
+
+    def __init__(self, settings: FaceIdSettings, *, connections: int) -> None:
+        self._url = _url(settings.faceid_endpoint)
+        self._credentials = settings.credentials()
+        self.timeout = timedelta(seconds=settings.faceid_timeout_seconds)
+        self._max_bytes = settings.faceid_max_bytes
+        self._http = httpx.AsyncClient(
+            timeout=httpx.Timeout(_SOCKET_SECONDS, connect=_CONNECT_SECONDS),
+            limits=httpx.Limits(max_connections=connections),
+            headers={"Accept-Encoding": "identity", "User-Agent": "faceid-results"},
+            trust_env=False,  # no proxy from the environment sees a person's result
+            follow_redirects=False,
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.aclose()
+
+    async def get_detect_info(
+        self, *, biz_token: str, rule_id: str, info_type: InfoType, open_sink: Callable[[], Sink]
+    ) -> Fetched:
+        """Calls GetDetectInfo (https://cloud.tencent.com/document/api/1007/41957) once.
+
+        Media are written to sinks of `open_sink` while they arrive; which of them count, `Fetched.media` says. Never
+        raises for what the network or Tencent does: `Fetched.call.error_code` says it.
+        """
+        body = msgspec.json.encode({"BizToken": biz_token, "RuleId": rule_id, "InfoType": str(info_type)})
+        called_at, start, meter = datetime.now(UTC), time.perf_counter(), _Meter(self._max_bytes)
+        answer, error_code = await _told(self._call("GetDetectInfo", body, open_sink, meter))
+        call = Call(
+            called_at=called_at,
+            action="GetDetectInfo",
+            info_type=str(info_type),
+            request_id=answer.request_id if answer else None,
+            error_code=error_code,
+            duration_ms=round((time.perf_counter() - start) * 1000),
+            bytes_received=meter.bytes,
+        )
+        return Fetched(call, answer.detection, answer.media) if answer else Fetched(call)
+
+    async def _call(self, action: str, body: bytes, open_sink: Callable[[], Sink], meter: "_Meter") -> Answer:
+        headers = self._headers(action, body)
+        async with (
+            asyncio.timeout(self.timeout.total_seconds()),
+            self._http.stream("POST", self._url, content=body, headers=headers) as response,
+        ):
+            if response.status_code != httpx.codes.OK:
+                raise _NoAnswerError(f"{codes.HTTP_STATUS}{response.status_code}")
+            if response.headers.get("Content-Encoding", "identity") != "identity":
+                raise _NoAnswerError(codes.UNREADABLE)  # we asked for none: a small body could unpack to gigabytes
+            lifter = Lifter(open_sink)
+            async for chunk in response.aiter_raw():
+                meter.count(chunk)
+                lifter.feed(chunk)
+            return decode(lifter.finish(), open_sink)
+
+    def _headers(self, action: str, body: bytes) -> dict[str, str]:
+        timestamp = int(time.time())
+        signed = {"content-type": CONTENT_TYPE, "host": self._url.netloc.decode(), "x-tc-action": action}
+        headers = {
+            "Content-Type": CONTENT_TYPE,
+            "X-TC-Action": action,
+            "X-TC-Version": VERSION,
+            "X-TC-Timestamp": str(timestamp),
+            "Authorization": authorization(
+                self._credentials, service="faceid", headers=signed, body=body, timestamp=timestamp
+            ),
+        }
+        return headers | ({"X-TC-Token": self._credentials.token} if self._credentials.token else {})
+
+
+def _url(endpoint: str) -> httpx.URL:
+    try:
+        url = httpx.URL(endpoint if "://" in endpoint else f"https://{endpoint}")
+    except httpx.InvalidURL:
+        url = httpx.URL()
+    if url.scheme not in {"http", "https"} or not url.host:
+        raise SetUpError("FACEID_ENDPOINT must be a host name or an http(s) address.")
+    return url.copy_with(path="/", query=None, fragment=None)
+
+
+class _NoAnswerError(Exception):
+    """There will be no answer; the argument is the code to put on record."""
+
+
+class _Meter:
+    """Counts the bytes of one answer and ends it at the cap."""
+
+    def __init__(self, cap: int) -> None:
+        self.bytes = 0
+        self._cap = cap
+
+    def count(self, chunk: bytes) -> None:
+        self.bytes += len(chunk)
+        if self.bytes > self._cap:
+            raise _NoAnswerError(codes.TOO_LARGE)
+
+
+async def _told(call: Awaitable[Answer]) -> tuple[Answer | None, str | None]:
+    """The answer and the error code of a call, whatever happened to it."""
+    try:
+        answer = await call
+    except _NoAnswerError as error:
+        return None, str(error)
+    except (TimeoutError, httpx.TimeoutException):
+        return None, codes.TIMED_OUT
+    except httpx.TransportError:
+        return None, codes.CONNECTION_FAILED
+    except DecodeError:
+        return None, codes.UNREADABLE
+    return answer, answer.error.code if answer.error else None

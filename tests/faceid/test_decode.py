@@ -1,0 +1,411 @@
+"""Tencent's answers become our own values; nothing is lost, and nothing but what Tencent documents passes."""
+
+import base64
+import io
+import json
+from collections.abc import Callable, Iterator, Mapping
+from random import Random
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.domain.detection import Detection, LivenessAttempt, MediaKind
+from app.faceid.decode import Answer, ApiError, DecodeError, decode
+from app.faceid.lift import Lifter
+
+MEDIUM = bytes(range(256)) * 8
+BASE64 = base64.b64encode(MEDIUM).decode()
+CODES = {"ErrCode": "err_code", "LiveStatus": "live_status", "Comparestatus": "compare_status"}
+STRINGS = {
+    "ErrMsg": "err_msg",
+    "IdCard": "id_card",
+    "Name": "name",
+    "OcrNation": "ocr_nation",
+    "OcrAddress": "ocr_address",
+    "OcrBirth": "ocr_birth",
+    "OcrAuthority": "ocr_authority",
+    "OcrValidDate": "ocr_valid_date",
+    "OcrName": "ocr_name",
+    "OcrIdCard": "ocr_id_card",
+    "OcrGender": "ocr_gender",
+    "LiveMsg": "live_msg",
+    "Comparemsg": "compare_msg",
+    "Sim": "sim",
+    "Location": "location",
+    "Extra": "extra",
+}
+PLACES = {
+    MediaKind.ID_CARD_FRONT: ("IdCardData", "OcrFront"),
+    MediaKind.ID_CARD_BACK: ("IdCardData", "OcrBack"),
+    MediaKind.BEST_FRAME: ("BestFrame", "BestFrame"),
+    MediaKind.LIVENESS_VIDEO: ("VideoData", "LivenessVideo"),
+}
+
+
+def read(body: bytes, *, cuts: Callable[[], int] = lambda: 1000, threshold: int = 64) -> Answer:
+    lifter = Lifter(io.BytesIO, threshold=threshold)
+    while body:
+        size = cuts()
+        lifter.feed(body[:size])
+        body = body[size:]
+    return decode(lifter.finish(), io.BytesIO)
+
+
+def answer(info: object) -> bytes:
+    return json.dumps({"Response": {"DetectInfo": json.dumps(info), "RequestId": "r-1"}}).encode()
+
+
+def media(answer: Answer) -> dict[MediaKind, bytes]:
+    return {kind: sink.getvalue() for kind, sink in answer.media.items() if isinstance(sink, io.BytesIO)}
+
+
+def detection(text: str) -> Detection:
+    found = read(f'{{"Response":{{"DetectInfo":{json.dumps(f"""{{"Text":{text}}}""")}}}}}'.encode()).detection
+    assert found is not None
+    return found
+
+
+# Any document, against the two calls of json.loads and the b64decode that it stands for.
+
+
+ABSENT = st.sampled_from([None, ""])
+INTEGERS = st.integers(-(10**9) + 1, 10**9 - 1)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+JSON = st.recursive(
+    ABSENT | st.booleans() | INTEGERS | TEXTS,
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(TEXTS, children, max_size=3),
+    max_leaves=4,
+)
+ATTEMPTS = st.fixed_dictionaries(
+    {}, optional={"ErrCode": ABSENT | INTEGERS, "ReqTime": ABSENT | TEXTS, "Name": ABSENT | TEXTS, "Seq": JSON}
+)
+TEXT_PARTS = st.fixed_dictionaries(
+    {},
+    optional=dict.fromkeys(CODES, ABSENT | INTEGERS)
+    | dict.fromkeys(STRINGS, ABSENT | TEXTS)
+    | {"Detail": st.fixed_dictionaries({"LivenessData": st.lists(ATTEMPTS, max_size=3)}), "Mobile": JSON, "é/": JSON},
+)
+MEDIA = ABSENT | st.builds(
+    lambda random, size: base64.b64encode(random.randbytes(size) if size % 2 else b"\xff\xef\xbe" * size).decode(),
+    st.randoms(use_true_random=True),
+    st.sampled_from([0, 1, 2, 3, 29, 47, 48, 49, 50, 3071, 3072, 3073, 9001, 40001]),
+)
+PARTS = {"Text": TEXT_PARTS} | {
+    part: st.fixed_dictionaries({}, optional={key: MEDIA for home, key in PLACES.values() if home == part})
+    for part, _ in PLACES.values()
+}
+DOCUMENTS = st.fixed_dictionaries({}, optional={part: ABSENT | body for part, body in PARTS.items()})
+
+
+def shuffled(value: object, random: Random) -> object:
+    if isinstance(value, list):
+        return [shuffled(item, random) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {key: shuffled(value[key], random) for key in random.sample(list(value), len(value))}
+
+
+def respelled(document: str, random: Random) -> str:
+    """The same JSON with its slashes, and sometimes the signs of base64, escaped in any way that JSON allows."""
+    spellings = {"/": random.sample(["/", r"\/", r"\u002f", r"\u002F"], random.randint(1, 4))}
+    if random.random() < 1 / 3:
+        spellings |= {"+": ["+", r"\u002b", r"\u002B"], "=": ["=", r"\u003d", r"\u003D"]}
+    return "".join(random.choice(spellings.get(char, char)) for char in document)
+
+
+def dumped(value: object, random: Random) -> str:
+    separators = random.choice([(", ", ": "), (",", ":"), (",\n", " :\t")])
+    return respelled(json.dumps(value, ensure_ascii=random.random() < 1 / 2, separators=separators), random)
+
+
+def present(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {field: values[name] for name, field in names.items() if values.get(name) not in (None, "")}
+
+
+def expected_detection(text: dict[str, Any]) -> Detection:
+    names = {"ErrCode": "err_code", "ReqTime": "req_time", "Name": "name"}
+    attempts = [
+        LivenessAttempt(**present(attempt, names), further={key: attempt[key] for key in attempt.keys() & {"Seq"}})
+        for attempt in text.get("Detail", {}).get("LivenessData", [])
+    ]
+    return Detection(
+        **present(text, CODES | STRINGS),
+        further={key: text[key] for key in text.keys() & {"Mobile", "é/"}},
+        liveness_attempts=tuple(attempts),
+    )
+
+
+def expected_media(info: dict[str, Any]) -> Iterator[tuple[MediaKind, bytes]]:
+    for kind, (part, key) in PLACES.items():
+        text = (info.get(part) or {}).get(key)
+        if text:
+            yield kind, base64.b64decode(text, validate=True)
+
+
+@settings(max_examples=60, deadline=None)
+@given(DOCUMENTS, st.booleans(), st.sampled_from([1, 64, 4096]), st.randoms(use_true_random=True))
+def test_any_document_is_read_as_if_it_had_been_parsed_whole(
+    document: dict[str, Any], typed: bool, threshold: int, random: Random
+) -> None:
+    info = shuffled(document, random)
+    body = dumped({"Response": {"DetectInfo": info if typed else dumped(info, random), "RequestId": "r-1"}}, random)
+    whole = json.loads(body)["Response"]["DetectInfo"]
+    assert (whole if typed else json.loads(whole)) == document
+    sizes = random.choice([(1,), (1, 2, 3, 4, 5), (100, 1000), (16384,), (10**9,)])
+
+    found = read(body.encode(), cuts=lambda: random.choice(sizes), threshold=threshold)
+
+    assert (found.request_id, found.error) == ("r-1", None)
+    assert found.detection == (expected_detection(document["Text"]) if document.get("Text") not in (None, "") else None)
+    assert media(found) == dict(expected_media(document))
+
+
+# Absence and errors.
+
+
+@pytest.mark.parametrize("absent", [{}, {"Text": None, "VideoData": None}, {"Text": "", "IdCardData": ""}])
+def test_a_part_that_is_missing_null_or_empty_is_absent(absent: dict[str, object]) -> None:
+    assert read(answer(absent)) == Answer("r-1", None, None, {})
+
+
+def test_a_text_part_without_values_is_there() -> None:
+    assert detection("{}") == Detection()
+
+
+def test_media_without_content_are_absent() -> None:
+    info = {"IdCardData": {"OcrFront": None, "OcrBack": ""}, "BestFrame": {}, "VideoData": {"LivenessVideo": "AAAA"}}
+
+    assert media(read(answer(info))) == {MediaKind.LIVENESS_VIDEO: b"\0\0\0"}
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        ({"Code": "InternalError", "Message": "内部错误。"}, ApiError("InternalError", "内部错误。")),
+        ({"Code": "InternalError"}, ApiError("InternalError", "")),
+    ],
+)
+@pytest.mark.parametrize("rest", [{}, {"DetectInfo": None}, {"DetectInfo": 5}, {"DetectInfo": "{"}, {"X": [1]}])
+def test_an_error_is_the_whole_answer_whatever_comes_with_it(
+    error: object, expected: ApiError, rest: dict[str, object]
+) -> None:
+    body = json.dumps({"Response": {"Error": error, "RequestId": "r-2", **rest}}).encode()
+
+    assert read(body) == Answer("r-2", expected, None, {})
+
+
+@pytest.mark.parametrize("request_id", ["", ',"RequestId":null', ',"RequestId":""'])
+def test_an_answer_may_lack_its_request_id(request_id: str) -> None:
+    assert read(f'{{"Response":{{"DetectInfo":"{{}}"{request_id}}}}}'.encode()).request_id is None
+
+
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"<html>Bad Gateway</html>",
+        b"\xff\xfe",
+        b"null",
+        b"[]",
+        b"{}",
+        b'{"Response":null}',
+        b'{"Response":{}}',
+        b'{"Response":{"RequestId":"r"}}',
+        b'{"Response":{"RequestId":5,"DetectInfo":"{}"}}',
+        b'{"Response":{"Error":"no"}}',
+        b'{"Response":{"Error":{"Message":"no code"}}}',
+        b'{"Response":{"DetectInfo":"{}"}',
+        b'{"Response":{"DetectInfo":"{}"}}{}',
+        b'{"Response":{"DetectInfo":null}}',
+        b'{"Response":{"DetectInfo":""}}',
+        b'{"Response":{"DetectInfo":"null"}}',
+        b'{"Response":{"DetectInfo":"{"}}',
+        b'{"Response":{"DetectInfo":"[]"}}',
+        b'{"Response":{"DetectInfo":5}}',
+        b'{"Response":{"DetectInfo":{"Text":"secret"}}}',
+        b'{"Response":{"DetectInfo":{"Text":[]}}}',
+        b'{"Response":{"DetectInfo":{"Text":{"New":"\xff"}}}}',
+        b'{"Response":{"DetectInfo":{"Text":{"New":1e999}}}}',
+        b'{"Response":{"DetectInfo":{"VideoData":{"LivenessVideo":5}}}}',
+        b'{"Response":{"DetectInfo":{"BestFrame":"AAAA"}}}',
+        *(
+            pytest.param(template.replace("DEEP", DEEP).encode(), id=f"depth bomb {n}")
+            for n, template in enumerate(
+                [
+                    "DEEP",
+                    '{"Response":{"X":DEEP}}',
+                    '{"Response":{"DetectInfo":DEEP}}',
+                    '{"Response":{"DetectInfo":"DEEP"}}',
+                    '{"Response":{"DetectInfo":{"Text":{"X":DEEP}}}}',
+                    '{"Response":{"DetectInfo":"{\\"Text\\":{\\"Detail\\":DEEP}}"}}',
+                ]
+            )
+        ),
+    ],
+)
+def test_what_tencent_does_not_document_is_an_error_that_does_not_quote_it(body: bytes) -> None:
+    with pytest.raises(DecodeError) as caught:
+        read(body)
+
+    assert str(caught.value) == "the answer is not what Tencent documents"
+    assert caught.value.__suppress_context__
+
+
+# The text.
+
+
+def test_the_example_of_the_documentation_is_read_in_full() -> None:
+    attempt = {
+        "ErrCode": 0,
+        "ErrMsg": "成功",
+        "ReqTime": "1715327563289",
+        "IdCard": "000000199505130012",
+        "Name": "张三",
+    }
+    text = {"ErrCode": 0, "ErrMsg": "成功", "IdCard": "000000199505130012", "Name": "张三", "Sim": "96.42"}
+    text |= {"OcrNation": "汉", "OcrBirth": "1995/5/13", "OcrValidDate": "2019.06.13-长期", "OcrAddress": None}
+    text |= {
+        "LiveStatus": 0,
+        "LiveMsg": "成功",
+        "Comparestatus": 0,
+        "Comparemsg": "成功",
+        "Extra": "",
+        "Location": None,
+    }
+
+    assert detection(json.dumps(text | {"Detail": {"LivenessData": [attempt, {"ErrCode": None}]}})) == Detection(
+        err_code=0,
+        err_msg="成功",
+        id_card="000000199505130012",
+        name="张三",
+        ocr_nation="汉",
+        ocr_birth="1995/5/13",
+        ocr_valid_date="2019.06.13-长期",
+        live_status=0,
+        live_msg="成功",
+        compare_status=0,
+        compare_msg="成功",
+        sim="96.42",
+        liveness_attempts=(
+            LivenessAttempt(
+                err_code=0, err_msg="成功", req_time="1715327563289", id_card="000000199505130012", name="张三"
+            ),
+            LivenessAttempt(),
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"ErrCode":"17"}', Detection(err_code=17)),
+        ('{"LiveStatus":"-1"}', Detection(live_status=-1)),
+        ('{"ErrCode":null,"LiveStatus":""}', Detection()),
+        ('{"Sim":96.40}', Detection(sim="96.40")),
+        ('{"IdCard":110101199505130012345678901234567890}', Detection(id_card="110101199505130012345678901234567890")),
+        ('{"Sim":-1e999}', Detection(sim="-1e999")),
+        ('{"LiveStatus":true}', Detection(further={"LiveStatus": True})),
+        ('{"LiveStatus":1.0}', Detection(further={"LiveStatus": 1.0})),
+        ('{"LiveStatus":"no","Comparestatus":{}}', Detection(further={"LiveStatus": "no", "Comparestatus": {}})),
+        ('{"LiveStatus":12345678901}', Detection(further={"LiveStatus": 12345678901})),
+        ('{"Name":true,"Extra":[1]}', Detection(further={"Name": True, "Extra": [1]})),
+        (
+            '{"New":null,"Newer":"","Newest":{"a":[0.5]}}',
+            Detection(further=json.loads('{"New":null,"Newer":"","Newest":{"a":[0.5]}}')),
+        ),
+        ('{"Detail":null}', Detection()),
+        ('{"Detail":{}}', Detection()),
+        ('{"Detail":{"LivenessData":null}}', Detection()),
+        ('{"Detail":{"LivenessData":[],"New":null}}', Detection(further={"Detail": {"New": None}})),
+        ('{"Detail":"none"}', Detection(further={"Detail": "none"})),
+        ('{"Detail":{"LivenessData":{"a":1}}}', Detection(further={"Detail": {"LivenessData": {"a": 1}}})),
+        ('{"Detail":{"LivenessData":[{},3]}}', Detection(further={"Detail": {"LivenessData": [{}, 3]}})),
+        (
+            '{"Detail":{"New":1,"LivenessData":[{"ErrCode":"x","ReqTime":1715327563289,"Seq":null}]}}',
+            Detection(
+                further={"Detail": {"New": 1}},
+                liveness_attempts=(LivenessAttempt(req_time="1715327563289", further={"ErrCode": "x", "Seq": None}),),
+            ),
+        ),
+    ],
+)
+def test_what_fits_no_field_is_kept(text: str, expected: Detection) -> None:
+    assert detection(text) == expected
+
+
+@pytest.mark.parametrize("code", ["true", "0.0", "1e3", '"passed"', "[]", "{}", "12345678901", '" "'])
+def test_a_verdict_that_is_not_a_number_is_an_error(code: str) -> None:
+    with pytest.raises(DecodeError, match=r"^Text\.ErrCode is not a number$"):
+        detection(f'{{"ErrCode":{code}}}')
+
+
+@pytest.mark.parametrize("levels", [1, 2])
+@pytest.mark.parametrize(
+    ("spelling", "stored"),
+    [
+        (r"a\u0000b", "a\ufffdb"),
+        (r"\ud83d", "\ufffd"),
+        (r"\uDE00\ud83dx", "\ufffd\ufffdx"),
+        (r"\ud83d\ud83d\ude00", "\ufffd\U0001f600"),
+        (r"\\u0000", r"\u0000"),
+        (r"\\\u0000\"", '\\\ufffd"'),
+    ],
+)
+def test_characters_that_no_store_takes_are_replaced_everywhere(spelling: str, stored: str, levels: int) -> None:
+    text = '{"Name":"?","New":{"?":["?"]},"Detail":{"LivenessData":[{"X":"?"}]}}'.replace("?", spelling)
+    info = f'{{"Text":{text}}}'
+    body = f'{{"Response":{{"DetectInfo":{json.dumps(info) if levels == 2 else info}}}}}'
+
+    found = read(body.encode()).detection
+
+    attempt = LivenessAttempt(further={"X": stored})
+    assert found == Detection(name=stored, further={"New": {stored: [stored]}}, liveness_attempts=(attempt,))
+    assert msgspec.json.decode(msgspec.json.encode(found.further)) == found.further
+
+
+def test_characters_that_no_store_takes_are_replaced_in_errors() -> None:
+    body = rb'{"Response":{"Error":{"Code":"a\u0000","Message":"\ud800"},"RequestId":"\u0000"}}'
+
+    assert read(body) == Answer("\ufffd", ApiError("a\ufffd", "\ufffd"), None, {})
+
+
+# The media.
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        answer({"BestFrame": {"BestFrame": BASE64}}),
+        answer({"BestFrame": {"BestFrame": "A" * 64, "BestFrames": [BASE64]}}).replace(b"A" * 64, BASE64.encode()),
+        answer({"BestFrame": {"BestFrame": BASE64}}).replace(b'\\"', b"\\u0022"),
+        answer({"BestFrame": {"BestFrame": BASE64}}).replace(b"BestFrame", rb"Best\\u0046rame"),
+        rb'{"Response":{"DetectInfo":{"BestFrame":{"BestFrame":"AA\/\u002f","BestFrame":"%s"}}}}' % BASE64.encode(),
+        rb'{"Response":{"DetectInfo":{"BestFrame":{"BestFrame":"%s","BestFrame":"%s"}}}}' % ((BASE64.encode(),) * 2),
+    ],
+)
+def test_a_medium_is_read_in_whatever_way_it_is_named(body: bytes) -> None:
+    assert media(read(body)) == {MediaKind.BEST_FRAME: MEDIUM}
+
+
+@pytest.mark.parametrize("text", ["AAA", "AA==AAAA", "AAAA=", "AA\nA", "A-_A", "AAAA ", "é===", '"', "AAAA" * 99 + '"'])
+def test_a_medium_that_is_not_strict_base64_is_an_error_that_does_not_quote_it(text: str) -> None:
+    with pytest.raises(DecodeError, match=r"^a medium is not strict base64$"):
+        read(answer({"VideoData": {"LivenessVideo": text}}))
+
+
+@pytest.mark.parametrize("text", [{"BestFrame": BASE64}, {"New": [{"OcrFront": BASE64}]}])
+def test_a_reference_is_never_stored_as_text(text: dict[str, object]) -> None:
+    with pytest.raises(DecodeError, match="a medium stands within Text"):
+        read(answer({"Text": text}))
+
+
+def test_what_is_personal_stays_out_of_repr() -> None:
+    shown = repr(read(answer({"Text": {"ErrCode": 0, "Name": "张三", "New": "张三"}})))
+
+    assert "张三" not in shown

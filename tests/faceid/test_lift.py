@@ -1,0 +1,199 @@
+"""Media leave the body as it streams in, whatever the spelling and wherever the pieces are cut."""
+
+import base64
+import io
+import itertools
+import json
+from collections.abc import Callable
+
+import pytest
+
+from app.faceid.lift import Lifted, Lifter, LiftError
+
+MEDIUM = bytes(range(256)) * 4 + b"\xff" * 50 + b"\xfb\xef\xbe" * 20 + b"x"
+BASE64 = base64.b64encode(MEDIUM).decode()
+KEYS = ["OcrFront", "OcrBack", "BestFrame", "LivenessVideo"]
+CUTS = [1, 2, 3, 5, 7, 64, 1000, 10**6]
+# As the wire has them, by character: alone in the outer JSON, and inside the DetectInfo string.
+OUTER = {"/": ["/", r"\/", r"\u002f", r"\u002F"], "+": ["+", r"\u002b", r"\u002B"], "=": ["=", r"\u003d", r"\u003D"]}
+INNER = {
+    "/": ["/", r"\/", r"\\/", r"\\\/", r"\u002f", r"\\u002f", r"\\u002F", r"\\\u002F"],
+    "+": ["+", r"\u002b", r"\\u002B"],
+    "=": ["=", r"\u003d", r"\\u003D"],
+}
+
+
+def lift(body: str, *, size: int = 1000, threshold: int = 16) -> Lifted:
+    lifter = Lifter(io.BytesIO, threshold=threshold)
+    wire = body.encode()
+    for start in range(0, len(wire), size):
+        lifter.feed(wire[start : start + size])
+    return lifter.finish()
+
+
+def media(lifted: Lifted) -> dict[str, bytes]:
+    return {reference: sink.getvalue() for reference, sink in lifted.sinks.items() if isinstance(sink, io.BytesIO)}
+
+
+def outer(text: str, key: str = "OcrFront") -> str:
+    return f'{{"{key}":"{text}"}}'
+
+
+def inner(text: str, key: str = "OcrFront") -> str:
+    return rf'{{"DetectInfo":"{{\"{key}\":\"{text}\"}}"}}'
+
+
+@pytest.mark.parametrize("size", CUTS)
+@pytest.mark.parametrize("key", KEYS)
+@pytest.mark.parametrize("place", [outer, inner])
+def test_medium_becomes_a_reference_in_an_otherwise_equal_body(place: Callable[..., str], key: str, size: int) -> None:
+    lifted = lift(place(BASE64, key), size=size)
+
+    ((reference, data),) = media(lifted).items()
+    assert data == MEDIUM
+    assert lifted.skeleton.decode() == place(reference, key)
+
+
+@pytest.mark.parametrize("size", CUTS)
+@pytest.mark.parametrize(
+    ("place", "char", "spelling"),
+    [(outer, char, spelling) for char, spellings in OUTER.items() for spelling in spellings]
+    + [(inner, char, spelling) for char, spellings in INNER.items() for spelling in spellings],
+)
+def test_every_spelling_of_an_escaped_sign_is_read(
+    place: Callable[..., str], char: str, spelling: str, size: int
+) -> None:
+    body = place(BASE64.replace(char, spelling))
+    assert json.loads(json.loads(body).get("DetectInfo", body))["OcrFront"] == BASE64
+
+    assert list(media(lift(body, size=size)).values()) == [MEDIUM]
+
+
+@pytest.mark.parametrize("size", [1, 10**6])
+@pytest.mark.parametrize("space", ["", " ", "\n\t ", " " * 8, "\n" * 8])
+def test_space_around_the_colon_is_no_matter(space: str, size: int) -> None:
+    body = (
+        json.dumps({"a": f'{{"LivenessVideo"{space}:{space}"{BASE64}"}}'})[:-1]
+        + f',"OcrBack"{space}:{space}"{BASE64}"}}'
+    )
+
+    assert list(media(lift(body, size=size)).values()) == [MEDIUM, MEDIUM]
+
+
+@pytest.mark.parametrize("size", CUTS)
+@pytest.mark.parametrize(
+    "body",
+    [
+        pytest.param("", id="nothing"),
+        pytest.param(outer(""), id="empty"),
+        pytest.param(inner(BASE64[:15]), id="short"),
+        pytest.param(outer(BASE64[:16]), id="as long as the threshold"),
+        pytest.param('{"BestFrame":{"BestFrame":null}}', id="an object of the same name, and null"),
+        pytest.param(r'{"a":"{\"BestFrame\":{\"BestFrame\":\"\"}}"}', id="an object of the same name, and empty"),
+        pytest.param(outer(BASE64, "Avatar"), id="another key"),
+        pytest.param(f'{{"a\\"OcrFront":"{BASE64}"}}', id="a longer key that ends like one of ours"),
+        pytest.param(rf'{{"a":"{{\"b\\\"OcrFront\":\"{BASE64}\"}}"}}', id="the same inside"),
+        pytest.param(rf'{{"a":"{{\"Extra\":\"{{\\\"OcrFront\\\":\\\"{BASE64}\\\"}}\"}}"}}', id="one level too deep"),
+        pytest.param(outer(BASE64, r"Ocr\u0046ront"), id="an escaped name"),
+        pytest.param(inner(BASE64).replace(r"\"", r"\u0022"), id="escaped quotes"),
+        pytest.param(f'{{"OcrFront"{" " * 9}:"{BASE64}"}}', id="more space than anybody writes"),
+        pytest.param('{"OcrFront":"AAAA', id="cut within a short value"),
+    ],
+)
+def test_everything_else_stays_byte_for_byte(body: str, size: int) -> None:
+    lifted = lift(body, size=size)
+
+    assert (lifted.skeleton.decode(), media(lifted)) == (body, {})
+
+
+@pytest.mark.parametrize("size", CUTS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param(BASE64[:400] + "!" + BASE64[401:], id="junk"),
+        pytest.param(BASE64[:400] + "é" + BASE64[402:], id="not ASCII"),
+        pytest.param(BASE64[:400] + "-_" + BASE64[402:], id="the alphabet of URLs"),
+        pytest.param(BASE64[:400] + " " + BASE64[401:], id="a space"),
+        pytest.param(BASE64[:400] + "\n" + BASE64[401:], id="a line feed"),
+        pytest.param(BASE64[:400] + r"\n" + BASE64[401:], id="an escaped line feed"),
+        pytest.param(BASE64 + " ", id="a space at the end"),
+        pytest.param(BASE64.rstrip("="), id="no padding"),
+        pytest.param(BASE64[:401], id="one character too many"),
+        pytest.param(BASE64 + "AAAA", id="data after the padding"),
+        pytest.param("QQ==" * 100, id="padding in the middle"),
+        pytest.param(BASE64 + "=", id="too much padding"),
+        pytest.param("=" * 400, id="nothing but padding"),
+        pytest.param(BASE64[:400] + r"\u0041" + BASE64[401:], id="an escaped letter"),
+        pytest.param(BASE64[:400] + r"\u002" + BASE64[401:], id="half an escape"),
+        pytest.param(BASE64[:400] + "\\u00", id="half an escape at the end"),
+        pytest.param(BASE64[:400] + "\\" * 4 + "u002f" + BASE64[401:], id="text that looks like an escape"),
+        pytest.param(BASE64[:400] + "\\" * 5 + "/" + BASE64[401:], id="an escaped backslash before a slash"),
+        pytest.param(BASE64[:400] + "\\" * 20 + "/" + BASE64[401:], id="backslashes without end"),
+        pytest.param(BASE64[:400] + r"\\\+" + BASE64[401:], id="a sign that nobody may escape"),
+        pytest.param(BASE64[:400] + r"\\\u002b" + BASE64[401:], id="a sign that nobody may escape, escaped"),
+    ],
+)
+@pytest.mark.parametrize("place", [outer, inner])
+def test_anything_but_strict_base64_is_an_error_that_does_not_quote_it(
+    place: Callable[..., str], text: str, size: int
+) -> None:
+    with pytest.raises(LiftError) as caught:
+        lift(place(text), size=size)
+
+    assert BASE64[:16] not in str(caught.value)
+
+
+@pytest.mark.parametrize("size", CUTS)
+@pytest.mark.parametrize("spelling", [r"\\/", r"\\\/", r"\\u002f"])
+def test_an_escape_of_two_levels_is_wrong_where_there_is_one(spelling: str, size: int) -> None:
+    with pytest.raises(LiftError):
+        lift(outer(BASE64.replace("/", spelling)), size=size)
+
+
+@pytest.mark.parametrize("size", CUTS)
+@pytest.mark.parametrize("end", ["", "\\", "\\\\\\"])
+def test_a_body_that_ends_within_a_medium_is_an_error(end: str, size: int) -> None:
+    with pytest.raises(LiftError, match="ends within a medium"):
+        lift(inner(BASE64[:400]).partition(BASE64[396:400])[0] + end, size=size)
+
+
+@pytest.mark.parametrize("size", CUTS)
+def test_backslashes_before_the_closing_quote_are_no_content(size: int) -> None:
+    lifted = lift(outer(BASE64 + "\\\\\\"), size=size)
+
+    ((reference, data),) = media(lifted).items()
+    assert (lifted.skeleton.decode(), data) == (outer(reference + "\\\\\\"), MEDIUM)
+
+
+def test_what_is_lifted_does_not_depend_on_where_the_pieces_are_cut() -> None:
+    for threshold, size in itertools.product(range(13, 20), range(1, 60)):
+        lifted = lift(inner("A" * 16), size=size, threshold=threshold)
+
+        assert len(lifted.sinks) == (threshold < 17), "the backslash of the closing quote counts"
+
+
+class Pieces(list[bytes]):
+    def write(self, data: bytes, /) -> None:
+        self.append(data)
+
+
+@pytest.mark.parametrize("place", [outer, inner])
+def test_a_medium_passes_through_in_pieces_and_is_never_whole(place: Callable[..., str]) -> None:
+    sink = Pieces()
+    lifter = Lifter(lambda: sink)
+    wire = place(BASE64.rstrip("=")[:-3] * 100).encode()
+
+    for start in range(0, len(wire), 1000):
+        lifter.feed(wire[start : start + 1000])
+
+    assert len(wire) > 100_000
+    assert max(map(len, sink)) < 4000
+    assert len(lifter.finish().skeleton) < 100
+
+
+def test_references_differ_from_body_to_body() -> None:
+    assert not media(lift(outer(BASE64))).keys() & media(lift(outer(BASE64))).keys()
+
+
+def test_repr_shows_nothing_of_the_skeleton() -> None:
+    assert repr(lift(outer("AAAA"))) == "Lifted(sinks={})"
