@@ -1,0 +1,107 @@
+"""Ways to call a simulator: over a real server, in process, and by the official SDK."""
+
+import json
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Thread
+from typing import Any
+
+import httpx
+import uvicorn
+from tencentcloud.common.credential import Credential
+from tencentcloud.common.profile.client_profile import ClientProfile
+from tencentcloud.common.profile.http_profile import HttpProfile
+from tencentcloud.faceid.v20180301.faceid_client import FaceidClient
+
+from app.faceid.signing import Credentials, authorization
+from app.simulator.options import DEMO_CREDENTIALS, SimulatorOptions
+from app.simulator.server import Simulator, create_simulator
+
+NO_QUOTA = SimulatorOptions(requests_per_second=0, enhanced_requests_per_second=0)
+
+
+@dataclass(frozen=True)
+class LiveSimulator:
+    """A simulator behind a real server on a loopback port."""
+
+    simulator: Simulator
+    port: int
+
+    @property
+    def endpoint(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.endpoint}"
+
+    def official_client(self, credentials: Credentials = DEMO_CREDENTIALS) -> FaceidClient:
+        """The official SDK's client; its retries are off as they are by default."""
+        http = HttpProfile(protocol="http", endpoint=self.endpoint, reqTimeout=20)
+        credential = Credential(credentials.secret_id, credentials.secret_key, credentials.token)
+        return FaceidClient(credential, "", ClientProfile(httpProfile=http))
+
+
+@contextmanager
+def live_simulator(options: SimulatorOptions = NO_QUOTA) -> Iterator[LiveSimulator]:
+    """Serves a simulator from a thread of its own; clients queue at the open socket until it is up."""
+    simulator = create_simulator(options)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(simulator, log_config=None, access_log=False, lifespan="off"))
+        thread = Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield LiveSimulator(simulator, listener.getsockname()[1])
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@dataclass
+class Clock:
+    """A clock that a test turns."""
+
+    now: float = field(default_factory=time.time)
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass(frozen=True)
+class Caller:
+    """A stranger's client, in process; what it sends can be changed after it was signed."""
+
+    simulator: Simulator
+    credentials: Credentials = DEMO_CREDENTIALS
+
+    def headers(self, action: str, body: bytes, *, at: float | None = None) -> dict[str, str]:
+        timestamp = int(self.simulator.options.clock() if at is None else at)
+        signed = {"content-type": "application/json", "host": "faceid.test"}
+        return {
+            **signed,
+            "x-tc-action": action,
+            "x-tc-version": "2018-03-01",
+            "x-tc-timestamp": str(timestamp),
+            "authorization": authorization(
+                self.credentials, service="faceid", headers=signed, body=body, timestamp=timestamp
+            ),
+        }
+
+    async def post(self, headers: Mapping[str, str], body: bytes) -> httpx.Response:
+        transport = httpx.ASGITransport(self.simulator)
+        async with httpx.AsyncClient(transport=transport, base_url="http://faceid.test") as client:
+            return await client.post("/", headers=headers, content=body)
+
+    async def call(self, action: str, parameters: object) -> dict[str, Any]:
+        """The `Response` to a signed call."""
+        body = json.dumps(parameters).encode()
+        answer: dict[str, Any] = (await self.post(self.headers(action, body), body)).json()["Response"]
+        return answer
+
+    async def code(self, action: str, parameters: object) -> str | None:
+        """The error code that a signed call is answered with, None where it is not an error."""
+        answer = await self.call(action, parameters)
+        return answer["Error"]["Code"] if "Error" in answer else None

@@ -1,0 +1,245 @@
+"""What the simulator answers to strangers, called in process."""
+
+import json
+from dataclasses import replace
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.faceid.signing import authorization
+from app.simulator.options import DEMO_CREDENTIALS, SimulatorOptions
+from app.simulator.server import create_simulator
+from tests.simulator.live import Caller, Clock
+
+TEXT_OF_ANNA = {"BizToken": "passed-anna", "RuleId": "1", "InfoType": "1"}
+BODY = json.dumps(TEXT_OF_ANNA).encode()
+
+
+async def error_code(caller: Caller, headers: dict[str, str], body: bytes = BODY) -> str:
+    answer = await caller.post(headers, body)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, "application/json")
+    code: str = answer.json()["Response"]["Error"]["Code"]
+    return code
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"x-tc-action": ""}, "MissingParameter"),
+        ({"x-tc-version": ""}, "MissingParameter"),
+        ({"x-tc-timestamp": ""}, "MissingParameter"),
+        ({"authorization": ""}, "MissingParameter"),
+        ({"authorization": "Bearer token"}, "AuthFailure.InvalidAuthorization"),
+        ({"x-tc-timestamp": "soon"}, "InvalidParameter"),
+        ({"x-tc-timestamp": "1"}, "AuthFailure.SignatureExpire"),
+        ({"content-type": "application/json; charset=utf-8"}, "AuthFailure.SignatureFailure"),
+        ({"host": "elsewhere.test"}, "AuthFailure.SignatureFailure"),
+        ({"x-tc-action": "DropEverything"}, "InvalidAction"),
+        ({"x-tc-version": "2017-01-01"}, "NoSuchVersion"),
+    ],
+)
+async def test_headers_that_do_not_fit_are_refused(caller: Caller, changes: dict[str, str], code: str) -> None:
+    assert await error_code(caller, caller.headers("GetDetectInfo", BODY) | changes) == code
+
+
+async def test_body_that_was_not_signed_is_refused(caller: Caller) -> None:
+    headers = caller.headers("GetDetectInfo", BODY)
+
+    assert await error_code(caller, headers, BODY + b" ") == "AuthFailure.SignatureFailure"
+
+
+@pytest.mark.parametrize("names", [["host"], ["content-type"], ["content-type", "host", "x-not-sent"]])
+async def test_content_type_and_host_must_be_signed_and_what_is_signed_sent(caller: Caller, names: list[str]) -> None:
+    headers = caller.headers("GetDetectInfo", BODY)
+    signed = {name: headers.get(name, "") for name in names}
+    headers["authorization"] = authorization(
+        DEMO_CREDENTIALS, service="faceid", headers=signed, body=BODY, timestamp=int(headers["x-tc-timestamp"])
+    )
+
+    assert await error_code(caller, headers) == "AuthFailure.SignatureFailure"
+
+
+async def test_further_headers_may_be_signed_and_commas_need_no_space(caller: Caller) -> None:
+    headers = caller.headers("GetDetectInfo", BODY)
+    signed = {name: headers[name] for name in ("content-type", "host", "x-tc-action")}
+    headers["authorization"] = authorization(
+        DEMO_CREDENTIALS, service="faceid", headers=signed, body=BODY, timestamp=int(headers["x-tc-timestamp"])
+    ).replace(", ", ",")
+
+    assert "DetectInfo" in (await caller.post(headers, BODY)).json()["Response"]
+
+
+@pytest.mark.parametrize(("seconds", "is_fresh"), [(-301, False), (-299, True), (299, True), (301, False)])
+async def test_signature_holds_for_five_minutes_both_ways(
+    caller: Caller, clock: Clock, seconds: int, is_fresh: bool
+) -> None:
+    answer = await caller.post(caller.headers("GetDetectInfo", BODY, at=clock.now + seconds), BODY)
+
+    assert ("DetectInfo" in answer.json()["Response"]) is is_fresh
+
+
+@pytest.mark.parametrize(
+    ("parameters", "code"),
+    [
+        ([], "InvalidParameter"),
+        ({}, "MissingParameter"),
+        ({"BizToken": "", "RuleId": "1"}, "MissingParameter"),
+        ({"BizToken": None, "RuleId": "1"}, "MissingParameter"),
+        ({"BizToken": "passed"}, "MissingParameter"),
+        ({"BizToken": 1, "RuleId": "1"}, "InvalidParameter"),
+        ({"BizToken": "two words", "RuleId": "1"}, "InvalidParameter"),
+        ({"BizToken": "passed\n", "RuleId": "1"}, "InvalidParameter"),
+        ({"BizToken": "a" * 129, "RuleId": "1"}, "InvalidParameter"),
+        (TEXT_OF_ANNA | {"Surprise": 1}, "UnknownParameter"),
+        (TEXT_OF_ANNA | {"BestFramesCount": 1}, "UnknownParameter"),
+        (TEXT_OF_ANNA | {"InfoType": 1}, "InvalidParameter"),
+        *((TEXT_OF_ANNA | {"InfoType": wrong}, "InvalidParameterValue") for wrong in ("5", "11", "01", "all", "x")),
+        (TEXT_OF_ANNA | {"InfoType": "0"}, None),
+        (TEXT_OF_ANNA | {"InfoType": None}, None),
+    ],
+)
+async def test_parameters_are_checked(caller: Caller, parameters: object, code: str | None) -> None:
+    assert await caller.code("GetDetectInfo", parameters) == code
+
+
+@pytest.mark.parametrize("body", [b"", b"\xff", b"{", b"[" * 100_000, b'"text"', b"null", b'{"BizToken": "\\ud800"}'])
+async def test_body_that_is_no_json_object_is_refused(caller: Caller, body: bytes) -> None:
+    assert await error_code(caller, caller.headers("GetDetectInfo", body), body) == "InvalidParameter"
+
+
+async def test_huge_body_is_refused(caller: Caller) -> None:
+    body = b" " * (10 * 1024 * 1024 + 1)
+
+    assert await error_code(caller, caller.headers("GetDetectInfo", body), body) == "RequestSizeLimitExceeded"
+
+
+@given(
+    action=st.sampled_from(["DetectAuth", "GetDetectInfo", "GetDetectInfoEnhanced"]),
+    parameters=st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["BizToken", "RuleId", "InfoType"]), inner),
+    ),
+)
+async def test_whatever_is_asked_gets_an_answer_of_tencent_s_shape(action: str, parameters: object) -> None:
+    caller = Caller(create_simulator(SimulatorOptions(requests_per_second=0)))
+
+    assert "RequestId" in await caller.call(action, parameters)
+
+
+async def test_encryption_is_refused_honestly(caller: Caller) -> None:
+    assert await caller.code("GetDetectInfoEnhanced", TEXT_OF_ANNA | {"IsEncryptResponse": True}) == (
+        "UnsupportedOperation"
+    )
+
+
+async def test_extra_of_detect_auth_chooses_the_scenario_and_comes_back(caller: Caller) -> None:
+    begun = await caller.call("DetectAuth", {"RuleId": "1", "Extra": "loan-1 scenario=unfinished-1-failed-1001"})
+    question = {"BizToken": begun["BizToken"], "RuleId": "1", "InfoType": "1"}
+
+    answers = [json.loads((await caller.call("GetDetectInfo", question))["DetectInfo"])["Text"] for _ in range(2)]
+
+    assert [text["ErrCode"] for text in answers] == [None, 1001]
+    assert {text["Extra"] for text in answers} == {"loan-1 scenario=unfinished-1-failed-1001"}
+
+
+async def test_scenario_of_the_option_is_for_tokens_without_a_wish() -> None:
+    caller = Caller(create_simulator(SimulatorOptions(scenario="error-InternalError")))
+
+    assert await caller.code("GetDetectInfo", TEXT_OF_ANNA) is None
+    assert await caller.code("GetDetectInfo", TEXT_OF_ANNA | {"BizToken": "bob"}) == "InternalError"
+
+
+async def test_calls_of_both_actions_count_but_refused_ones_do_not(caller: Caller) -> None:
+    question = {"BizToken": "throttled-2-anna", "RuleId": "1", "InfoType": "1"}
+
+    codes = [
+        await caller.code("GetDetectInfo", question | {"InfoType": "9"}),
+        await caller.code("GetDetectInfo", question),
+        await caller.code("GetDetectInfoEnhanced", question),
+        await caller.code("GetDetectInfo", question),
+    ]
+
+    assert codes == ["InvalidParameterValue", "RequestLimitExceeded", "RequestLimitExceeded", None]
+
+
+async def test_result_expires_72_hours_after_detect_auth(caller: Caller, clock: Clock) -> None:
+    begun = await caller.call("DetectAuth", {"RuleId": "1"})
+    question = {"BizToken": begun["BizToken"], "RuleId": "1", "InfoType": "1"}
+    clock.now += 259_199
+
+    assert await caller.code("GetDetectInfo", question) is None
+    clock.now += 1
+    assert await caller.code("GetDetectInfo", question) == "InvalidParameterValue.BizTokenExpired"
+
+
+async def test_quota_is_counted_per_action_in_a_sliding_second(clock: Clock) -> None:
+    options = SimulatorOptions(requests_per_second=2, enhanced_requests_per_second=1, clock=clock)
+    caller = Caller(create_simulator(options))
+    start, codes = clock.now, []
+    for second in (0.0, 0.6, 0.9, 1.05, 1.1, 1.6):
+        clock.now = start + second
+        codes.append(await caller.code("GetDetectInfo", TEXT_OF_ANNA))
+    enhanced = [await caller.code("GetDetectInfoEnhanced", TEXT_OF_ANNA) for _ in range(2)]
+
+    assert codes == [None, None, "RequestLimitExceeded", None, "RequestLimitExceeded", None]
+    assert enhanced == [None, "RequestLimitExceeded"]
+    assert caller.simulator.ledger.peaks == {"GetDetectInfo": 4, "GetDetectInfoEnhanced": 2}
+
+
+async def test_ledger_tells_who_called(caller: Caller, clock: Clock) -> None:
+    await caller.call("GetDetectInfo", TEXT_OF_ANNA)
+    await caller.call("GetDetectInfo", TEXT_OF_ANNA | {"BizToken": "expired-bob"})
+    await replace(caller, credentials=replace(DEMO_CREDENTIALS, secret_key="wrong")).call("GetDetectInfo", TEXT_OF_ANNA)
+
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(caller.simulator), base_url="http://faceid.test"
+    ) as any_:
+        ledger = (await any_.get("/_simulator/ledger")).json()
+
+    shared = {"at": clock.now, "action": "GetDetectInfo"}
+    refused = {"biz_token": None, "info_type": None, "scenario": None, "code": "AuthFailure.SignatureFailure"}
+    expired = "InvalidParameterValue.BizTokenExpired"
+    assert ledger == {
+        "peak_per_second": {"GetDetectInfo": 2, "GetDetectInfoEnhanced": 0},
+        "entries": [
+            shared | {"biz_token": "passed-anna", "info_type": "1", "scenario": "passed", "code": None},
+            shared | {"biz_token": "expired-bob", "info_type": "1", "scenario": "expired", "code": expired},
+            shared | refused,
+        ],
+    }
+
+
+async def test_ledger_and_memory_are_bounded() -> None:
+    caller = Caller(create_simulator(SimulatorOptions(max_tokens=1)))
+    question = {"BizToken": "throttled-1-anna", "RuleId": "1", "InfoType": "1"}
+
+    codes = [
+        await caller.code("GetDetectInfo", question),
+        await caller.code("GetDetectInfo", TEXT_OF_ANNA),
+        await caller.code("GetDetectInfo", question),
+    ]
+
+    assert codes == ["RequestLimitExceeded", None, "RequestLimitExceeded"]
+    assert caller.simulator.ledger.entries.maxlen == 10_000
+
+
+async def test_client_that_leaves_within_its_request_is_written_down(caller: Caller) -> None:
+    async def receive() -> dict[str, str]:
+        return {"type": "http.disconnect"}
+
+    async def send(_message: object) -> None:
+        pass
+
+    await caller.simulator({"type": "http", "method": "POST", "path": "/", "headers": []}, receive, send)
+
+    assert [entry.code for entry in caller.simulator.ledger.entries] == ["InvalidRequest"]
+
+
+async def test_gateway_error_is_html(caller: Caller) -> None:
+    body = json.dumps(TEXT_OF_ANNA | {"BizToken": "http503-anna"}).encode()
+
+    answer = await caller.post(caller.headers("GetDetectInfo", body), body)
+
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "text/html; charset=utf-8")
