@@ -6,7 +6,7 @@ import re
 import secrets
 import zlib
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 
 _KEY = re.compile(r"frk_([0-9a-f]{12})_([0-9a-f]{48})([0-9a-f]{8})")
@@ -46,9 +46,25 @@ class ApiKey:
         return scope in self.scopes or Scope.ADMIN in self.scopes
 
     @property
-    def sees(self) -> str | None:
+    def scope_of_sight(self) -> str | None:
         """The client whose verifications the key sees; None for all of them."""
         return None if Scope.ADMIN in self.scopes else self.client
+
+    def sees(self, client: str) -> bool:
+        """Whether the key sees this client's verifications."""
+        return self.scope_of_sight in {None, client}
+
+
+OPERATOR = ApiKey(
+    id="command-line",
+    name="command line",
+    client="default",
+    scopes=frozenset({Scope.ADMIN}),
+    secret_sha256="",
+    created_at=datetime.min.replace(tzinfo=UTC),
+    expires_at=datetime.min.replace(tzinfo=UTC),
+)
+"""Whoever can run commands on the machine; no secret opens it."""
 
 
 def mint() -> tuple[str, str, str]:

@@ -1,10 +1,14 @@
 """What Tencent found out: the result of one GetDetectInfo call, in our own names."""
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
+
+_MILLISECONDS = re.compile(r"[0-9]{13}")
+_NOT_FINISHED = 17  # one of Tencent's result codes; null means the same
 
 
 class Part(StrEnum):
@@ -68,6 +72,13 @@ class LivenessAttempt:
     name: str | None = field(default=None, repr=False)
     further: Mapping[str, object] = field(default_factory=dict, repr=False)
 
+    @property
+    def requested_at(self) -> datetime | None:
+        """`req_time`, which Tencent sends as 13 digits (milliseconds since the epoch), as an aware instant."""
+        if self.req_time is None or not _MILLISECONDS.fullmatch(self.req_time):
+            return None
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(self.req_time))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detection:
@@ -98,6 +109,13 @@ class Detection:
     extra: str | None = field(default=None, repr=False)
     further: Mapping[str, object] = field(default_factory=dict, repr=False)
     liveness_attempts: tuple[LivenessAttempt, ...] = ()
+
+    @property
+    def outcome(self) -> Outcome:
+        """The verdict: absent is not failed."""
+        if self.err_code is None or self.err_code == _NOT_FINISHED:
+            return Outcome.UNFINISHED
+        return Outcome.PASSED if self.err_code == 0 else Outcome.FAILED
 
     @property
     def similarity(self) -> float | None:

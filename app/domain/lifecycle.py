@@ -10,32 +10,28 @@ from app.domain.verification import Call, Facts, State, Verification
 from app.errors import ConflictError
 
 
-def registered(
-    verification: Verification | None, facts: Facts, *, client: str, biz_token: str, rule_id: str, now: datetime
-) -> Verification:
+def new(*, client: str, biz_token: str, rule_id: str, now: datetime) -> Verification:
+    """A token that nobody told us of before; `registered` or `called_back` says what is to be done."""
+    return Verification(client=client, biz_token=biz_token, rule_id=rule_id, due_at=None, deadline_at=now)
+
+
+def registered(verification: Verification, facts: Facts, now: datetime) -> Verification:
     """The token was announced when DetectAuth returned it; from now on it is looked after without a callback.
 
     Raises:
         ConflictError: a fact contradicts a known one.
     """
-    if verification is None:
-        born_at = facts.created_at or now
-        verification = Verification(
-            client=client,
-            biz_token=biz_token,
-            rule_id=rule_id,
-            registered_at=now,
-            due_at=max(now, born_at + FIRST_POLL),
-            deadline_at=now,
-        )
+    is_new = verification.registered_at is None and verification.received_at is None
+    poll_at = max(now, (facts.created_at or now) + FIRST_POLL)
     return _with_deadline(
         replace(
             verification,
-            rule_id=_agreed("rule_id", verification.rule_id, facts.rule_id) or rule_id,
+            rule_id=_agreed("rule_id", verification.rule_id, facts.rule_id) or verification.rule_id,
             subject_ref=_agreed("subject_ref", verification.subject_ref, facts.subject_ref),
             purpose=_agreed("purpose", verification.purpose, facts.purpose),
             created_at=_agreed("created_at", verification.created_at, facts.created_at),
             registered_at=verification.registered_at or now,
+            due_at=poll_at if is_new else verification.due_at,
         )
     )
 

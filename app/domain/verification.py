@@ -29,8 +29,9 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """One verification as the database knows it. Instants are aware UTC; `due_at` None means: nothing left to do.
-    `id` is 0 until the database has numbered it.
+    """One verification as the database knows it; `id` is 0 until the database has numbered it.
+
+    Instants are aware UTC; `due_at` None means: nothing left to do.
 
     `attempts` counts all calls to Tencent, `failures` those without an answer since the last one that had one,
     `looks` those that found the person not finished yet. `claim` is the number of the newest claim, `leased` says that
@@ -76,6 +77,19 @@ class Result:
     verification: Verification
     detection: Detection | None = None
     media: tuple[Medium, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filter:
+    """Which verifications a list shows; None does not filter. `client` None shows those of all clients."""
+
+    client: str | None = None
+    state: State | None = None
+    outcome: Outcome | None = None
+    rule_id: str | None = None
+    subject_ref: str | None = None
+    received_from: datetime | None = None
+    received_to: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,64 @@
+"""The settings: the slices that the adapters and services define, composed, and read once.
+
+From the strongest to the weakest: environment, files in `/run/secrets` (named like the setting, in lower case), `.env`,
+`faceid-results.toml`.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+
+from app.errors import SetUpError
+from app.faceid.client import FaceIdSettings
+from app.services.receive import ReceiveSettings
+from app.services.retrieve import RetrieveSettings
+from app.storage.database import DatabaseSettings
+from app.storage.media import MediaSettings
+
+_SECRETS = Path("/run/secrets")
+
+
+class Settings(BaseSettings, DatabaseSettings, MediaSettings, FaceIdSettings, ReceiveSettings, RetrieveSettings):
+    """All settings. The README's table describes them."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        secrets_dir=_SECRETS if _SECRETS.is_dir() else None,
+        toml_file="faceid-results.toml",
+    )
+
+    worker_concurrency: int = Field(default=16, ge=1, le=256)
+    redirect_page_url: str = Field(default="about:blank", pattern=r"^(https?://|about:blank$)")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Puts the TOML file last."""
+        toml = TomlConfigSettingsSource(settings_cls)
+        return init_settings, env_settings, file_secret_settings, dotenv_settings, toml
+
+
+def read_settings() -> Settings:
+    """The settings of this process.
+
+    Raises:
+        SetUpError: one is wrong; the sentence names it and not its value.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_context=False, include_url=False)[0]
+        name = ".".join(str(place) for place in first["loc"]).upper()
+        raise SetUpError(f"{name} is not valid ({first['type'].replace('_', ' ')}).") from None

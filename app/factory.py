@@ -1,0 +1,123 @@
+"""The composition root: builds the services from the settings, for the API, the worker, the command line and tests."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from app.config import Settings
+from app.errors import SetUpError
+from app.faceid.client import FaceIdClient
+from app.services.access import AccessService
+from app.services.health import HealthService
+from app.services.query import QueryService
+from app.services.receive import ReceiveService
+from app.services.retrieve import RetrieveService
+from app.services.sweep import SweepService
+from app.storage import schema
+from app.storage.audit import AuditStore
+from app.storage.database import Database
+from app.storage.keys import KeyStore
+from app.storage.media import MediaStore, open_media_store
+from app.storage.queue import Queue
+from app.storage.quota import QuotaStore
+from app.storage.results import ResultStore
+from app.storage.signals import Signals, open_signals
+from app.storage.verifications import VerificationStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything that the API answers with, and the stores below for whoever builds more."""
+
+    settings: Settings
+    database: Database
+    media: MediaStore
+    signals: Signals
+    access: AccessService
+    health: HealthService
+    query: QueryService
+    receive: ReceiveService
+    sweep: SweepService
+
+
+def now() -> datetime:
+    """The service's clock: aware, UTC."""
+    return datetime.now(UTC)
+
+
+@asynccontextmanager
+async def open_services(settings: Settings) -> AsyncIterator[Services]:
+    """The services over open stores, which close in reverse order. Within a running event loop.
+
+    The embedded database is brought to the schema of this version.
+
+    Raises:
+        SetUpError: a setting is wrong, or a database that others share has another schema.
+        UnavailableError: the database does not answer.
+    """
+    async with AsyncExitStack() as stack:
+        if settings.database_url is None or settings.media_url is None:
+            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        database = Database(settings)
+        stack.push_async_callback(database.aclose)
+        if database.is_embedded:
+            await schema.migrate(database)
+        else:
+            await schema.require_current(database)
+        media = open_media_store(settings)
+        stack.push_async_callback(media.aclose)
+        signals = open_signals(database)
+        stack.push_async_callback(signals.aclose)
+        yield _compose(settings, database, media, signals)
+
+
+@asynccontextmanager
+async def open_retrieval(services: Services) -> AsyncIterator[RetrieveService]:
+    """The service that talks to Tencent; only workers need it, and only they need credentials.
+
+    Raises:
+        SetUpError: the credentials are missing, or the endpoint is no address.
+    """
+    settings = services.settings
+    for name in ("tencentcloud_secret_id", "tencentcloud_secret_key"):
+        if not getattr(settings, name):
+            raise SetUpError(f"{name.upper()} is not set: without it nothing can be asked of Tencent.")
+    async with FaceIdClient(settings, connections=settings.worker_concurrency) as faceid:
+        yield RetrieveService(
+            settings=settings,
+            database=services.database,
+            verifications=VerificationStore(),
+            queue=Queue(),
+            results=ResultStore(),
+            quota=QuotaStore(),
+            media=services.media,
+            faceid=faceid,
+            signals=services.signals,
+            clock=now,
+        )
+
+
+def _compose(settings: Settings, database: Database, media: MediaStore, signals: Signals) -> Services:
+    verifications, results = VerificationStore(), ResultStore()
+    return Services(
+        settings=settings,
+        database=database,
+        media=media,
+        signals=signals,
+        access=AccessService(database=database, keys=KeyStore(), clock=now),
+        health=HealthService(database=database),
+        query=QueryService(
+            database=database,
+            verifications=verifications,
+            results=results,
+            audit=AuditStore(),
+            media=media,
+            signals=signals,
+            clock=now,
+        ),
+        receive=ReceiveService(
+            settings=settings, database=database, verifications=verifications, signals=signals, clock=now
+        ),
+        sweep=SweepService(database=database, results=results, media=media, clock=now),
+    )

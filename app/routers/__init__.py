@@ -1,0 +1,1 @@
+"""Inbound HTTP, and the only place that knows FastAPI: requests are checked and translated, services decide."""

@@ -1,0 +1,37 @@
+"""Step 1 of the story: somebody says that a person is done."""
+
+import re
+from typing import Annotated
+
+import structlog
+from fastapi import APIRouter, Query, Response
+from fastapi.responses import RedirectResponse
+
+from app.errors import UnavailableError
+from app.routers.dependencies import Notifier, Provided
+from app.routers.models import PATTERN, Callback, CallbackAccepted
+
+router = APIRouter(prefix="/v1/callbacks", tags=["callbacks"])
+
+log = structlog.get_logger()
+
+
+@router.post("", status_code=202)
+async def call_back(services: Provided, caller: Notifier, callback: Callback) -> CallbackAccepted:
+    """Verification complete. Durable before the answer; a repeat is another 202 and changes nothing stored."""
+    accepted = await services.receive.call_back(caller, callback.biz_token, callback.rule_id, callback.extra)
+    return CallbackAccepted.model_validate(accepted)
+
+
+@router.get("/redirect", status_code=303, response_class=Response)
+async def redirected(services: Provided, biz_token: Annotated[str, Query(alias="BizToken")] = "") -> RedirectResponse:
+    """The browser's way in, DetectAuth's RedirectUrl. Anybody can call it, so that it answers the same whatever comes.
+
+    Only registered tokens are woken. A lost wake-up is no loss: registered tokens are polled as well.
+    """
+    if re.fullmatch(PATTERN, biz_token):
+        try:
+            await services.receive.redirected(biz_token)
+        except UnavailableError:
+            log.warning("redirect_not_recorded")
+    return RedirectResponse(services.settings.redirect_page_url, 303)

@@ -1,0 +1,74 @@
+"""The bytes of pictures and videos: whole, by range, or only their headers."""
+
+import re
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Request, Response
+from fastapi.responses import StreamingResponse
+
+from app.domain.detection import MediaKind, Medium
+from app.errors import RangeNotSatisfiableError
+from app.routers.dependencies import Provided, Viewer
+from app.routers.models import BizToken
+
+router = APIRouter(prefix="/v1/verifications", tags=["media"])
+
+_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+
+
+@router.get("/{biz_token}/media/{kind}", response_class=Response, responses={206: {}, 304: {}, 416: {}})
+@router.head("/{biz_token}/media/{kind}", response_class=Response, include_in_schema=False)
+async def download(
+    request: Request,
+    services: Provided,
+    caller: Viewer,
+    biz_token: Annotated[BizToken, Path()],
+    kind: MediaKind,
+    range_: Annotated[str | None, Header(alias="Range", description="One range, `bytes=0-1023`.")] = None,
+    if_range: Annotated[str | None, Header()] = None,
+    if_none_match: Annotated[str | None, Header()] = None,
+) -> Response:
+    """The bytes of one medium, with the type that they show themselves."""
+    medium = await services.query.find_medium(caller, biz_token, kind)
+    etag = f'"{medium.sha256}"'
+    if if_none_match and etag in if_none_match:
+        return Response(status_code=304, headers={"ETag": etag})
+    wanted = parse_range(range_, medium.size_bytes) if if_range in {None, etag} else None
+    headers = _headers(medium, etag, wanted)
+    status = 206 if wanted else 200
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers)
+    start, stop = wanted or (0, medium.size_bytes)
+    return StreamingResponse(await services.query.open_medium(medium, start, stop), status, headers)
+
+
+def parse_range(text: str | None, size: int) -> tuple[int, int] | None:
+    """(start, stop) of a Range header after RFC 9110, section 14; None where the whole is to be sent.
+
+    Several ranges at once, other units and nonsense may be ignored, and are.
+
+    Raises:
+        RangeNotSatisfiableError: the range begins behind the end.
+    """
+    match = _RANGE.fullmatch(text) if text else None
+    if match is None or match.groups() == ("", ""):
+        return None
+    first, last = match.groups()
+    start = int(first) if first else max(0, size - int(last))
+    stop = min(size, int(last) + 1) if first and last else size
+    if first and last and int(last) < int(first):
+        return None
+    if start >= size:
+        raise RangeNotSatisfiableError("The range lies outside the medium.", size=size)
+    return start, stop
+
+
+def _headers(medium: Medium, etag: str, wanted: tuple[int, int] | None) -> dict[str, str]:
+    start, stop = wanted or (0, medium.size_bytes)
+    headers = {
+        "Accept-Ranges": "bytes",
+        "Content-Length": str(stop - start),
+        "Content-Type": medium.content_type,
+        "ETag": etag,
+    }
+    return headers | ({"Content-Range": f"bytes {start}-{stop - 1}/{medium.size_bytes}"} if wanted else {})

@@ -1,0 +1,27 @@
+"""For machines that look after the service."""
+
+from fastapi import APIRouter, Response
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from app.routers.dependencies import Provided
+
+router = APIRouter(tags=["meta"])
+
+
+@router.get("/livez")
+async def live() -> dict[str, str]:
+    """The process runs."""
+    return {"status": "ok"}
+
+
+@router.get("/readyz")
+async def ready(services: Provided) -> dict[str, str]:
+    """Callbacks can be taken in; 503 with the reason otherwise."""
+    await services.health.check()
+    return {"status": "ok"}
+
+
+@router.get("/metrics", response_class=Response)
+async def metrics() -> Response:
+    """Prometheus' text format."""
+    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

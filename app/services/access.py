@@ -1,0 +1,83 @@
+"""API keys: made once, shown once, checked on every request."""
+
+import time
+from collections.abc import Callable, Iterable, Sequence
+from datetime import datetime, timedelta
+
+from app.domain import access
+from app.domain.access import ApiKey, Scope
+from app.errors import NotFoundError, UnauthenticatedError
+from app.storage.database import Database
+from app.storage.keys import KeyStore
+
+_CACHE_SECONDS = 3.0  # a revoked key is refused everywhere within 5 s
+_CACHE_SIZE = 1000
+
+
+class AccessService:
+    """Creates, lists, revokes and recognises keys."""
+
+    def __init__(self, *, database: Database, keys: KeyStore, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._keys = keys
+        self._clock = clock
+        self._cache: dict[str, tuple[float, ApiKey]] = {}
+
+    async def create(
+        self, name: str, scopes: Iterable[Scope], *, client: str, valid_for: timedelta
+    ) -> tuple[ApiKey, str]:
+        """A new key, and the text by which its holder is recognised: it is stored nowhere."""
+        key_id, secret, text = access.mint()
+        now = self._clock()
+        key = ApiKey(
+            id=key_id,
+            name=name,
+            client=client,
+            scopes=frozenset(scopes),
+            secret_sha256=access.digest(secret),
+            created_at=now,
+            expires_at=now + valid_for,
+        )
+        async with self._database.write() as tx:
+            await self._keys.add(tx, key)
+        return key, text
+
+    async def list(self) -> Sequence[ApiKey]:
+        """All keys that ever were, the oldest first."""
+        async with self._database.read() as tx:
+            return await self._keys.list(tx)
+
+    async def revoke(self, key_id: str) -> None:
+        """Ends a key.
+
+        Raises:
+            NotFoundError: there is no living key of this id.
+        """
+        async with self._database.write() as tx:
+            if not await self._keys.revoke(tx, key_id, self._clock()):
+                raise NotFoundError(f"There is no living key {key_id}.")
+        self._cache.pop(key_id, None)
+
+    async def authenticate(self, text: str) -> ApiKey:
+        """The key whose holder sent this text.
+
+        Raises:
+            UnauthenticatedError: it is none of ours, or not any more.
+        """
+        parsed = access.parse(text)
+        key = await self._find(parsed[0]) if parsed else None
+        if parsed is None or key is None or not key.is_good(parsed[1], self._clock()):
+            raise UnauthenticatedError("The API key is unknown, expired or revoked.")
+        return key
+
+    async def _find(self, key_id: str) -> ApiKey | None:
+        cached_at, key = self._cache.get(key_id, (0.0, None))
+        if key and time.monotonic() - cached_at < _CACHE_SECONDS:
+            return key
+        async with self._database.read() as tx:
+            key = await self._keys.find(tx, key_id)
+        if key:
+            if len(self._cache) >= _CACHE_SIZE:
+                self._cache.clear()
+            self._cache[key_id] = (time.monotonic(), key)
+        return key

@@ -1,0 +1,171 @@
+"""Answers what is asked of verifications: one, many, the unmasked identity, the media."""
+
+import asyncio
+import base64
+import binascii
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from app.domain.access import ApiKey
+from app.domain.detection import MediaKind, Medium
+from app.domain.verification import Filter, Result, State, Verification
+from app.errors import InvalidRequestError, NotFoundError
+from app.storage.audit import AuditStore, Disclosure
+from app.storage.database import Database, Transaction
+from app.storage.media import MediaStore
+from app.storage.results import ResultStore
+from app.storage.signals import Signals
+from app.storage.verifications import VerificationStore
+
+_POLL_SECONDS = 1.0  # signals are hints: a lost one costs a waiter no more than this
+_LARGEST_ID = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a list; `next_cursor` is None on the last one."""
+
+    results: Sequence[Result]
+    next_cursor: str | None
+
+
+class QueryService:
+    """Reads. A key sees its client's verifications; all others do not exist for it."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        verifications: VerificationStore,
+        results: ResultStore,
+        audit: AuditStore,
+        media: MediaStore,
+        signals: Signals,
+        clock: Callable[[], datetime],
+    ) -> None:
+        self._database = database
+        self._verifications = verifications
+        self._results = results
+        self._audit = audit
+        self._media = media
+        self._signals = signals
+        self._clock = clock
+
+    async def get(self, caller: ApiKey, biz_token: str) -> Result:
+        """One verification with what was retrieved.
+
+        Raises:
+            NotFoundError: it is unknown or another client's.
+        """
+        async with self._database.read() as tx:
+            (result,) = await self._with_results(tx, [await self._visible(tx, caller, biz_token)])
+        return result
+
+    async def wait(self, caller: ApiKey, biz_token: str, seconds: float) -> Result:
+        """As `get`, held until the state is no longer pending or the seconds are over."""
+        end = time.monotonic() + seconds
+        result = await self.get(caller, biz_token)
+        with self._signals.subscribed(str(result.verification.id)) as settled:
+            while result.verification.state is State.PENDING and (left := end - time.monotonic()) > 0:
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(settled.wait(), min(left, _POLL_SECONDS))
+                settled.clear()
+                result = await self.get(caller, biz_token)
+        return result
+
+    async def search(self, caller: ApiKey, wanted: Filter, *, limit: int, cursor: str | None) -> Page:
+        """A page of verifications, the newest first.
+
+        Raises:
+            InvalidRequestError: the cursor is none of ours.
+        """
+        before_id = _id_of(cursor) if cursor else None
+        async with self._database.read() as tx:
+            wanted = replace(wanted, client=caller.scope_of_sight)
+            found = await self._verifications.search(tx, wanted, limit=limit + 1, before_id=before_id)
+            results = await self._with_results(tx, found[:limit])
+        return Page(results, _cursor_of(found[limit - 1].id) if len(found) > limit else None)
+
+    async def reveal(self, caller: ApiKey, biz_token: str, *, purpose: str, request_id: str) -> Result:
+        """As `get`, for the eyes of somebody who may see the identity: on record before it is answered."""
+        async with self._database.write() as tx:
+            verification = await self._visible(tx, caller, biz_token)
+            await self._audit.add(
+                tx,
+                Disclosure(
+                    at=self._clock(),
+                    key_id=caller.id,
+                    client=caller.client,
+                    action="identity",
+                    verification_id=verification.id,
+                    purpose=purpose,
+                    request_id=request_id,
+                ),
+            )
+        return await self.get(caller, biz_token)
+
+    async def find_medium(self, caller: ApiKey, biz_token: str, kind: MediaKind) -> Medium:
+        """What is known of a medium; `open_medium` has its bytes.
+
+        Raises:
+            NotFoundError: the verification has none of this kind, or is not there.
+        """
+        async with self._database.read() as tx:
+            verification = await self._visible(tx, caller, biz_token)
+            media = (await self._results.media(tx, [verification.id])).get(verification.id, ())
+        for medium in media:
+            if medium.kind is kind:
+                return medium
+        raise NotFoundError("The verification has no such medium.")
+
+    async def open_medium(self, medium: Medium, start: int, stop: int) -> AsyncIterator[bytes]:
+        """The bytes from `start` to before `stop`; the first of them are there when this returns.
+
+        Raises:
+            UnavailableError: the media store does not answer, or has lost the medium.
+        """
+        pieces = self._media.open(medium.object_key, start, stop)
+        first = await anext(pieces, b"")
+
+        async def all_pieces() -> AsyncIterator[bytes]:
+            yield first
+            async for piece in pieces:
+                yield piece
+
+        return all_pieces()
+
+    async def _visible(self, tx: Transaction, caller: ApiKey, biz_token: str) -> Verification:
+        verification = await self._verifications.find(tx, biz_token)
+        if verification is None or not caller.sees(verification.client):
+            raise NotFoundError("There is no such verification.")
+        return verification
+
+    async def _with_results(self, tx: Transaction, verifications: Collection[Verification]) -> Sequence[Result]:
+        ids = [verification.id for verification in verifications if verification.state is State.RETRIEVED]
+        detections = await self._results.detections(tx, ids) if ids else {}
+        media = await self._results.media(tx, ids) if ids else {}
+        return [
+            Result(
+                verification=verification,
+                detection=detections.get(verification.id),
+                media=tuple(media.get(verification.id, ())),
+            )
+            for verification in verifications
+        ]
+
+
+def _cursor_of(verification_id: int) -> str:
+    return base64.urlsafe_b64encode(str(verification_id).encode()).decode().rstrip("=")
+
+
+def _id_of(cursor: str) -> int:
+    try:
+        number = int(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars="-_", validate=True))
+    except (binascii.Error, ValueError):
+        number = -1
+    if not 0 <= number <= _LARGEST_ID or _cursor_of(number) != cursor:
+        raise InvalidRequestError("The cursor is not one that a list gave out.", code="invalid_cursor")
+    return number

@@ -1,0 +1,126 @@
+"""What every media store promises."""
+
+import re
+import secrets
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from app.errors import UnavailableError
+from app.storage.media.draft import Draft
+
+PIECE_BYTES = 64 * 1024
+"""The size in which media travel: large enough to be cheap, small enough to be many at a time."""
+
+_KEY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{30}")
+_PROBE = b"faceid-results probe"
+
+
+class MediaMissingError(UnavailableError):
+    """A row names an object that is not there, or is shorter than the row says."""
+
+    code = "media_missing"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object, and the instant (aware, UTC) at which it was stored."""
+
+    key: str
+    modified_at: datetime
+
+
+class MediaStore(Protocol):
+    """Keeps objects under random keys.
+
+    All methods raise `UnavailableError`, with a sentence that says why, when the store does not do its work.
+    """
+
+    def draft(self) -> Draft:
+        """A new, empty draft: write to it, then `put` or discard it."""
+        ...
+
+    async def put(self, draft: Draft) -> str:
+        """Stores the draft's bytes; answers their fresh key. They are durable when it returns.
+
+        The draft is spent after it, also after an error.
+        """
+        ...
+
+    def open(self, key: str, start: int, stop: int) -> AsyncIterator[bytes]:
+        """The bytes from `start` up to, not including, `stop`, in pieces of about `PIECE_BYTES`; never fewer.
+
+        Raises:
+            MediaMissingError: there is no such object, or it ends before `stop`.
+        """
+        ...
+
+    async def delete(self, key: str) -> None:
+        """Removes the object; does nothing where there is none."""
+        ...
+
+    def list(self) -> AsyncIterator[StoredObject]:
+        """All objects of this store, in no order; what others keep beside them is left out."""
+        ...
+
+    async def check(self) -> None:
+        """Writes, reads and deletes a probe object."""
+        ...
+
+    async def clean_spool(self) -> int:
+        """Removes drafts that dead processes have left behind; answers how many."""
+        ...
+
+    async def aclose(self) -> None:
+        """Lets go of connections, if there are any."""
+        ...
+
+
+def fresh_key() -> str:
+    """A random key; its first two digits spread the objects over 256 folders."""
+    digits = secrets.token_hex(16)
+    return f"{digits[:2]}/{digits[2:]}"
+
+
+def is_key(text: str) -> bool:
+    """Whether `fresh_key` could have made it; nothing else ever becomes part of a path."""
+    return _KEY.fullmatch(text) is not None
+
+
+def require_key(text: str) -> str:
+    """The text itself, if it is a key.
+
+    Raises:
+        MediaMissingError: it is none, so nothing can be stored under it.
+    """
+    if not is_key(text):
+        raise MediaMissingError("This is not the key of an object.")
+    return text
+
+
+def missing(key: str) -> MediaMissingError:
+    """What to raise when there is no object of this key."""
+    return MediaMissingError(f"The media store has no object {key}.")
+
+
+def cut_short(key: str) -> MediaMissingError:
+    """What to raise when the object of this key ends too soon."""
+    return MediaMissingError(f"The object {key} of the media store is shorter than it was.")
+
+
+async def probe(store: MediaStore) -> None:
+    """Writes, reads and deletes an object of `store`.
+
+    Raises:
+        UnavailableError: one of the three did not work.
+    """
+    with store.draft() as draft:
+        draft.write(_PROBE)
+        key = await store.put(draft)
+    try:
+        echo = b"".join([piece async for piece in store.open(key, 0, len(_PROBE))])
+    finally:
+        await store.delete(key)
+    if echo != _PROBE:
+        raise UnavailableError("The media store answers with other bytes than it was given.")

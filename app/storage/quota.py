@@ -1,0 +1,54 @@
+"""The quota as a reservation (GCRA): one row per account says when its next call may be made.
+
+Tencent counts arrivals in a sliding second over all programs of an account. Slots that lie one interval apart, handed
+out by one `UPDATE`, hold the rate however many workers ask and whichever of them die.
+"""
+
+import time
+from datetime import timedelta
+
+from sqlalchemy import BigInteger, ColumnElement, cast, func, literal, text
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.storage.database import Transaction
+from app.storage.tables import quota as table
+
+_MICROSECOND = timedelta(microseconds=1)
+
+
+class QuotaStore:
+    """Slots of accounts. The caller brings the transaction, the database its clock: workers' clocks differ."""
+
+    async def reserve(self, tx: Transaction, account: str, *, interval: timedelta, slots: int) -> float:
+        """Reserves `slots` slots that lie `interval` apart; answers when the first of them is, by `time.monotonic`."""
+        span_us = slots * (interval // _MICROSECOND)
+        tat_us, now_us = await _move(tx, account, from_now_us=span_us, from_last_us=span_us)
+        return time.monotonic() + (tat_us - span_us - now_us) / 1e6
+
+    async def slow_down(self, tx: Transaction, account: str, *, pause: timedelta) -> None:
+        """Leaves out the slots of the next `pause`, for every worker: Tencent said that it was too much."""
+        await _move(tx, account, from_now_us=pause // _MICROSECOND, from_last_us=0)
+
+
+async def _move(tx: Transaction, account: str, *, from_now_us: int, from_last_us: int) -> tuple[int, int]:
+    """Moves the theoretical arrival time to the later of the two; answers it and the database's time, in us."""
+    is_postgres = tx.dialect.name == "postgresql"
+    insert = postgresql.insert if is_postgres else sqlite.insert
+    later = func.greatest if is_postgres else func.max
+    # SQLite runs on the worker's own machine and tells the time in milliseconds only.
+    now_us = _POSTGRES_NOW_US if is_postgres else _bigint(time.time_ns() // 1000)
+    statement = insert(table).values(account=account, tat_us=now_us + _bigint(from_now_us))
+    statement = statement.on_conflict_do_update(
+        index_elements=[table.c.account],
+        set_={"tat_us": later(table.c.tat_us + _bigint(from_last_us), now_us + _bigint(from_now_us))},
+    )
+    row = (await tx.execute(statement.returning(table.c.tat_us, now_us))).one()
+    return row[0], row[1]
+
+
+def _bigint(value: int) -> ColumnElement[int]:
+    return cast(literal(value), BigInteger)
+
+
+# Not `now()`, which stands still within a transaction. Cast, because asyncpg truncates a float for a bigint in silence.
+_POSTGRES_NOW_US: ColumnElement[int] = cast(text("extract(epoch from clock_timestamp()) * 1000000"), BigInteger)

@@ -1,0 +1,71 @@
+"""The rows of verifications: found, locked, listed, and written as `app.domain.lifecycle` says."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from sqlalchemy import Row, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from app.domain.detection import Outcome
+from app.domain.verification import Filter, State, Verification
+from app.storage.database import Transaction
+from app.storage.tables import verification as table
+
+_COLUMNS = [table.c[field.name] for field in fields(Verification)]
+
+
+class VerificationStore:
+    """The table of verifications. The caller brings the transaction."""
+
+    async def add(self, tx: Transaction, verification: Verification) -> Verification | None:
+        """Inserts a new row; None if the token is already there, whoever inserted it just now included."""
+        insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
+        values = asdict(verification)
+        del values["id"]
+        row = (
+            await tx.execute(insert(table).values(values).on_conflict_do_nothing().returning(*_COLUMNS))
+        ).one_or_none()
+        return as_verification(row) if row else None
+
+    async def find(self, tx: Transaction, biz_token: str) -> Verification | None:
+        """The row of a token."""
+        row = (await tx.execute(select(*_COLUMNS).where(table.c.biz_token == biz_token))).one_or_none()
+        return as_verification(row) if row else None
+
+    async def lock(self, tx: Transaction, biz_token: str) -> Verification | None:
+        """The row of a token, which nobody else changes until the transaction is over."""
+        statement = select(*_COLUMNS).where(table.c.biz_token == biz_token).with_for_update()
+        row = (await tx.execute(statement)).one_or_none()
+        return as_verification(row) if row else None
+
+    async def save(self, tx: Transaction, before: Verification, after: Verification) -> None:
+        """Writes what differs between the locked row and what became of it."""
+        old, new = asdict(before), asdict(after)
+        changes = {name: value for name, value in new.items() if value != old[name]}
+        if changes:
+            await tx.execute(update(table).where(table.c.id == before.id).values(changes))
+
+    async def search(
+        self, tx: Transaction, wanted: Filter, *, limit: int, before_id: int | None
+    ) -> Sequence[Verification]:
+        """The newest first: at most `limit` rows, all older than `before_id`."""
+        statement = select(*_COLUMNS).order_by(table.c.id.desc()).limit(limit)
+        for name in ("client", "state", "outcome", "rule_id", "subject_ref"):
+            value = getattr(wanted, name)
+            if value is not None:
+                statement = statement.where(table.c[name] == value)
+        if wanted.received_from is not None:
+            statement = statement.where(table.c.received_at >= wanted.received_from)
+        if wanted.received_to is not None:
+            statement = statement.where(table.c.received_at < wanted.received_to)
+        if before_id is not None:
+            statement = statement.where(table.c.id < before_id)
+        return [as_verification(row) for row in await tx.execute(statement)]
+
+
+def as_verification(row: Row[Any]) -> Verification:
+    """A row of the table as a value."""
+    values = row._asdict()
+    outcome = values["outcome"]
+    return Verification(**values | {"state": State(values["state"]), "outcome": outcome and Outcome(outcome)})

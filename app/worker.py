@@ -1,0 +1,118 @@
+"""The loops that work by themselves: retrieve what is due, sweep what nothing names.
+
+Inside `serve` or alone, any number of them: they meet in the database only.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+
+import structlog
+
+from app.errors import ServiceError
+from app.factory import Services, open_retrieval
+from app.observability import where
+from app.services.retrieve import Claim, RetrieveService
+from app.services.sweep import SweepService
+from app.storage.signals import DUE, Signals
+
+POLL_SECONDS = 1.0  # wake-ups are hints; retries and polls come due without one
+SWEEP_SECONDS = 3600.0
+GRACE_SECONDS = 20.0  # for what is in flight when the worker stops; a container is killed after 30
+
+log = structlog.get_logger()
+
+
+class Worker:
+    """Runs until it is stopped; what is in flight then is finished or handed back."""
+
+    def __init__(self, retrieve: RetrieveService, sweep: SweepService, signals: Signals, *, concurrency: int) -> None:
+        self._retrieve = retrieve
+        self._sweep = sweep
+        self._signals = signals
+        self._concurrency = concurrency
+        self._in_flight: dict[asyncio.Task[None], Claim] = {}
+        self._stopping = asyncio.Event()
+
+    def stop(self) -> None:
+        """Lets `run` come to its end."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Works until `stop`."""
+        log.info("worker_started", concurrency=self._concurrency)
+        sweeper = asyncio.create_task(self._sweep_for_ever(), name="sweep")
+        try:
+            await self._retrieve_until_stopped()
+            await self._finish()
+        finally:
+            sweeper.cancel()
+            with suppress(asyncio.CancelledError):
+                await sweeper
+        log.info("worker_stopped")
+
+    async def _retrieve_until_stopped(self) -> None:
+        with self._signals.subscribed(DUE) as wake:
+            stop = asyncio.create_task(self._wake_on_stop(wake), name="stop")
+            while not self._stopping.is_set():
+                wake.clear()
+                if not await self._guarded(lambda: self._claim(wake)):
+                    with suppress(TimeoutError):
+                        await asyncio.wait_for(wake.wait(), POLL_SECONDS)
+            await stop
+
+    async def _wake_on_stop(self, wake: asyncio.Event) -> None:
+        await self._stopping.wait()
+        wake.set()
+
+    async def _claim(self, wake: asyncio.Event) -> bool:
+        """Starts what is due; whether there may be more of it that can be started at once."""
+        free = self._concurrency - len(self._in_flight)
+        claims = await self._retrieve.claim(free) if free else []
+        for claim in claims:
+            task = asyncio.create_task(self._retrieve_one(claim), name="retrieve")
+            self._in_flight[task] = claim
+            task.add_done_callback(self._in_flight.pop)
+            task.add_done_callback(lambda _: wake.set())
+        return bool(claims)
+
+    async def _retrieve_one(self, claim: Claim) -> None:
+        await self._guarded(lambda: self._retrieve.retrieve(claim))
+
+    async def _finish(self) -> None:
+        if not self._in_flight:
+            return
+        _, late = await asyncio.wait(self._in_flight, timeout=GRACE_SECONDS)
+        claims = [self._in_flight[task] for task in late]
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
+        await self._guarded(lambda: self._retrieve.hand_back(claims))
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await self._guarded(self._sweep.sweep)
+            await asyncio.sleep(SWEEP_SECONDS)
+
+    async def _guarded(self, work: Callable[[], Awaitable[object]]) -> object:
+        """Does one piece of work; its failure is logged and ends neither the loop nor the other pieces."""
+        try:
+            return await work()
+        except (ServiceError, OSError) as error:
+            log.warning("work_failed", error=type(error).__name__, where=where(error.__traceback__))
+        except Exception as error:
+            log.error("work_crashed", error=type(error).__name__, where=where(error.__traceback__))
+        return None
+
+
+@asynccontextmanager
+async def working(services: Services) -> AsyncIterator[Worker]:
+    """A worker that runs while the block does."""
+    async with open_retrieval(services) as retrieve:
+        worker = Worker(retrieve, services.sweep, services.signals, concurrency=services.settings.worker_concurrency)
+        task = asyncio.create_task(worker.run(), name="worker")
+        try:
+            yield worker
+        finally:
+            worker.stop()
+            await task
