@@ -71,17 +71,24 @@ async def _administer(server_url: str, statement: str) -> None:
     await engine.dispose()
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
-async def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[str]:
-    """An empty database of this version's schema, on both."""
-    if request.param == "sqlite":
-        url = f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
-        await _migrate(url)
+@pytest.fixture
+async def sqlite_url(tmp_path: Path) -> str:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'test.db'}"
+    await _migrate(url)
+    return url
+
+
+@pytest.fixture
+async def postgres_url(postgres_server: str, postgres_template: str) -> AsyncIterator[str]:
+    async with fresh_database(postgres_server, postgres_template) as url:
         yield url
-    else:
-        server, template = (request.getfixturevalue(name) for name in ("postgres_server", "postgres_template"))
-        async with fresh_database(server, template) as url:
-            yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """An empty database of this version's schema, on both."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
 
 
 async def _migrate(url: str) -> None:
