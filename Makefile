@@ -8,8 +8,13 @@ BIN := .venv/bin
 demo: venv  ## the main job, end to end, against a simulated FaceID
 	$(BIN)/faceid-results demo $(ARGS)
 
-test: venv  ## every test, on SQLite and Postgres, a folder and S3
+test: venv  ## every test, on SQLite and Postgres, a folder and S3; ARGS="tests/domain -k mask" for some of them
+ifdef ARGS
 	$(BIN)/pytest $(ARGS)
+else
+	$(BIN)/pytest --cov
+	@$(BIN)/coverage report --include='app/faceid/*,app/domain/*' --fail-under=100 >.coverage.core || { cat .coverage.core; exit 1; }
+endif
 
 check: venv  ## style, types, the order of imports
 	$(BIN)/ruff format --check .

