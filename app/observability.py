@@ -18,6 +18,7 @@ _FIELDS = {
     *("request_id", "method", "route", "status", "duration_ms", "key_id"),
     *("verification", "step", "error_code", "removed", "concurrency"),
     *("sqlstate", "version", "database", "port"),
+    *("_record", "_from_structlog"),  # what structlog notes for itself and takes out again
 }
 
 HTTP_SECONDS = Histogram(
@@ -51,7 +52,7 @@ def configure_logging(level: str = "INFO") -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, _first_words, *shared],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.JSONRenderer(),
@@ -67,6 +68,12 @@ def where(tb: TracebackType | None) -> str:
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown"
 
 
+def _first_words(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Of a library's message the first line, before its arguments are put in: asyncio's further lines quote errors."""
+    event["event"] = str(event["_record"].msg).partition("\n")[0]
+    return event
+
+
 def _exception_without_text(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     info = event.pop("exc_info", None)
     error = info[1] if isinstance(info, tuple) else sys.exception() if info is True else info
@@ -76,4 +83,4 @@ def _exception_without_text(_: WrappedLogger, __: str, event: EventDict) -> Even
 
 
 def _allowed_only(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    return {name: value for name, value in event.items() if name in _FIELDS or name.startswith("_")}
+    return {name: value for name, value in event.items() if name in _FIELDS}

@@ -98,7 +98,8 @@ def deadline(*, created_at: datetime | None, registered_at: datetime | None, rec
     first = received_at or registered_at
     if first is None:
         raise ValueError("a verification is registered or called back, or both")
-    return first + KEPT_FROM_CALLBACK
+    told = first + KEPT_FROM_CALLBACK
+    return min(told, registered_at + KEPT_FROM_CREATION) if registered_at else told
 
 
 def decide(verification: Verification, reply: Reply, now: datetime, jitter: float) -> Step:
@@ -110,15 +111,13 @@ def decide(verification: Verification, reply: Reply, now: datetime, jitter: floa
         now: when it came.
         jitter: a random number in [0, 1); spreads retries over the upper half of their interval.
     """
-    match reply:
-        case Found(Outcome.UNFINISHED):
-            return _unfinished(verification, now)
-        case Found(Outcome.FAILED) if now < _settled_at(verification):
-            return Store(Outcome.FAILED, provisional=True, due_at=_settled_at(verification))
-        case Found(outcome):
-            return Store(outcome)
-        case Trouble(error_class):
-            return _trouble(verification, error_class, now, jitter)
+    if isinstance(reply, Trouble):
+        return _trouble(verification, reply.error_class, now, jitter)
+    if reply.outcome is Outcome.UNFINISHED:
+        return _unfinished(verification, now)
+    if reply.outcome is Outcome.FAILED and now < _settled_at(verification):
+        return Store(Outcome.FAILED, provisional=True, due_at=_settled_at(verification))
+    return Store(reply.outcome)
 
 
 def _settled_at(verification: Verification) -> datetime:
@@ -129,7 +128,7 @@ def _settled_at(verification: Verification) -> datetime:
 def _unfinished(verification: Verification, now: datetime) -> Step:
     settled_at = _settled_at(verification)
     if now >= settled_at:
-        return Store(Outcome.UNFINISHED)
+        return Keep() if verification.state is State.RETRIEVED else Store(Outcome.UNFINISHED)
     if verification.received_at is None:
         return LookAgain(settled_at)
     return LookAgain(min(now + growing(LOOK_BASE, LOOK_CAP, verification.looks), settled_at))

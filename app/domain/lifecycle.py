@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
-from app.domain.decision import FIRST_POLL, GiveUp, Keep, LookAgain, Retry, Step, Store, deadline
+from app.domain.decision import FIRST_POLL, GiveUp, LookAgain, Retry, Step, Store, deadline
 from app.domain.detection import Outcome
 from app.domain.verification import Call, Facts, State, Verification
 from app.errors import ConflictError
@@ -50,11 +50,8 @@ def called_back(verification: Verification, rule_id: str | None, extra: str | No
             callback_extra=verification.callback_extra or extra,
         )
     )
-    if verification.state is State.RETRIEVED and verification.outcome is Outcome.UNFINISHED:
-        return woken(replace(verification, state=State.PENDING, outcome=None), now)
-    if verification.state is State.PENDING or verification.provisional:
-        return woken(verification, now)
-    return verification
+    open_ended = verification.provisional or verification.outcome is Outcome.UNFINISHED
+    return woken(verification, now) if open_ended or verification.state is State.PENDING else verification
 
 
 def woken(verification: Verification, now: datetime) -> Verification:
@@ -65,7 +62,9 @@ def woken(verification: Verification, now: datetime) -> Verification:
 
 
 def asked_again(verification: Verification, now: datetime) -> Verification:
-    """Somebody wants another pull. A stored result stays readable until a newer one replaces it."""
+    """Somebody wants another pull. A stored result stays readable until a newer one replaces it; erased is erased."""
+    if verification.state is State.ERASED:
+        return verification
     if verification.state in {State.FAILED, State.EXPIRED}:
         verification = replace(verification, state=State.PENDING, failures=0)
     return woken(verification, now)
@@ -88,7 +87,7 @@ def after(verification: Verification, step: Step, call: Call, now: datetime) -> 
             verification = replace(verification, due_at=due_at)
         case GiveUp(state):
             verification = replace(verification, state=state, due_at=None)
-        case Keep():
+        case _:  # Keep
             verification = replace(verification, provisional=False, due_at=None)
     if verification.woken and verification.due_at:
         verification = replace(verification, due_at=now)

@@ -7,7 +7,9 @@ more than 10^8.
 import re
 
 _SHORTEST_ID = 8  # of any country's document: shorter ones would hide nothing between their ends
-_PROVINCE = re.compile(r"^.{2,8}?(?:省|自治区|特别行政区|市)")
+_PROVINCE = re.compile(  # by name: what merely ends alike may be a street, a shop, a village
+    r"(?:北京|天津|上海|重庆)市|(?:\w\w|黑龙江)省|(?:内蒙古|广西壮族|西藏|宁夏回族|新疆维吾尔)自治区|(?:香港|澳门)特别行政区"
+)
 
 
 def mask_name(name: str | None) -> str | None:

@@ -1,0 +1,108 @@
+"""API keys: how they are made, read and refused, what they allow and whose verifications they see."""
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.domain.access import OPERATOR, ApiKey, Scope, digest, mint, parse
+
+NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
+MOMENT = timedelta.resolution
+TEXT = "frk_0123456789ab_" + "0123456789abcdef" * 3 + "10c5bc1e"
+KEY = ApiKey(
+    id="0123456789ab",
+    name="shop's back end",
+    client="shop",
+    scopes=frozenset({Scope.RESULTS_READ, Scope.CALLBACKS_WRITE}),
+    secret_sha256=digest("secret"),
+    created_at=NOW - timedelta(days=1),
+    expires_at=NOW + timedelta(days=1),
+)
+
+
+def test_a_published_key_is_read_as_ever() -> None:
+    assert parse(TEXT) == ("0123456789ab", "0123456789abcdef" * 3)
+
+
+def test_a_minted_key_is_read_as_its_id_and_secret() -> None:
+    key_id, secret, text = mint()
+
+    assert parse(text) == (key_id, secret)
+
+
+def test_no_two_minted_keys_are_alike() -> None:
+    minted = [mint() for _ in range(100)]
+
+    assert [len(set(column)) for column in zip(*minted, strict=True)] == [100, 100, 100]
+
+
+@settings(deadline=None)
+@given(at=st.integers(0, len(TEXT) - 1), character=st.sampled_from("0123456789abcdef") | st.characters())
+def test_a_key_with_one_altered_character_is_none(at: int, character: str) -> None:
+    altered = TEXT[:at] + character + TEXT[at + 1 :]
+
+    assert (parse(altered) is None) is (altered != TEXT)
+
+
+@settings(deadline=None)
+@given(at=st.integers(0, len(TEXT) - 2))
+def test_a_key_with_two_neighbours_swapped_is_none(at: int) -> None:
+    swapped = TEXT[:at] + TEXT[at + 1] + TEXT[at] + TEXT[at + 2 :]
+
+    assert (parse(swapped) is None) is (swapped != TEXT)
+
+
+@pytest.mark.parametrize("text", ["", "frk_", TEXT[:-1], TEXT + "0", TEXT + "\n", " " + TEXT, TEXT.upper(), TEXT * 2])
+def test_a_text_of_another_shape_is_no_key(text: str) -> None:
+    assert parse(text) is None
+
+
+@settings(deadline=None)
+@given(text=st.text())
+def test_no_text_breaks_the_reader(text: str) -> None:
+    assert parse(text) is None
+
+
+@pytest.mark.parametrize(
+    ("key", "secret", "is_good"),
+    [
+        pytest.param(KEY, "secret", True, id="good"),
+        pytest.param(KEY, "Secret", False, id="another secret"),
+        pytest.param(KEY, "", False, id="no secret"),
+        pytest.param(replace(KEY, expires_at=NOW + MOMENT), "secret", True, id="about to expire"),
+        pytest.param(replace(KEY, expires_at=NOW), "secret", False, id="expired"),
+        pytest.param(replace(KEY, revoked_at=NOW), "secret", False, id="revoked"),
+        pytest.param(replace(KEY, revoked_at=NOW + MOMENT), "secret", True, id="to be revoked"),
+        pytest.param(replace(KEY, revoked_at=NOW), "Secret", False, id="revoked, and another secret"),
+        pytest.param(OPERATOR, "", False, id="the operator has none"),
+    ],
+)
+def test_a_key_is_good_for_its_secret_until_it_expires_or_is_revoked(key: ApiKey, secret: str, is_good: bool) -> None:
+    assert key.is_good(secret, NOW) is is_good
+
+
+def test_a_key_allows_its_scopes_alone() -> None:
+    assert {scope for scope in Scope if KEY.allows(scope)} == {Scope.RESULTS_READ, Scope.CALLBACKS_WRITE}
+
+
+def test_admin_includes_every_scope() -> None:
+    assert {scope for scope in Scope if OPERATOR.allows(scope)} == set(Scope)
+
+
+def test_a_key_sees_its_own_client_alone() -> None:
+    assert (KEY.scope_of_sight, KEY.sees("shop"), KEY.sees("bank"), KEY.sees("")) == ("shop", True, False, False)
+
+
+def test_admin_sees_every_client() -> None:
+    assert (OPERATOR.scope_of_sight, OPERATOR.sees("shop"), OPERATOR.sees("default")) == (None, True, True)
+
+
+def test_what_is_stored_is_the_digest_of_the_secret_and_stays_out_of_repr() -> None:
+    key_id, secret, text = mint()
+    key = replace(KEY, id=key_id, secret_sha256=digest(secret))
+
+    assert not any(hidden in repr(key) for hidden in (secret, text, key.secret_sha256))
+    assert (key.is_good(secret, NOW), len(key.secret_sha256)) == (True, 64)

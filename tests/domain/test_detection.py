@@ -1,0 +1,144 @@
+"""Tencent's codes and texts as values: the verdict, the similarity, the instants, what InfoType asks for."""
+
+from datetime import UTC, datetime
+from itertools import permutations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.domain.detection import Detection, InfoType, LivenessAttempt, Outcome, Part
+
+RESULT_CODES: list[tuple[int | None, Outcome]] = [
+    (None, Outcome.UNFINISHED),
+    (17, Outcome.UNFINISHED),
+    (0, Outcome.PASSED),
+    *(
+        (code, Outcome.FAILED)
+        for codes in (
+            range(1, 4),  # a bad call of DetectAuth
+            (4, 8, 10, 12, 13),  # the service failed
+            range(14, 17),  # already completed, expired, too many tries
+            range(201, 205),  # WeChat
+            range(301, 304),  # the ID card
+            range(1001, 1009),  # liveness: engine, spoof, network
+            range(1101, 1110),  # digits read aloud
+            range(1201, 1211),  # actions
+            range(1301, 1304),  # silent
+            range(2001, 2018),  # comparison
+            (-1, 99999),  # unheard of
+        )
+        for code in codes
+    ),
+]
+
+
+@pytest.mark.parametrize(("err_code", "outcome"), RESULT_CODES)
+def test_the_verdict_is_passed_at_0_unfinished_at_null_and_17_and_failed_else(
+    err_code: int | None, outcome: Outcome
+) -> None:
+    assert Detection(err_code=err_code).outcome is outcome
+
+
+@pytest.mark.parametrize("status", [0, 1001, None])
+def test_the_verdict_is_no_concern_of_the_other_codes(status: int | None) -> None:
+    outcomes = [
+        Detection(err_code=code, live_status=status, compare_status=status).outcome for code, _ in RESULT_CODES[:4]
+    ]
+
+    assert outcomes == [outcome for _, outcome in RESULT_CODES[:4]]
+
+
+@pytest.mark.parametrize(
+    ("sim", "similarity"),
+    [
+        ("96.42", 96.42),
+        ("100", 100.0),
+        ("0", 0.0),
+        (None, None),
+        ("", None),
+        ("-", None),
+        ("nan", None),
+        ("inf", None),
+        ("1e999", None),
+    ],
+)
+def test_similarity_is_a_finite_number_or_absent(sim: str | None, similarity: float | None) -> None:
+    assert Detection(sim=sim).similarity == similarity
+
+
+@pytest.mark.parametrize(
+    ("req_time", "requested_at"),
+    [
+        ("1715327563289", datetime(2024, 5, 10, 7, 52, 43, 289000, tzinfo=UTC)),
+        ("0000000000000", datetime(1970, 1, 1, tzinfo=UTC)),
+        ("9999999999999", datetime(2286, 11, 20, 17, 46, 39, 999000, tzinfo=UTC)),
+        (None, None),
+        ("", None),
+        ("1715327563", None),
+        ("17153275632890", None),
+        ("1715327563289\n", None),
+        ("１７１５３２７５６３２８９", None),
+        ("2024-05-10 07", None),
+    ],
+)
+def test_requested_at_is_thirteen_digits_of_milliseconds_or_absent(
+    req_time: str | None, requested_at: datetime | None
+) -> None:
+    assert LivenessAttempt(req_time=req_time).requested_at == requested_at
+
+
+def test_info_type_0_asks_for_everything() -> None:
+    assert InfoType("0").parts == {Part.TEXT, Part.ID_CARD, Part.BEST_FRAME, Part.VIDEO}
+
+
+@pytest.mark.parametrize("digits", [order for size in (1, 2, 3, 4) for order in permutations("1234", size)])
+def test_info_type_asks_for_the_parts_that_its_digits_name(digits: tuple[str, ...]) -> None:
+    info_type = InfoType("".join(digits))
+
+    assert (info_type.parts, str(info_type)) == (frozenset(map(Part, digits)), "".join(digits))
+
+
+@settings(deadline=None)
+@given(text=st.text() | st.text("01234"))
+def test_info_type_is_0_or_any_of_four_digits_each_once(text: str) -> None:
+    orders = {"".join(order) for size in (1, 2, 3, 4) for order in permutations("1234", size)}
+
+    try:
+        accepted = str(InfoType(text)) == text
+    except ValueError:
+        accepted = False
+
+    assert accepted is (text in {"0"} | orders)
+
+
+@pytest.mark.parametrize("text", ["", "00", "01", "5", "11", "1 2", "12345", "１"])
+def test_any_other_info_type_is_refused_in_words_that_say_what_it_is(text: str) -> None:
+    with pytest.raises(ValueError, match=r"InfoType is 0 for everything, or any of the digits 1, 2, 3, 4, each once"):
+        InfoType(text)
+
+
+def test_personal_fields_stay_out_of_repr() -> None:
+    attempt = LivenessAttempt(err_code=0, id_card="000000199001011234", name="张三", further={"Seq": "secret"})
+    detection = Detection(
+        id_card="000000199001011234",
+        name="张三",
+        ocr_nation="汉",
+        ocr_address="secret",
+        ocr_birth="1990/1/1",
+        ocr_authority="secret",
+        ocr_valid_date="secret",
+        ocr_name="张三",
+        ocr_id_card="000000199001011234",
+        ocr_gender="男",
+        location="secret",
+        extra="secret",
+        further={"Mobile": "secret"},
+        liveness_attempts=(attempt,),
+    )
+
+    assert repr(detection) == (
+        "Detection(err_code=None, err_msg=None, live_status=None, live_msg=None, compare_status=None, "
+        "compare_msg=None, sim=None, "
+        "liveness_attempts=(LivenessAttempt(err_code=0, err_msg=None, req_time=None),))"
+    )

@@ -1,0 +1,397 @@
+"""How a verification changes, transition by transition, along whole lives, and through anything that may happen."""
+
+from dataclasses import fields, replace
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
+
+from app.domain import lifecycle
+from app.domain.decision import ErrorClass, Found, GiveUp, Keep, LookAgain, Reply, Retry, Step, Store, Trouble, decide
+from app.domain.detection import Outcome
+from app.domain.verification import Call, Facts, State, Verification
+from app.errors import ConflictError
+
+NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
+SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
+LATER = NOW + MINUTE
+LEASE = 45 * SECOND
+ANSWERED = Call(
+    called_at=NOW,
+    action="GetDetectInfo",
+    info_type="0",
+    request_id="request-1",
+    error_code=None,
+    duration_ms=20,
+    bytes_received=1500,
+)
+REFUSED = replace(ANSWERED, error_code="InternalError", request_id="request-2")
+CUT = replace(ANSWERED, error_code="network.timeout", request_id=None)
+
+NEW = lifecycle.new(client="shop", biz_token="token", rule_id="1", now=NOW)
+CALLED_BACK = replace(NEW, received_at=NOW, due_at=NOW, deadline_at=NOW + 70 * HOUR)
+REGISTERED = replace(NEW, registered_at=NOW, due_at=NOW + 10 * MINUTE, deadline_at=NOW + 70 * HOUR)
+CLAIMED = replace(CALLED_BACK, claim=1, leased=True, due_at=NOW + LEASE)
+PASSED = replace(CALLED_BACK, state=State.RETRIEVED, outcome=Outcome.PASSED, retrieved_at=NOW, due_at=None)
+PROVISIONAL = replace(PASSED, outcome=Outcome.FAILED, provisional=True, due_at=NOW + 2 * HOUR)
+UNFINISHED = replace(PASSED, outcome=Outcome.UNFINISHED)
+EXPIRED = replace(CALLED_BACK, state=State.EXPIRED, failures=9, due_at=None)
+FAILED = replace(EXPIRED, state=State.FAILED)
+ERASED = replace(EXPIRED, state=State.ERASED)
+
+
+def test_a_registered_token_is_polled_ten_minutes_later() -> None:
+    assert lifecycle.registered(NEW, Facts(), NOW) == REGISTERED
+
+
+def test_a_registered_token_of_known_creation_is_polled_and_expires_by_that() -> None:
+    created_at = NOW - 4 * MINUTE
+    facts = Facts(rule_id="1", subject_ref="loan-4711", purpose="credit", created_at=created_at)
+
+    assert lifecycle.registered(NEW, facts, NOW) == replace(
+        REGISTERED,
+        subject_ref="loan-4711",
+        purpose="credit",
+        created_at=created_at,
+        due_at=NOW + 6 * MINUTE,
+        deadline_at=created_at + 72 * HOUR,
+    )
+
+
+def test_an_old_token_is_polled_at_once_when_it_is_registered() -> None:
+    registered = lifecycle.registered(NEW, Facts(created_at=NOW - HOUR), NOW)
+
+    assert registered.due_at == NOW
+
+
+@pytest.mark.parametrize("known", [CALLED_BACK, REGISTERED, CLAIMED, PASSED, PROVISIONAL, EXPIRED, ERASED])
+def test_registering_what_is_known_adds_facts_and_changes_nothing_else(known: Verification) -> None:
+    facts = Facts(subject_ref="loan-4711", created_at=NOW - HOUR)
+
+    assert lifecycle.registered(known, facts, LATER) == replace(
+        known,
+        subject_ref="loan-4711",
+        created_at=NOW - HOUR,
+        registered_at=known.registered_at or LATER,
+        deadline_at=NOW + 71 * HOUR,
+    )
+
+
+@pytest.mark.parametrize(
+    ("told", "name"),
+    [
+        (Facts(rule_id="2"), "rule_id"),
+        (Facts(subject_ref="loan-4712"), "subject_ref"),
+        (Facts(purpose="rent"), "purpose"),
+        (Facts(created_at=NOW), "created_at"),
+    ],
+)
+def test_a_fact_that_contradicts_a_known_one_is_refused(told: Facts, name: str) -> None:
+    known = replace(REGISTERED, subject_ref="loan-4711", purpose="credit", created_at=NOW - HOUR)
+
+    with pytest.raises(ConflictError) as refused:
+        lifecycle.registered(known, told, LATER)
+
+    assert refused.value.detail == f"The verification is already known with another {name}."
+
+
+def test_a_callback_that_contradicts_the_known_rule_is_refused() -> None:
+    with pytest.raises(ConflictError, match="another rule_id"):
+        lifecycle.called_back(CALLED_BACK, "2", None, LATER)
+
+
+@pytest.mark.parametrize(
+    ("known", "called_back"),
+    [
+        pytest.param(NEW, replace(CALLED_BACK, callback_extra="first"), id="a new one is due at once"),
+        pytest.param(
+            REGISTERED,
+            replace(CALLED_BACK, registered_at=NOW, callback_extra="first"),
+            id="a registered one is due at once",
+        ),
+        pytest.param(
+            replace(CALLED_BACK, due_at=NOW - MINUTE, callback_extra="older"),
+            replace(CALLED_BACK, due_at=NOW - MINUTE, callback_extra="older"),
+            id="one that waits for a worker stays in its place",
+        ),
+        pytest.param(
+            replace(CALLED_BACK, due_at=NOW + HOUR, failures=9),
+            replace(CALLED_BACK, failures=9, callback_extra="first"),
+            id="one that is to be retried is due at once",
+        ),
+        pytest.param(
+            CLAIMED, replace(CLAIMED, woken=True, callback_extra="first"), id="one at work is due once more after it"
+        ),
+        pytest.param(
+            PROVISIONAL, replace(PROVISIONAL, due_at=NOW, callback_extra="first"), id="a provisional one is due at once"
+        ),
+        pytest.param(
+            UNFINISHED,
+            replace(UNFINISHED, due_at=NOW, callback_extra="first"),
+            id="an unfinished one is due at once and stays readable",
+        ),
+        pytest.param(PASSED, replace(PASSED, callback_extra="first"), id="a passed one is settled"),
+        pytest.param(FAILED, replace(FAILED, callback_extra="first"), id="a failed one is settled"),
+        pytest.param(EXPIRED, replace(EXPIRED, callback_extra="first"), id="an expired one is settled"),
+        pytest.param(ERASED, replace(ERASED, callback_extra="first"), id="an erased one is settled"),
+    ],
+)
+def test_after_a_callback(known: Verification, called_back: Verification) -> None:
+    assert lifecycle.called_back(known, "1", "first", NOW) == called_back
+
+
+@pytest.mark.parametrize(
+    ("known", "asked_again"),
+    [
+        pytest.param(CALLED_BACK, CALLED_BACK, id="what is due stays due"),
+        pytest.param(REGISTERED, replace(REGISTERED, due_at=NOW), id="what waits is due at once"),
+        pytest.param(CLAIMED, replace(CLAIMED, woken=True), id="one at work is due once more after it"),
+        pytest.param(PASSED, replace(PASSED, due_at=NOW), id="a stored result stays readable"),
+        pytest.param(FAILED, CALLED_BACK, id="a failed one is pending again, with short intervals"),
+        pytest.param(EXPIRED, CALLED_BACK, id="an expired one is pending again, with short intervals"),
+        pytest.param(ERASED, ERASED, id="an erased one stays erased"),
+    ],
+)
+def test_after_somebody_asked_again(known: Verification, asked_again: Verification) -> None:
+    assert lifecycle.asked_again(known, NOW) == asked_again
+
+
+BACK = replace(CLAIMED, attempts=1, leased=False, last_request_id="request-1")
+
+
+@pytest.mark.parametrize(
+    ("step", "after"),
+    [
+        (
+            Store(Outcome.PASSED),
+            replace(BACK, state=State.RETRIEVED, outcome=Outcome.PASSED, due_at=None, retrieved_at=LATER),
+        ),
+        (
+            Store(Outcome.FAILED, provisional=True, due_at=NOW + HOUR),
+            replace(
+                BACK,
+                state=State.RETRIEVED,
+                outcome=Outcome.FAILED,
+                provisional=True,
+                due_at=NOW + HOUR,
+                retrieved_at=LATER,
+            ),
+        ),
+        (Store(None), replace(BACK, state=State.RETRIEVED, due_at=None, retrieved_at=LATER)),
+        (LookAgain(NOW + HOUR), replace(BACK, looks=1, due_at=NOW + HOUR)),
+        (Retry(NOW + HOUR), replace(BACK, due_at=NOW + HOUR)),
+        (GiveUp(State.FAILED), replace(BACK, state=State.FAILED, due_at=None)),
+        (GiveUp(State.EXPIRED), replace(BACK, state=State.EXPIRED, due_at=None)),
+    ],
+)
+def test_after_a_step(step: Step, after: Verification) -> None:
+    assert lifecycle.after(CLAIMED, step, ANSWERED, LATER) == after
+
+
+def test_a_provisional_result_that_is_kept_is_final() -> None:
+    claimed = replace(PROVISIONAL, leased=True, due_at=NOW + LEASE)
+
+    assert lifecycle.after(claimed, Keep(), ANSWERED, LATER) == replace(
+        PROVISIONAL, provisional=False, due_at=None, attempts=1, last_request_id="request-1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("step", "due_at"),
+    [
+        (LookAgain(NOW + HOUR), LATER),
+        (Retry(NOW + HOUR), LATER),
+        (Store(Outcome.FAILED, provisional=True, due_at=NOW + HOUR), LATER),
+        (Store(Outcome.PASSED), None),
+        (GiveUp(State.FAILED), None),
+    ],
+)
+def test_a_callback_during_a_call_counts_once_and_only_where_something_is_left_to_do(
+    step: Step, due_at: datetime | None
+) -> None:
+    woken = replace(CLAIMED, woken=True)
+
+    assert lifecycle.after(woken, step, ANSWERED, LATER) == replace(
+        lifecycle.after(CLAIMED, step, ANSWERED, LATER), due_at=due_at
+    )
+
+
+def test_calls_are_counted_and_the_last_request_id_is_kept() -> None:
+    row, seen = CLAIMED, []
+    for call in (REFUSED, CUT, ANSWERED, CUT):
+        row = lifecycle.after(row, Retry(NOW + HOUR), call, LATER)
+        seen.append((row.attempts, row.failures, row.last_request_id, row.last_error_code))
+
+    assert seen == [
+        (1, 1, "request-2", "InternalError"),
+        (2, 2, "request-2", "network.timeout"),
+        (3, 0, "request-1", None),
+        (4, 1, "request-1", "network.timeout"),
+    ]
+
+
+def live(row: Verification, reply: Reply) -> tuple[list[datetime], Verification]:
+    """The whole life of a verification that always gets the same reply: when calls were made, and the end."""
+    calls = []
+    call = CUT if isinstance(reply, Trouble) else ANSWERED
+    while row.due_at is not None:
+        now = row.due_at
+        calls.append(now)
+        row = lifecycle.after(replace(row, leased=True), decide(row, reply, now, jitter=0.5), call, now)
+    return calls, row
+
+
+@pytest.mark.parametrize("error_class", [ErrorClass.RETRY, ErrorClass.SLOW_DOWN, ErrorClass.OPERATOR, ErrorClass.BUG])
+def test_trouble_is_met_with_retries_to_the_deadline_the_last_one_a_minute_before_it(error_class: ErrorClass) -> None:
+    calls, end = live(CALLED_BACK, Trouble(error_class))
+
+    waits = [after - before for before, after in pairwise(calls)]
+    assert (end.state, end.outcome, calls[-1]) == (State.EXPIRED, None, NOW + 70 * HOUR - MINUTE)
+    assert max(waits) <= 5 * MINUTE
+    assert end.attempts == len(calls) < 6000
+
+
+@pytest.mark.parametrize(
+    ("row", "calls"),
+    [
+        pytest.param(CALLED_BACK, 21, id="called back: growing intervals"),
+        pytest.param(REGISTERED, 2, id="registered: after ten minutes, and when the person's time is over"),
+    ],
+)
+def test_who_never_finishes_is_unfinished_when_the_token_is_two_hours_and_five_minutes_old(
+    row: Verification, calls: int
+) -> None:
+    called_at, end = live(row, Found(Outcome.UNFINISHED))
+
+    assert (end.state, end.outcome, end.provisional) == (State.RETRIEVED, Outcome.UNFINISHED, False)
+    assert (len(called_at), called_at[-1]) == (calls, NOW + 2 * HOUR + 5 * MINUTE)
+
+
+def test_who_fails_at_once_is_looked_at_once_more_when_no_other_try_is_possible() -> None:
+    called_at, end = live(CALLED_BACK, Found(Outcome.FAILED))
+
+    assert called_at == [NOW, NOW + 2 * HOUR + 5 * MINUTE]
+    assert (end.state, end.outcome, end.provisional) == (State.RETRIEVED, Outcome.FAILED, False)
+
+
+def test_a_hundred_callbacks_before_a_call_make_one_call() -> None:
+    row = NEW
+    for copy in range(100):
+        row = lifecycle.called_back(row, "1", None, NOW + copy * SECOND)
+
+    assert row == CALLED_BACK
+    assert live(row, Found(Outcome.PASSED))[0] == [NOW]
+
+
+def test_a_hundred_callbacks_during_a_call_make_one_more_call() -> None:
+    row = CLAIMED
+    for copy in range(100):
+        row = lifecycle.called_back(row, "1", None, NOW + copy * SECOND)
+    row = lifecycle.after(row, LookAgain(NOW + HOUR), ANSWERED, NOW + 100 * SECOND)
+
+    assert row == replace(BACK, looks=1, due_at=NOW + 100 * SECOND)
+    assert live(row, Found(Outcome.PASSED))[0] == [NOW + 100 * SECOND]
+
+
+REPLIES = st.one_of(st.sampled_from(ErrorClass).map(Trouble), st.sampled_from([*Outcome, None]).map(Found))
+FACTS = st.builds(
+    Facts,
+    rule_id=st.sampled_from([None, "1", "2"]),
+    subject_ref=st.sampled_from([None, "loan-4711", "loan-4712"]),
+    purpose=st.sampled_from([None, "credit"]),
+    created_at=st.sampled_from([None, NOW, NOW - HOUR, NOW - 71 * HOUR]),
+)
+TOLD = ("rule_id", "subject_ref", "purpose", "callback_extra", "created_at", "registered_at", "received_at")
+VERDICTS = {Outcome.PASSED, Outcome.FAILED}
+
+
+class Life(RuleBasedStateMachine):
+    """Whatever business systems, browsers, workers and Tencent may do with one verification, in any order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = NOW
+        self.row = NEW
+        self.claimed: Verification | None = None
+
+    @initialize(is_registered=st.booleans(), facts=FACTS)
+    def begin(self, is_registered: bool, facts: Facts) -> None:
+        facts = replace(facts, rule_id="1")
+        self.become(
+            lifecycle.registered(NEW, facts, NOW) if is_registered else lifecycle.called_back(NEW, "1", None, NOW)
+        )
+
+    @rule(span=st.sampled_from([SECOND, MINUTE, 10 * MINUTE, 3 * HOUR, 80 * HOUR]))
+    def wait(self, span: timedelta) -> None:
+        self.now += span
+
+    @rule(facts=FACTS)
+    def register(self, facts: Facts) -> None:
+        try:
+            self.become(lifecycle.registered(self.row, facts, self.now))
+        except ConflictError:
+            assert any(
+                getattr(facts, field.name) not in {None, getattr(self.row, field.name)} for field in fields(Facts)
+            )
+
+    @rule(extra=st.sampled_from([None, "first", "second"]))
+    def call_back(self, extra: str | None) -> None:
+        once = lifecycle.called_back(self.row, None, extra, self.now)
+
+        assert lifecycle.called_back(once, None, extra, self.now) == once
+        assert once.due_at is None or once.due_at <= max(self.now, self.row.due_at or self.now)
+        assert self.row.due_at is None or (once.due_at is not None and once.due_at <= self.row.due_at)
+        self.become(once)
+
+    @rule()
+    def ask_again(self) -> None:
+        self.become(lifecycle.asked_again(self.row, self.now))
+
+    @precondition(lambda self: self.row.due_at is not None and self.row.due_at <= self.now)
+    @rule()
+    def claim(self) -> None:
+        row = self.row
+        self.row = replace(row, due_at=self.now + LEASE, claim=row.claim + 1, leased=True, woken=False)
+        self.claimed = self.row
+
+    @precondition(lambda self: self.claimed is not None)
+    @rule(reply=REPLIES, jitter=st.sampled_from([0, 0.5, 0.99]))
+    def report(self, reply: Reply, jitter: float) -> None:
+        assert self.claimed is not None
+        step = decide(self.claimed, reply, self.now, jitter)
+        if self.row.claim == self.claimed.claim:
+            self.become(lifecycle.after(self.row, step, CUT if isinstance(reply, Trouble) else ANSWERED, self.now))
+        self.claimed = None
+
+    def become(self, row: Verification) -> None:
+        before, self.row = self.row, row
+        told = {name: value for name in TOLD if (value := getattr(before, name)) is not None}
+        assert {name: getattr(row, name) for name in told} == told
+        assert before.state is not State.RETRIEVED or row.state is State.RETRIEVED
+        assert before.outcome not in VERDICTS or row.outcome is not Outcome.UNFINISHED
+        assert row.attempts >= before.attempts
+
+    @invariant()
+    def what_is_pending_or_provisional_is_due_some_time(self) -> None:
+        open_ended = self.row.state is State.PENDING or self.row.provisional
+        assert self.row == NEW or self.row.due_at is not None or not open_ended
+
+    @invariant()
+    def an_outcome_belongs_to_what_was_retrieved(self) -> None:
+        is_retrieved = self.row.state is State.RETRIEVED
+        assert (self.row.retrieved_at is not None) is is_retrieved
+        assert is_retrieved or (self.row.outcome, self.row.provisional) == (None, False)
+
+
+def test_whatever_happens_no_fact_no_result_and_no_pending_verification_is_lost() -> None:
+    run_state_machine_as_test(Life, settings=settings(max_examples=100, stateful_step_count=25, deadline=None))
