@@ -23,7 +23,7 @@ _CONNECT_TIMEOUT = timedelta(seconds=5)
 _READ_TIMEOUT = timedelta(seconds=30)  # between two reads, and for a whole upload: 16 MB at 5 Mbit/s
 _TIMEOUT = timedelta(minutes=10)  # a whole download, by a reader on a poor line
 _MAX_RETRIES = 2
-_RETRY_TIMEOUT = timedelta(seconds=15)
+_RETRY_TIMEOUT = timedelta(seconds=5)  # a reader waits for its 503 no longer
 
 _CODE = re.compile(r"<Code>(\w+)</Code>")  # the only part of an S3 error that never repeats what was sent
 
