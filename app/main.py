@@ -13,9 +13,8 @@ from app.errors import ServiceError
 from app.factory import open_services
 from app.routers import callbacks, media, meta, problems, verifications
 from app.routers.boundary import Boundary
+from app.routers.document import Api
 from app.worker import working
-
-_ERRORS = (400, 401, 403, 404, 409, 413, 422)
 
 
 def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
@@ -34,24 +33,18 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
                 await stack.enter_async_context(working(app.state.services))
             yield
 
-    app = FastAPI(
+    app = Api(
         title="faceid-results",
         summary="Results of Tencent Cloud FaceID verifications: retrieved, kept, served.",
         version=version("faceid-results"),
         lifespan=lifespan,
         redoc_url=None,
+        redirect_slashes=False,  # the way to the other spelling is plain HTTP behind a proxy, and the key goes along
     )
-    for router in (callbacks.router, verifications.router, media.router):
-        app.include_router(router, responses=dict.fromkeys(_ERRORS, _PROBLEM))
-    app.include_router(meta.router)
+    for router in (callbacks.router, verifications.router, media.router, meta.router):
+        app.include_router(router)
     app.add_middleware(Boundary)
     app.add_exception_handler(ServiceError, problems.on_service_error)
     app.add_exception_handler(RequestValidationError, problems.on_invalid_request)
     app.add_exception_handler(HTTPException, problems.on_http_error)
     return app
-
-
-_PROBLEM: dict[str, object] = {
-    "description": "What went wrong, after RFC 9457.",
-    "content": {problems.MEDIA_TYPE: {"schema": problems.Problem.model_json_schema()}},
-}

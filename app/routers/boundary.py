@@ -11,12 +11,14 @@ from dataclasses import dataclass, field
 
 import structlog
 from starlette.datastructures import MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.observability import HTTP_SECONDS, where
 from app.routers.problems import problem
 
 MAX_BODY_BYTES = 8 * 1024
+_CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is there to see it but our logs and metrics
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{8,64}")
 _METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
@@ -39,6 +41,8 @@ class Boundary:
         with structlog.contextvars.bound_contextvars(request_id=answer.request_id):
             try:
                 await self._serve(scope, receive, answer)
+            except ClientDisconnect:
+                answer.status = _CLIENT_CLOSED_REQUEST
             finally:
                 _tell(scope, answer)
 
@@ -88,10 +92,16 @@ class _Replay:
 
 
 async def _read(receive: Receive) -> bytes | None:
-    """The whole body; None as soon as it is too large."""
+    """The whole body; None as soon as it is too large.
+
+    Raises:
+        ClientDisconnect: the rest will not come. What came may look like a whole request and must not be taken for one.
+    """
     body, more = b"", True
     while more:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
         body += message.get("body", b"")
         more = message.get("more_body", False)
         if len(body) > MAX_BODY_BYTES:

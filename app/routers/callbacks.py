@@ -1,7 +1,7 @@
 """Step 1 of the story: somebody says that a person is done."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Query, Response
@@ -10,20 +10,25 @@ from fastapi.responses import RedirectResponse
 from app.errors import UnavailableError
 from app.routers.dependencies import Notifier, Provided
 from app.routers.models import PATTERN, Callback, CallbackAccepted
+from app.routers.problems import KEYED, declared
 
 router = APIRouter(prefix="/v1/callbacks", tags=["callbacks"])
 
 log = structlog.get_logger()
 
+_SEE_OTHER: dict[int | str, dict[str, Any]] = {
+    303: {"description": "To the configured page.", "headers": {"Location": {"schema": {"type": "string"}}}}
+}
 
-@router.post("", status_code=202)
+
+@router.post("", status_code=202, responses=declared(*KEYED, 400, 404, 409))
 async def call_back(services: Provided, caller: Notifier, callback: Callback) -> CallbackAccepted:
     """Verification complete. Durable before the answer; a repeat is another 202 and changes nothing stored."""
     accepted = await services.receive.call_back(caller, callback.biz_token, callback.rule_id, callback.extra)
     return CallbackAccepted.model_validate(accepted)
 
 
-@router.get("/redirect", status_code=303, response_class=Response)
+@router.get("/redirect", status_code=303, response_class=Response, responses=_SEE_OTHER | declared("4XX"))
 async def redirected(services: Provided, biz_token: Annotated[str, Query(alias="BizToken")] = "") -> RedirectResponse:
     """The browser's way in, DetectAuth's RedirectUrl. Anybody can call it, so that it answers the same whatever comes.
 

@@ -3,7 +3,7 @@
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app.domain.access import ApiKey, Scope
@@ -22,8 +22,10 @@ Provided = Annotated[Services, Depends(_services)]
 
 
 def _caller_with(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
+    security = Security(_bearer, scopes=[scope])  # so that the API's description names it
+
     async def authenticate(
-        services: Provided, credentials: Annotated[HTTPAuthorizationCredentials | None, Depends(_bearer)]
+        services: Provided, credentials: Annotated[HTTPAuthorizationCredentials | None, security]
     ) -> ApiKey:
         if credentials is None:
             raise UnauthenticatedError("An API key is needed: `Authorization: Bearer frk_…`.")

@@ -1,7 +1,7 @@
 """The bytes of pictures and videos: whole, by range, or only their headers."""
 
 import re
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.responses import StreamingResponse
@@ -10,14 +10,26 @@ from app.domain.detection import MediaKind, Medium
 from app.errors import RangeNotSatisfiableError
 from app.routers.dependencies import Provided, Viewer
 from app.routers.models import BizToken
+from app.routers.problems import KEYED, declared
 
 router = APIRouter(prefix="/v1/verifications", tags=["media"])
 
-_RANGE = re.compile(r"bytes=([0-9]{0,18})-([0-9]{0,18})")
+_RANGE = re.compile(r"bytes=([0-9]{0,20})-([0-9]{0,20})", re.IGNORECASE)
+_BYTES = {"schema": {"type": "string", "format": "binary"}}
+_MEDIUM = {"content": dict.fromkeys(("image/*", "video/*", "application/octet-stream"), _BYTES)}
+_ANSWERS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The whole medium.", **_MEDIUM},
+    304: {"description": "The caller has it already."},
+    **declared(*KEYED, 404),
+}
+_PARTIAL: dict[int | str, dict[str, Any]] = {
+    206: {"description": "The range that was asked for.", **_MEDIUM},
+    **declared(416),
+}
 
 
-@router.get("/{biz_token}/media/{kind}", response_class=Response, responses={206: {}, 304: {}, 416: {}})
-@router.head("/{biz_token}/media/{kind}", response_class=Response, include_in_schema=False)
+@router.get("/{biz_token}/media/{kind}", response_class=Response, responses=_ANSWERS | _PARTIAL)
+@router.head("/{biz_token}/media/{kind}", response_class=Response, responses=_ANSWERS)
 async def download(
     request: Request,
     services: Provided,
@@ -31,15 +43,14 @@ async def download(
     """The bytes of one medium, with the type that they show themselves."""
     medium = await services.query.find_medium(caller, biz_token, kind)
     etag = f'"{medium.sha256}"'
-    if if_none_match and etag in if_none_match:
+    if if_none_match and (etag in if_none_match or if_none_match == "*"):
         return Response(status_code=304, headers={"ETag": etag})
+    if request.method == "HEAD":  # for which RFC 9110 defines no ranges
+        return Response(headers=_headers(medium, etag, None))
     wanted = parse_range(range_, medium.size_bytes) if if_range in {None, etag} else None
-    headers = _headers(medium, etag, wanted)
-    status = 206 if wanted else 200
-    if request.method == "HEAD":
-        return Response(status_code=status, headers=headers)
     start, stop = wanted or (0, medium.size_bytes)
-    return StreamingResponse(await services.query.open_medium(medium, start, stop), status, headers)
+    pieces = await services.query.open_medium(medium, start, stop)
+    return StreamingResponse(pieces, 206 if wanted else 200, _headers(medium, etag, wanted))
 
 
 def parse_range(text: str | None, size: int) -> tuple[int, int] | None:

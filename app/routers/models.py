@@ -7,7 +7,18 @@ from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, AliasChoices, AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticKnownError
 
 from app.domain import masking
 from app.domain.detection import Detection, MediaKind, Medium, Outcome
@@ -20,8 +31,20 @@ _SKEW = timedelta(minutes=5)  # another machine's clock
 
 def _past(value: datetime) -> datetime:
     if value > datetime.now(UTC) + _SKEW:
-        raise ValueError("an instant in the future")
+        raise PydanticKnownError("datetime_past")
     return value
+
+
+def _written_out(value: object) -> object:
+    """Numbers are refused: pydantic would guess whether they count seconds or milliseconds."""
+    if not isinstance(value, str) or ":" not in value:
+        raise PydanticKnownError("datetime_type")
+    return value
+
+
+def _from_header(value: str) -> str:
+    """Headers are bytes, which the server reads as Latin-1; people write UTF-8 in them."""
+    return value.encode("latin-1").decode()
 
 
 def _rfc3339(value: datetime) -> str:
@@ -34,8 +57,11 @@ BizToken = Annotated[str, Field(pattern=PATTERN, examples=["CE661F1A-0F1E-45BD-B
 RuleId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", examples=["1"])]
 Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,256}$")]
 Text = Annotated[str, Field(pattern=r"^[^\x00]{0,2048}$")]
-Moment = Annotated[AwareDatetime, Field(ge=_EPOCH, le=_LAST)]
-Instant = Annotated[datetime, PlainSerializer(_rfc3339, return_type=str)]
+HeaderLine = Annotated[Line, BeforeValidator(_from_header)]
+Moment = Annotated[AwareDatetime, Field(ge=_EPOCH, le=_LAST), BeforeValidator(_written_out)]
+Instant = Annotated[
+    datetime, PlainSerializer(_rfc3339), WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization")
+]
 
 
 class Registration(BaseModel):
@@ -60,7 +86,7 @@ class Registration(BaseModel):
 class Callback(BaseModel):
     """Verification complete. Every field in Tencent's spelling or in snake_case."""
 
-    model_config = ConfigDict(extra="forbid", coerce_numbers_to_str=True)
+    model_config = ConfigDict(extra="forbid")
 
     biz_token: BizToken = Field(validation_alias=AliasChoices("BizToken", "biz_token"))
     rule_id: RuleId | None = Field(default=None, validation_alias=AliasChoices("RuleId", "rule_id"))
@@ -128,6 +154,33 @@ class Retrieval(BaseModel):
     last_error_code: str | None
     due_at: Instant | None
     deadline_at: Instant
+
+
+class VerificationStanding(BaseModel):
+    """Where the retrieval stands, and nothing of what it found: for keys that may only write."""
+
+    biz_token: str
+    rule_id: str
+    subject_ref: str | None
+    state: State
+    retrieval: Retrieval
+    registered_at: Instant | None
+    received_at: Instant | None
+    retrieved_at: Instant | None
+
+    @classmethod
+    def of(cls, verification: Verification) -> Self:
+        """From the values of the domain."""
+        return cls(
+            biz_token=verification.biz_token,
+            rule_id=verification.rule_id,
+            subject_ref=verification.subject_ref,
+            state=verification.state,
+            retrieval=Retrieval.model_validate(verification),
+            registered_at=verification.registered_at,
+            received_at=verification.received_at,
+            retrieved_at=verification.retrieved_at,
+        )
 
 
 class VerificationView(BaseModel):

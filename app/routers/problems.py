@@ -5,6 +5,7 @@ What was rejected is never repeated: it may be an ID number.
 
 from collections.abc import Sequence
 from http import HTTPStatus
+from typing import Any
 
 import structlog
 from fastapi.exceptions import RequestValidationError
@@ -16,6 +17,22 @@ from starlette.requests import Request
 from app.errors import RangeNotSatisfiableError, ServiceError, UnauthenticatedError
 
 MEDIA_TYPE = "application/problem+json"
+KEYED = (401, 403, 413, 422, 500, 503)
+"""What every call that needs an API key may be answered with."""
+
+_WHEN: dict[int | str, str] = {
+    400: "The request is not JSON, or makes no sense.",
+    401: "There is no API key, or it is unknown, expired or revoked.",
+    403: "The API key lacks the scope.",
+    404: "There is no such thing for this API key; a foreign one looks the same.",
+    409: "The request contradicts what is already known.",
+    413: "The body is too large.",
+    416: "The range lies outside the medium, whose size is in `Content-Range`.",
+    422: "The request does not fit this description; `errors` says where, and repeats nothing.",
+    500: "Something went wrong on our side.",
+    503: "A store that the answer depends on does not answer.",
+    "4XX": "The request cannot be read.",
+}
 
 
 class Rejection(BaseModel):
@@ -48,6 +65,12 @@ def problem(
     return JSONResponse(content.model_dump(exclude_none=True), status, headers=headers, media_type=MEDIA_TYPE)
 
 
+def declared(*statuses: int | str) -> dict[int | str, dict[str, Any]]:
+    """How the API's description says that a call may be answered with these errors."""
+    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
+    return {status: {"description": _WHEN[status], "content": content} for status in statuses}
+
+
 def on_service_error(_: Request, error: Exception) -> JSONResponse:
     """One of our own errors."""
     if not isinstance(error, ServiceError):
@@ -70,13 +93,22 @@ def on_invalid_request(_: Request, error: Exception) -> JSONResponse:
     return problem(422, "invalid_input", "The request does not fit the API's description.", errors=rejections)
 
 
-def on_http_error(_: Request, error: Exception) -> JSONResponse:
+def on_http_error(request: Request, error: Exception) -> JSONResponse:
     """FastAPI or Starlette have no route for it, or could not read the body."""
     if not isinstance(error, HTTPException):
         raise error
     phrase = HTTPStatus(error.status_code).phrase
     code = phrase.lower().replace(" ", "_").replace("-", "_")
-    return problem(error.status_code, code, f"{phrase}.", headers=dict(error.headers or {}))
+    headers = dict(error.headers or {})
+    if "Allow" in headers:
+        headers["Allow"] = _methods(request) or headers["Allow"]
+    return problem(error.status_code, code, f"{phrase}.", headers=headers)
+
+
+def _methods(request: Request) -> str:
+    """All methods of the path; FastAPI names those of its first route only."""
+    template = getattr(request.scope.get("route"), "path", None)
+    return ", ".join(method.upper() for method in request.app.openapi()["paths"].get(template, ()))
 
 
 def _location(kind: str, location: Sequence[str | int]) -> list[str | int]:

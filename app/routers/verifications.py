@@ -10,32 +10,41 @@ from app.domain.verification import Filter, State
 from app.routers.dependencies import Notifier, Provided, Reader, Revealer
 from app.routers.models import (
     BizToken,
+    HeaderLine,
     Identity,
     Line,
     Moment,
     Registration,
     RuleId,
     VerificationPage,
+    VerificationStanding,
     VerificationView,
 )
+from app.routers.problems import KEYED, declared
 
 router = APIRouter(prefix="/v1/verifications", tags=["verifications"])
 
 Token = Annotated[BizToken, Path()]
 
 
-@router.put("/{biz_token}", responses={201: {"model": VerificationView, "description": "It was not known before."}})
+@router.put(
+    "/{biz_token}",
+    responses={
+        201: {"model": VerificationStanding, "description": "It was not known before."},
+        **declared(*KEYED, 400, 404, 409),
+    },
+)
 async def register(
     services: Provided, caller: Notifier, biz_token: Token, response: Response, registration: Registration | None = None
-) -> VerificationView:
+) -> VerificationStanding:
     """Register a token when DetectAuth returned it: from then on its result is retrieved even without a callback."""
     facts = (registration or Registration()).facts()
     verification, is_new = await services.receive.register(caller, biz_token, facts)
     response.status_code = 201 if is_new else 200
-    return VerificationView.of(await services.query.get(caller, verification.biz_token))
+    return VerificationStanding.of(verification)
 
 
-@router.get("/{biz_token}")
+@router.get("/{biz_token}", responses=declared(*KEYED, 404))
 async def get(
     services: Provided,
     caller: Reader,
@@ -46,7 +55,7 @@ async def get(
     return VerificationView.of(await services.query.wait(caller, biz_token, wait))
 
 
-@router.get("")
+@router.get("", responses=declared(*KEYED, 400))
 async def search(
     services: Provided,
     caller: Reader,
@@ -74,20 +83,19 @@ async def search(
     )
 
 
-@router.get("/{biz_token}/identity")
+@router.get("/{biz_token}/identity", responses=declared(*KEYED, 404))
 async def reveal(
     services: Provided,
     caller: Revealer,
     biz_token: Token,
-    x_purpose: Annotated[Line, Header(description="Why this is looked at; goes on record.")],
+    x_purpose: Annotated[HeaderLine, Header(description="Why this is looked at; goes on record.")],
 ) -> Identity:
     """Every text field unmasked. The look is on record before it is answered."""
     request_id = structlog.contextvars.get_contextvars()["request_id"]
     return Identity.of(await services.query.reveal(caller, biz_token, purpose=x_purpose, request_id=request_id))
 
 
-@router.post("/{biz_token}/retrieve", status_code=202)
-async def retrieve_again(services: Provided, caller: Notifier, biz_token: Token) -> VerificationView:
+@router.post("/{biz_token}/retrieve", status_code=202, responses=declared(*KEYED, 404))
+async def retrieve_again(services: Provided, caller: Notifier, biz_token: Token) -> VerificationStanding:
     """Pull the result again now. A stored one stays readable until a newer one takes its place."""
-    await services.receive.retrieve_again(caller, biz_token)
-    return VerificationView.of(await services.query.get(caller, biz_token))
+    return VerificationStanding.of(await services.receive.retrieve_again(caller, biz_token))

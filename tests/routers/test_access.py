@@ -1,0 +1,173 @@
+"""Who may call what: every operation of the API's description, with every kind of key."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.domain.access import Scope
+from app.main import create_app
+from tests.conftest import Running, everything, settings_for
+from tests.routers.conftest import retrieved
+
+REQUEST_ID = "given-by-the-caller"
+UNKNOWN = {
+    "type": "about:blank",
+    "title": "Not Found",
+    "status": 404,
+    "detail": "There is no such verification.",
+    "code": "not_found",
+    "request_id": REQUEST_ID,
+}
+Operation = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Row:
+    """What a call needs, how a good one is answered, and whether it is about one verification."""
+
+    scope: Scope | None
+    status: int
+    request: dict[str, Any] = field(default_factory=dict)
+    is_of_one: bool = True
+
+
+MEDIUM = "/v1/verifications/{biz_token}/media/{kind}"
+ROWS: dict[Operation, Row] = {
+    ("post", "/v1/callbacks"): Row(Scope.CALLBACKS_WRITE, 202, {"json": {"BizToken": "{biz_token}"}}),
+    ("get", "/v1/callbacks/redirect"): Row(None, 303),
+    ("put", "/v1/verifications/{biz_token}"): Row(Scope.CALLBACKS_WRITE, 200, {"json": {}}),
+    ("get", "/v1/verifications/{biz_token}"): Row(Scope.RESULTS_READ, 200),
+    ("get", "/v1/verifications"): Row(Scope.RESULTS_READ, 200, is_of_one=False),
+    ("get", "/v1/verifications/{biz_token}/identity"): Row(
+        Scope.RESULTS_REVEAL, 200, {"headers": {"X-Purpose": "test"}}
+    ),
+    ("post", "/v1/verifications/{biz_token}/retrieve"): Row(Scope.CALLBACKS_WRITE, 202),
+    ("get", MEDIUM): Row(Scope.MEDIA_READ, 200),
+    ("head", MEDIUM): Row(Scope.MEDIA_READ, 200),
+    ("get", "/livez"): Row(None, 200),
+    ("get", "/readyz"): Row(None, 200),
+    ("get", "/metrics"): Row(None, 200),
+}
+DOCUMENT = create_app(settings_for(Path(), "http://127.0.0.1:9")).openapi()
+OPERATIONS: Sequence[Operation] = [(method, path) for path, item in DOCUMENT["paths"].items() for method in item]
+KEYED = [operation for operation in ROWS if ROWS[operation].scope]
+REGISTERING = {("post", "/v1/callbacks"), ("put", "/v1/verifications/{biz_token}")}
+PUBLIC = [operation for operation in ROWS if not ROWS[operation].scope]
+
+
+def test_every_operation_has_a_row() -> None:
+    assert set(ROWS) == set(OPERATIONS)
+
+
+@pytest.mark.parametrize("operation", ROWS, ids=" ".join)
+def test_the_description_names_the_scope(operation: Operation) -> None:
+    method, path = operation
+    scope = ROWS[operation].scope
+
+    assert DOCUMENT["paths"][path][method].get("security") == (scope and [{"ApiKey": [scope]}])
+
+
+async def call(
+    service: Running, key: str | None, operation: Operation, biz_token: str, *, scheme: str = "Bearer"
+) -> httpx.Response:
+    method, path = operation
+    request = dict(ROWS[operation].request)
+    if "json" in request:
+        request["json"] = {name: value.format(biz_token=biz_token) for name, value in request["json"].items()}
+    headers = {"X-Request-Id": REQUEST_ID} | ({} if key is None else {"Authorization": f"{scheme} {key}".encode()})
+    request["headers"] = headers | request.get("headers", {})
+    async with service.client(None) as client:
+        return await client.request(method, path.format(biz_token=biz_token, kind="best_frame"), **request)
+
+
+async def test_what_is_not_a_living_key_is_not_let_in(idle_service: Running) -> None:
+    good = await idle_service.key(*everything())
+    expired = await idle_service.key(*everything(), valid_for=timedelta(0))
+    revoked_key, revoked = await idle_service.services.access.create(
+        "test", everything(), client="default", valid_for=timedelta(days=1)
+    )
+    await idle_service.services.access.authenticate(revoked)
+    await idle_service.services.access.revoke(revoked_key.id)
+    mixed = good[:17] + (await idle_service.key(Scope.ADMIN))[17:]
+    texts = [None, "", "garbage", "ключ", good[:-1], good.upper(), mixed, expired, revoked]
+
+    for operation in KEYED:
+        answers = [await call(idle_service, text, operation, "any") for text in texts]
+        answers.append(await call(idle_service, good, operation, "any", scheme="Basic"))
+
+        assert {answer.status_code for answer in answers} == {401}, operation
+        assert {answer.headers["WWW-Authenticate"] for answer in answers} == {"Bearer"}
+        assert all(answer.json()["code"] == "unauthenticated" for answer in answers if answer.content)
+
+
+async def test_only_the_scope_lets_in(service: Running) -> None:
+    keys = {scope: await service.key(scope) for scope in Scope}
+    async with service.client(keys[Scope.ADMIN]) as api:
+        biz_token = await retrieved(api)
+
+    for operation in KEYED:
+        row = ROWS[operation]
+        answers = {scope: await call(service, key, operation, biz_token) for scope, key in keys.items()}
+
+        good = {scope for scope, answer in answers.items() if answer.status_code == row.status}
+        assert good == {row.scope, Scope.ADMIN}, operation
+        refused = [answer for scope, answer in answers.items() if scope not in good]
+        assert {answer.status_code for answer in refused} == {403}
+        assert all(answer.json()["code"] == "forbidden" for answer in refused if answer.content)
+
+
+async def test_what_is_anothers_looks_like_nothing_and_admins_see_it(service: Running) -> None:
+    async with service.client(await service.key(*everything(), client="owner")) as api:
+        biz_token = await retrieved(api)
+    stranger = await service.key(*everything(), client="stranger")
+    admin = await service.key(Scope.ADMIN, client="operations")
+
+    for operation in [operation for operation in KEYED if ROWS[operation].is_of_one]:
+        foreign = await call(service, stranger, operation, biz_token)
+        assert (foreign.status_code, foreign.json() if foreign.content else UNKNOWN) == (404, UNKNOWN), operation
+        assert (await call(service, admin, operation, biz_token)).status_code == ROWS[operation].status
+        if operation not in REGISTERING:
+            unknown = await call(service, stranger, operation, "unknown")
+            assert (unknown.status_code, unknown.content, unknown.headers) == (404, foreign.content, foreign.headers)
+
+
+@pytest.mark.parametrize("operation", PUBLIC, ids=" ".join)
+async def test_what_is_public_needs_no_key(shared_service: Running, operation: Operation) -> None:
+    assert (await call(shared_service, None, operation, "any")).status_code == ROWS[operation].status
+
+
+async def test_a_list_shows_the_own_verifications_and_admins_all(idle_service: Running) -> None:
+    for client in ("one", "two"):
+        async with idle_service.client(await idle_service.key(*everything(), client=client)) as api:
+            await api.put(f"/v1/verifications/of-{client}")
+
+    seen = {}
+    for client, scopes in {"one": everything(), "two": everything(), "three": [Scope.ADMIN]}.items():
+        async with idle_service.client(await idle_service.key(*scopes, client=client)) as api:
+            page = (await api.get("/v1/verifications")).json()
+        seen[client] = [item["biz_token"] for item in page["items"]]
+
+    assert seen == {"one": ["of-one"], "two": ["of-two"], "three": ["of-two", "of-one"]}
+
+
+async def test_a_key_that_may_only_write_learns_nothing_of_the_person(service: Running) -> None:
+    async with service.client(await service.key(*everything())) as api:
+        biz_token = await retrieved(api)
+    async with service.client(await service.key(Scope.CALLBACKS_WRITE)) as api:
+        answers = [
+            await api.put(f"/v1/verifications/{biz_token}"),
+            await api.post("/v1/callbacks", json={"BizToken": biz_token}),
+            await api.post(f"/v1/verifications/{biz_token}/retrieve"),
+        ]
+
+    standing = {"biz_token", "rule_id", "subject_ref", "state", "retrieval", "registered_at", "received_at"}
+    assert [set(answer.json()) for answer in answers] == [
+        standing | {"retrieved_at"},
+        {"biz_token", "state", "received_at"},
+        standing | {"retrieved_at"},
+    ]

@@ -1,0 +1,242 @@
+"""Callbacks: what is taken, what is refused, and the browser's way in."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx
+import pytest
+from starlette.types import Message
+
+from app.config import Settings
+from tests.conftest import Running, everything, running, settings_for
+from tests.routers.conftest import PAGE, get, listed, retrieved, token
+from tests.simulator.live import LiveSimulator
+
+URL = "/v1/callbacks"
+JSON = {"Content-Type": "application/json"}
+LIMIT = 8192
+
+
+@pytest.mark.parametrize(
+    ("body", "rule_id"),
+    [
+        ({"BizToken": "{}"}, "1"),
+        ({"biz_token": "{}"}, "1"),
+        ({"BizToken": "{}", "RuleId": "7", "Extra": "case"}, "7"),
+        ({"biz_token": "{}", "rule_id": "7", "extra": "case"}, "7"),
+        ({"BizToken": "{}", "rule_id": "7", "extra": None}, "7"),
+    ],
+)
+async def test_every_field_is_taken_in_both_spellings(
+    shared_api: httpx.AsyncClient, body: dict[str, str], rule_id: str
+) -> None:
+    biz_token = token()
+
+    answer = await shared_api.post(URL, json={name: value and value.format(biz_token) for name, value in body.items()})
+    view = await get(shared_api, biz_token)
+    identity = await shared_api.get(f"/v1/verifications/{biz_token}/identity", headers={"X-Purpose": "test"})
+
+    assert answer.status_code == 202
+    assert answer.json() == {"biz_token": biz_token, "state": "pending", "received_at": view["received_at"]}
+    assert view["rule_id"] == rule_id
+    assert identity.json()["callback_extra"] == ("case" if "case" in body.values() else None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'"bad"',
+        b"{}",
+        b"{",
+        b"BizToken=bad",
+        b"\xff\xfe{",
+        b"[" * LIMIT,
+        b"9" * LIMIT,
+        b'{"BizToken": null}',
+        b'{"BizToken": ""}',
+        b'{"BizToken": 1}',
+        b'{"BizToken": NaN}',
+        b'{"BizToken": 1e400}',
+        b'{"BizToken": true}',
+        b'{"BizToken": ["bad"]}',
+        b'{"BizToken": "bad bad"}',
+        b'{"BizToken": "../bad"}',
+        b'{"BizToken": "bad\\n"}',
+        b'{"BizToken": "bad\\u0000"}',
+        b'{"BizToken": "bad\\ud800"}',
+        b'{"BizToken": "\xe5\x9d\x8f"}',
+        b'{"BizToken": "%s"}' % (b"a" * 129),
+        b'{"BizToken": "bad", "biz_token": "bad"}',
+        b'{"BizToken": "bad", "RuleId": {}}',
+        b'{"BizToken": "bad", "RuleId": "a b"}',
+        b'{"BizToken": "bad", "Extra": 1}',
+        b'{"BizToken": "bad", "Extra": "\\u0000"}',
+        b'{"BizToken": "bad", "Extra": "\\udfff"}',
+        b'{"BizToken": "bad", "Extra": "%s"}' % (b"a" * 2049),
+        b'{"BizToken": "bad", "bizToken": "bad"}',
+        b'{"BizToken": "bad", "\\ud800": 1}',
+    ],
+    ids=lambda body: body[:40].decode("ascii", "replace"),
+)
+async def test_what_makes_no_sense_is_refused_and_not_stored(shared_api: httpx.AsyncClient, body: bytes) -> None:
+    answer = await shared_api.post(URL, content=body, headers=JSON)
+
+    assert answer.status_code in {400, 422}
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert not [known for known in await listed(shared_api) if "bad" in known]
+
+
+@pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
+async def test_what_does_not_say_that_it_is_json_is_refused(
+    shared_api: httpx.AsyncClient, content_type: str | None
+) -> None:
+    headers = {"Content-Type": content_type} if content_type else {}
+
+    assert (await shared_api.post(URL, content=b'{"BizToken": "bad"}', headers=headers)).status_code == 422
+
+
+def body_of(size: int, biz_token: str) -> bytes:
+    body = b'{"BizToken": "%s"' % biz_token.encode()
+    return body + b" " * (size - len(body) - 1) + b"}"
+
+
+async def in_pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), 1000):
+        yield body[start : start + 1000]
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["with Content-Length", "chunked"])
+async def test_a_body_has_eight_kib_at_most(shared_api: httpx.AsyncClient, *, chunked: bool) -> None:
+    answers = []
+    for size, biz_token in ((LIMIT, token()), (LIMIT + 1, "bad")):
+        body = body_of(size, biz_token)
+        answers.append(await shared_api.post(URL, content=in_pieces(body) if chunked else body, headers=JSON))
+
+    assert [answer.status_code for answer in answers] == [202, 413]
+    assert answers[1].json()["code"] == "payload_too_large"
+    assert "bad" not in await listed(shared_api)
+
+
+async def test_without_a_default_the_rule_must_be_told(settings: Settings) -> None:
+    bare = settings_for(
+        settings.data_dir, "http://127.0.0.1:9", database_url=settings.database_url, faceid_rule_id=None
+    )
+    async with (
+        running(bare, with_worker=False) as service,
+        service.client(await service.key(*everything())) as api,
+    ):
+        refused = await api.post(URL, json={"BizToken": "told-later"})
+        nothing = await listed(api)
+        taken = await api.post(URL, json={"BizToken": "told-later", "RuleId": "2"})
+        repeated = await api.post(URL, json={"BizToken": "told-later"})
+
+    assert (refused.status_code, refused.json()["code"], nothing) == (400, "rule_id_required", [])
+    assert (taken.status_code, repeated.status_code) == (202, 202)
+
+
+async def test_a_repeat_changes_nothing_that_is_stored(idle_api: httpx.AsyncClient) -> None:
+    first = await idle_api.post(URL, json={"BizToken": "repeated", "Extra": "first"})
+    before = await identity_and_view(idle_api, "repeated")
+
+    repeats = [
+        await idle_api.post(URL, json={"BizToken": "repeated"}),
+        await idle_api.post(URL, json={"BizToken": "repeated", "Extra": "second"}),
+        await idle_api.post(URL, json={"BizToken": "repeated", "RuleId": "1"}),
+    ]
+    contradiction = await idle_api.post(URL, json={"BizToken": "repeated", "RuleId": "2"})
+
+    assert [(answer.status_code, answer.json()) for answer in repeats] == [(202, first.json())] * 3
+    assert (contradiction.status_code, contradiction.json()["code"]) == (409, "conflict")
+    assert await identity_and_view(idle_api, "repeated") == before
+
+
+async def identity_and_view(api: httpx.AsyncClient, biz_token: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    identity = await api.get(f"/v1/verifications/{biz_token}/identity", headers={"X-Purpose": "test"})
+    return identity.json(), await get(api, biz_token)
+
+
+async def test_a_repeat_after_the_result_changes_nothing_and_asks_nobody(
+    api: httpx.AsyncClient, faceid: LiveSimulator
+) -> None:
+    biz_token = await retrieved(api)
+    before = await get(api, biz_token)
+
+    answer = await api.post(URL, json={"BizToken": biz_token})
+
+    assert (answer.status_code, answer.json()["state"]) == (202, "retrieved")
+    assert await get(api, biz_token) == before
+    assert sum(entry.biz_token == biz_token for entry in faceid.simulator.ledger.entries) == 1
+
+
+async def test_the_browser_sees_the_same_whatever_its_token_is(shared_service: Running) -> None:
+    registered, called_back = token(), token()
+    async with shared_service.client(await shared_service.key(*everything())) as api:
+        await api.put(f"/v1/verifications/{registered}")
+        await api.post(URL, json={"BizToken": called_back})
+    tokens: list[str | list[str] | None] = [registered, registered, called_back, "unknown", "", "a b\x00", "坏" * 5000]
+    queries: list[dict[str, Any]] = [{"BizToken": biz_token, "Extra": "x"} for biz_token in tokens]
+
+    async with shared_service.client(None) as browser:
+        browser.headers["X-Request-Id"] = "the-same-for-all"
+        answers = [
+            await browser.get(f"{URL}/redirect", params=query)
+            for query in (*queries, {}, {"BizToken": [registered, "unknown"]})
+        ]
+
+    assert {(answer.status_code, tuple(answer.headers.raw), answer.content) for answer in answers} == {
+        (303, tuple(answers[0].headers.raw), b"")
+    }
+    assert answers[0].headers["Location"] == PAGE
+
+
+async def test_the_browser_wakes_registered_tokens_only(idle_api: httpx.AsyncClient) -> None:
+    await idle_api.put("/v1/verifications/registered")
+    asleep = await get(idle_api, "registered")
+
+    for biz_token in ("registered", "unknown"):
+        await idle_api.get(f"{URL}/redirect", params={"BizToken": biz_token})
+    awake = await get(idle_api, "registered")
+
+    assert (asleep["received_at"], awake["state"]) == (None, "pending")
+    assert asleep["registered_at"] < awake["received_at"] == awake["retrieval"]["due_at"]
+    assert awake["retrieval"]["due_at"] < asleep["retrieval"]["due_at"]
+    assert await listed(idle_api) == ["registered"]
+
+
+async def test_the_browser_fetches_the_result_of_a_registered_token(api: httpx.AsyncClient) -> None:
+    biz_token = token()
+    await api.put(f"/v1/verifications/{biz_token}")
+
+    await api.get(f"{URL}/redirect", params={"BizToken": biz_token})
+
+    assert (await get(api, biz_token, wait=20))["outcome"] == "passed"
+
+
+async def test_a_caller_who_hangs_up_within_the_body_has_registered_nothing(shared_service: Running) -> None:
+    biz_token = token()
+    key = await shared_service.key(*everything())
+    scope = {
+        "type": "http",
+        "method": "PUT",
+        "path": f"/v1/verifications/{biz_token}",
+        "query_string": b"",
+        "headers": [(b"authorization", f"Bearer {key}".encode()), (b"content-length", b"30")],
+    }
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.sleep(0)
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        await asyncio.sleep(0)
+        sent.append(message)
+
+    await shared_service.app(scope, receive, send)
+
+    async with shared_service.client(key) as api:
+        assert (sent, biz_token in await listed(api)) == ([], False)

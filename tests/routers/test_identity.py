@@ -1,0 +1,111 @@
+"""The unmasked identity: every field, for a stated purpose, on record before it is answered."""
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from app.simulator.people import person_of
+from tests.conftest import Running, everything
+from tests.routers.conftest import first_attempt_of, get, retrieved, token
+
+
+def url(biz_token: str, *parts: str) -> str:
+    return "/".join(("/v1/verifications", biz_token, *parts))
+
+
+async def test_the_identity_has_every_field_as_tencent_sent_it(api: httpx.AsyncClient) -> None:
+    biz_token = token()
+    await api.post("/v1/callbacks", json={"BizToken": biz_token, "Extra": "case 7"})
+    await get(api, biz_token, wait=20)
+    person = person_of(biz_token)
+
+    answer = await api.get(url(biz_token, "identity"), headers={"X-Purpose": "test"})
+
+    assert answer.json() == {
+        "biz_token": biz_token,
+        "err_code": 0,
+        "err_msg": "成功",
+        "id_card": person.id_card,
+        "name": person.name,
+        "ocr_nation": person.nation,
+        "ocr_address": person.address,
+        "ocr_birth": f"{person.birth.year}/{person.birth.month}/{person.birth.day}",
+        "ocr_authority": person.authority,
+        "ocr_valid_date": person.valid_date,
+        "ocr_name": person.name,
+        "ocr_id_card": person.id_card,
+        "ocr_gender": person.gender,
+        "live_status": 0,
+        "live_msg": "成功",
+        "compare_status": 0,
+        "compare_msg": "成功",
+        "sim": f"{person.similarity:.2f}",
+        "location": person.location,
+        "extra": None,
+        "further": {},
+        "liveness_attempts": [
+            {
+                "err_code": 0,
+                "err_msg": "成功",
+                "requested_at": first_attempt_of(person),
+                "name": person.name,
+                "id_card": person.id_card,
+                "req_time": str(person.first_attempt_ms),
+                "further": {},
+            }
+        ],
+        "callback_extra": "case 7",
+    }
+
+
+async def test_what_a_newer_tencent_adds_is_answered_as_further(service: Running) -> None:
+    async with service.client(await service.key(*everything())) as api:
+        biz_token = await retrieved(api)
+        async with service.services.database.write() as tx:
+            await tx.execute(text("""UPDATE detection SET further = '{"Mobile": "000", "Levels": [1, {"a": null}]}'"""))
+        answer = await api.get(url(biz_token, "identity"), headers={"X-Purpose": "test"})
+        view = await api.get(url(biz_token))
+
+    assert answer.json()["further"] == {"Mobile": "000", "Levels": [1, {"a": None}]}
+    assert "Mobile" not in view.text
+
+
+@pytest.mark.parametrize(
+    "headers", [{}, {b"X-Purpose": b""}, {b"X-Purpose": b"a\x00b"}, {b"X-Purpose": b"\xff"}], ids=repr
+)
+async def test_without_a_purpose_nothing_is_revealed_and_nothing_recorded(
+    idle_service: Running, headers: dict[bytes, bytes]
+) -> None:
+    async with idle_service.client(await idle_service.key(*everything())) as api:
+        await api.put(url("a"))
+        answer = await api.get(url("a", "identity"), headers=headers)
+
+    assert (answer.status_code, answer.json()["errors"][0]["location"]) == (422, ["header", "x-purpose"])
+    assert await audited(idle_service) == []
+
+
+async def audited(service: Running) -> list[tuple[object, ...]]:
+    async with service.services.database.read() as tx:
+        rows = await tx.execute(text("SELECT client, action, verification_id, purpose, request_id FROM audit"))
+    return [tuple(row) for row in rows]
+
+
+async def test_a_look_at_an_identity_is_on_record_with_who_and_why(idle_service: Running) -> None:
+    headers = {b"X-Purpose": "客服核查".encode(), b"X-Request-Id": b"request-0001"}
+    async with idle_service.client(await idle_service.key(*everything(), client="shop")) as api:
+        await api.put(url("a"))
+        looks = [await api.get(url(biz_token, "identity"), headers=headers) for biz_token in ("a", "unknown")]
+
+    assert [look.status_code for look in looks] == [200, 404]
+    assert await audited(idle_service) == [("shop", "identity", 1, "客服核查", "request-0001")]
+
+
+async def test_a_look_that_cannot_be_recorded_shows_nothing(service: Running) -> None:
+    async with service.client(await service.key(*everything())) as api:
+        biz_token = await retrieved(api)
+        async with service.services.database.write() as tx:
+            await tx.execute(text("ALTER TABLE audit RENAME TO elsewhere"))
+        answer = await api.get(url(biz_token, "identity"), headers={"X-Purpose": "test"})
+
+    assert answer.status_code == 503
+    assert person_of(biz_token).id_card not in answer.text

@@ -1,0 +1,125 @@
+"""Lists: filters, pages, cursors."""
+
+import base64
+
+import httpx
+import pytest
+
+from tests.routers.conftest import get, retrieved, token
+
+URL = "/v1/verifications"
+
+
+async def tokens(api: httpx.AsyncClient, **wanted: str) -> list[str]:
+    answer = await api.get(URL, params=wanted)
+    assert answer.status_code == 200
+    return [item["biz_token"] for item in answer.json()["items"]]
+
+
+async def test_every_filter_alone_and_together(api: httpx.AsyncClient) -> None:
+    passed, failed = await retrieved(api), await retrieved(api, "failed-1001")
+    expired, registered = token("expired"), token()
+    await api.post("/v1/callbacks", json={"BizToken": expired, "RuleId": "7"})
+    await get(api, expired, wait=20)
+    await api.put(f"{URL}/{registered}", json={"subject_ref": "贷款 4711", "rule_id": "7"})
+    received_at = (await get(api, failed))["received_at"]
+
+    assert await tokens(api) == [registered, expired, failed, passed]
+    assert await tokens(api, state="pending") == [registered]
+    assert await tokens(api, state="retrieved") == [failed, passed]
+    assert await tokens(api, state="erased") == []
+    assert await tokens(api, outcome="failed") == [failed]
+    assert await tokens(api, rule_id="7") == [registered, expired]
+    assert await tokens(api, subject_ref="贷款 4711") == [registered]
+    assert await tokens(api, received_from=received_at) == [expired, failed]
+    assert await tokens(api, received_to=received_at) == [passed]
+    assert await tokens(api, received_from=received_at, received_to=received_at) == []
+    assert await tokens(api, rule_id="1", state="retrieved", outcome="passed", received_to=received_at) == [passed]
+
+
+async def test_an_item_of_a_list_is_what_get_answers(api: httpx.AsyncClient) -> None:
+    biz_token = await retrieved(api, "failed-2003")
+
+    page = (await api.get(URL)).json()
+
+    assert page == {"items": [await get(api, biz_token)], "next_cursor": None}
+
+
+async def test_pages_are_complete_and_without_doubles_while_rows_are_added(idle_api: httpx.AsyncClient) -> None:
+    known = [f"known-{number:02}" for number in range(10)]
+    for biz_token in known:
+        await idle_api.put(f"{URL}/{biz_token}")
+
+    seen, sizes, cursor = list[str](), list[int](), ""
+    while cursor is not None:
+        page = (await idle_api.get(URL, params={"limit": 3, "cursor": cursor})).json()
+        seen += [item["biz_token"] for item in page["items"]]
+        sizes.append(len(page["items"]))
+        cursor = page["next_cursor"]
+        await idle_api.put(f"{URL}/{token()}")
+
+    assert seen == known[::-1]
+    assert sizes == [3, 3, 3, 1]
+
+
+async def test_a_last_page_that_is_full_says_that_it_is_the_last(idle_api: httpx.AsyncClient) -> None:
+    for number in range(4):
+        await idle_api.put(f"{URL}/known-{number}")
+
+    first = (await idle_api.get(URL, params={"limit": 2})).json()
+    last = (await idle_api.get(URL, params={"limit": 2, "cursor": first["next_cursor"]})).json()
+
+    assert [item["biz_token"] for item in last["items"]] == ["known-1", "known-0"]
+    assert last["next_cursor"] is None
+
+
+def encoded(text: str) -> str:
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+NUMBERS = ["-1", "01", " 1", "1_0", "1.0", "٣", str(2**63), "x"]
+
+
+@pytest.mark.parametrize("cursor", ["x", "MQ==", "M Q", "MQ\n", "坏", "\x00", "____", *map(encoded, NUMBERS)])
+async def test_a_cursor_that_no_list_gave_out_is_refused(shared_api: httpx.AsyncClient, cursor: str) -> None:
+    answer = await shared_api.get(URL, params={"cursor": cursor})
+
+    assert (answer.status_code, answer.json()["code"]) == (400, "invalid_cursor")
+
+
+async def test_a_cursor_behind_everything_is_an_empty_page(shared_api: httpx.AsyncClient) -> None:
+    answer = await shared_api.get(URL, params={"cursor": encoded("0")})
+
+    assert answer.json() == {"items": [], "next_cursor": None}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("limit", "0"),
+        ("limit", "201"),
+        ("limit", "-1"),
+        ("limit", "9" * 5000),
+        ("limit", "1.5"),
+        ("limit", ""),
+        ("cursor", "x" * 65),
+        ("state", "PENDING"),
+        ("state", ""),
+        ("outcome", "none"),
+        ("rule_id", "a b"),
+        ("subject_ref", "nul\x00"),
+        ("received_from", "0001-01-01T00:00:00+14:00"),
+        ("received_from", "1715327563"),
+        ("received_to", "9999-12-31T23:59:59-14:00"),
+        ("received_to", "2026-05-10T15:52:43"),
+    ],
+)
+async def test_a_filter_that_does_not_fit_is_refused(shared_api: httpx.AsyncClient, name: str, value: str) -> None:
+    answer = await shared_api.get(URL, params={name: value})
+
+    assert (answer.status_code, answer.json()["errors"][0]["location"]) == (422, ["query", name])
+
+
+@pytest.mark.parametrize("limit", ["1", "200"])
+async def test_a_limit_has_these_bounds(shared_api: httpx.AsyncClient, limit: str) -> None:
+    assert (await shared_api.get(URL, params={"limit": limit})).status_code == 200

@@ -1,0 +1,135 @@
+"""The API's description of itself: whole, true, and held against what the service does with generated requests."""
+
+import asyncio
+import re
+import socket
+from collections.abc import Iterator
+from datetime import timedelta
+from threading import Thread
+from typing import Any
+
+import httpx
+import pytest
+import schemathesis
+import uvicorn
+from hypothesis import HealthCheck, settings
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from app.config import Settings
+from app.factory import open_services
+from app.main import create_app
+from tests.conftest import everything, settings_for
+from tests.routers.conftest import EXAMPLE
+from tests.routers.test_access import DOCUMENT, OPERATIONS, Operation
+from tests.simulator.live import LiveSimulator
+
+PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+schema = schemathesis.openapi.from_dict(DOCUMENT)
+
+
+def nodes(value: object) -> Iterator[dict[str, Any]]:
+    """Every object within a JSON value."""
+    children: list[object] = []
+    if isinstance(value, dict):
+        yield value
+        children = list(value.values())
+    elif isinstance(value, list):
+        children = value
+    for child in children:
+        yield from nodes(child)
+
+
+def test_every_reference_leads_somewhere() -> None:
+    references = {node["$ref"] for node in nodes(DOCUMENT) if isinstance(node.get("$ref"), str)}
+
+    assert references <= {f"#/components/schemas/{name}" for name in DOCUMENT["components"]["schemas"]}
+    assert "#/components/schemas/Problem" in references
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=" ".join)
+def test_every_error_is_declared_as_a_problem(operation: Operation) -> None:
+    method, path = operation
+    answers = DOCUMENT["paths"][path][method]["responses"]
+    errors = {status for status in answers if status.startswith(("4", "5"))}
+
+    assert all(answers[status]["content"] == PROBLEM for status in errors)
+    if DOCUMENT["paths"][path][method].get("security"):
+        assert errors >= {"401", "403", "413", "422", "500", "503"}
+    assert ("404" in errors) == bool(re.search("biz_token|callbacks$", path))
+
+
+def test_a_bearer_key_is_the_one_way_in() -> None:
+    schemes = DOCUMENT["components"]["securitySchemes"]
+
+    assert [(scheme["type"], scheme["scheme"]) for scheme in schemes.values()] == [("http", "bearer")]
+
+
+def test_what_a_caller_has_to_send_has_examples_that_fit() -> None:
+    callback = DOCUMENT["components"]["schemas"]["Callback"]["properties"]
+    tokens = [
+        parameter["schema"]["examples"]
+        for item in DOCUMENT["paths"].values()
+        for operation in item.values()
+        for parameter in operation.get("parameters", ())
+        if parameter["name"] == "biz_token"
+    ]
+
+    assert callback["BizToken"]["examples"] == [EXAMPLE]
+    assert tokens
+    assert all(examples == [EXAMPLE] for examples in tokens)
+
+
+def test_instants_are_declared_as_such() -> None:
+    fields = {
+        name: property_
+        for model in DOCUMENT["components"]["schemas"].values()
+        for name, property_ in model.get("properties", {}).items()
+        if name.endswith("_at")
+    }
+
+    assert all("date-time" in str(property_) for property_ in fields.values())
+    assert len(fields) >= 7
+
+
+async def test_the_service_answers_with_its_description(shared_api: httpx.AsyncClient) -> None:
+    assert (await shared_api.get("/openapi.json")).json() == DOCUMENT
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory, faceid: LiveSimulator) -> Iterator[httpx.Client]:
+    """A client of a service behind a real server, which has the result of the description's example."""
+    settings = settings_for(tmp_path_factory.mktemp("served"), faceid.url)
+    key = asyncio.run(key_for(settings))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, access_log=False))
+        thread = Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        address = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"}) as client:
+                client.post("/v1/callbacks", json={"BizToken": EXAMPLE})
+                client.get(f"/v1/verifications/{EXAMPLE}", params={"wait": 20}, timeout=30)
+                yield client
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+async def key_for(settings: Settings) -> str:
+    async with open_services(settings) as services:
+        _, text = await services.access.create("test", everything(), client="default", valid_for=timedelta(days=1))
+    return text
+
+
+@schema.parametrize()
+@settings(max_examples=12, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+def test_generated_requests_are_answered_as_described(case: schemathesis.Case[Any], served: httpx.Client) -> None:
+    query = case.query or {}
+    if isinstance(query.get("wait"), (int, float)) and 1 < query["wait"] <= 60:
+        query["wait"] = 0.5  # what is registered only stays pending
+    case.call_and_validate(
+        base_url=str(served.base_url),
+        headers={"Authorization": served.headers["Authorization"]},
+        # a future creation, and a cursor that no list gave out, are refused whatever their form
+        excluded_checks=[positive_data_acceptance],
+    )

@@ -1,0 +1,303 @@
+"""Registering, waiting for, reading and pulling again: one verification."""
+
+import asyncio
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+
+from app.simulator.people import person_of
+from tests.conftest import Running, everything
+from tests.routers.conftest import first_attempt_of, get, retrieved, token
+from tests.simulator.live import LiveSimulator
+
+INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{0,5}[1-9])?Z")
+FACTS = {
+    "rule_id": "7",
+    "subject_ref": "loan-4711",
+    "created_at": "2026-05-10T15:52:43.289+08:00",
+    "purpose": "loan",
+}
+
+
+def url(biz_token: str, *parts: str) -> str:
+    return "/".join(("/v1/verifications", biz_token, *parts))
+
+
+async def test_a_registration_is_201_then_200_and_repeats_change_nothing(idle_api: httpx.AsyncClient) -> None:
+    first = await idle_api.put(url("a"), json=FACTS)
+    repeats = [await idle_api.put(url("a"), json=facts) for facts in (FACTS, {}, {"rule_id": "7"})]
+    repeats.append(await idle_api.put(url("a")))
+
+    standing = first.json()
+    assert first.status_code == 201
+    assert [(answer.status_code, answer.json()) for answer in repeats] == [(200, standing)] * 4
+    assert INSTANT.fullmatch(standing.pop("registered_at"))
+    assert INSTANT.fullmatch(standing["retrieval"].pop("due_at"))
+    assert standing == {
+        "biz_token": "a",
+        "rule_id": "7",
+        "subject_ref": "loan-4711",
+        "state": "pending",
+        "retrieval": {
+            "attempts": 0,
+            "last_request_id": None,
+            "last_error_code": None,
+            "deadline_at": "2026-05-13T07:52:43.289Z",
+        },
+        "received_at": None,
+        "retrieved_at": None,
+    }
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"rule_id": "8"}, {"subject_ref": "loan-1"}, {"created_at": "2026-05-10T15:52:43.290+08:00"}, {"purpose": "x"}],
+    ids="".join,
+)
+async def test_a_fact_that_contradicts_is_a_conflict_and_nothing_of_it_is_kept(
+    idle_api: httpx.AsyncClient, other: dict[str, str]
+) -> None:
+    await idle_api.put(url("a"), json=FACTS)
+    before = await get(idle_api, "a")
+
+    answer = await idle_api.put(url("a"), json=FACTS | other)
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "conflict")
+    assert answer.json()["detail"] == f"The verification is already known with another {''.join(other)}."
+    assert await get(idle_api, "a") == before
+
+
+async def test_facts_may_come_one_by_one_and_after_the_callback(idle_api: httpx.AsyncClient) -> None:
+    await idle_api.post("/v1/callbacks", json={"BizToken": "a", "RuleId": "7"})
+
+    answers = [await idle_api.put(url("a"), json={name: FACTS[name]}) for name in FACTS]
+    view = await get(idle_api, "a")
+
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert (view["rule_id"], view["subject_ref"]) == ("7", "loan-4711")
+    assert view["registered_at"] > view["received_at"]
+    assert view["retrieval"]["deadline_at"] == "2026-05-13T07:52:43.289Z"
+    assert (await idle_api.put(url("a"), json={"purpose": "other"})).status_code == 409
+
+
+async def test_the_creation_moves_the_deadline(idle_api: httpx.AsyncClient) -> None:
+    created_at = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
+    assumed = (await idle_api.put(url("a"))).json()
+    exact = (await idle_api.put(url("a"), json={"created_at": created_at.isoformat()})).json()
+
+    registered_at = datetime.fromisoformat(assumed["registered_at"])
+    assert datetime.fromisoformat(assumed["retrieval"]["deadline_at"]) == registered_at + timedelta(hours=70)
+    assert datetime.fromisoformat(exact["retrieval"]["deadline_at"]) == created_at + timedelta(hours=72)
+
+
+@pytest.mark.parametrize(
+    "created_at",
+    [
+        "0001-01-01T00:00:00+14:00",
+        "9999-12-31T23:59:59-14:00",
+        "1999-12-31T23:59:59Z",
+        "2026-05-10T15:52:43",
+        "2026-05-10",
+        "2026-05-10T24:00:01Z",
+        "2026-02-30T00:00:00Z",
+        "2026-05-10T15:52:43+25:00",
+        "1715327563",
+        1715327563,
+        1715327563.5,
+        -1,
+        True,
+        "",
+        "now",
+        [],
+    ],
+)
+async def test_a_creation_that_is_no_sensible_instant_is_refused(
+    shared_api: httpx.AsyncClient, created_at: object
+) -> None:
+    biz_token = token()
+
+    answer = await shared_api.put(url(biz_token), json={"created_at": created_at})
+
+    assert answer.status_code == 422
+    assert answer.json()["errors"][0]["location"] == ["body", "created_at"]
+    assert (await shared_api.get(url(biz_token))).status_code == 404
+
+
+async def test_a_creation_may_lie_minutes_ahead_of_our_clock_but_not_more(shared_api: httpx.AsyncClient) -> None:
+    now = datetime.now(UTC)
+    answers = [
+        await shared_api.put(url(token()), json={"created_at": (now + timedelta(minutes=ahead)).isoformat()})
+        for ahead in (4, 6)
+    ]
+
+    assert [answer.status_code for answer in answers] == [201, 422]
+    assert answers[1].json()["errors"] == [{"location": ["body", "created_at"], "type": "datetime_past"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("subject_ref", ""),
+        ("subject_ref", "two\nlines"),
+        ("subject_ref", "nul\x00"),
+        ("subject_ref", "x" * 257),
+        ("subject_ref", 7),
+        ("purpose", "\x1b[0m"),
+        ("purpose", {}),
+        ("rule_id", ""),
+        ("rule_id", "a b"),
+        ("rule_id", 1),
+        ("nothing", "1"),
+    ],
+)
+async def test_facts_that_do_not_fit_are_refused(shared_api: httpx.AsyncClient, name: str, value: object) -> None:
+    biz_token = token()
+
+    assert (await shared_api.put(url(biz_token), json={name: value})).status_code == 422
+    assert (await shared_api.get(url(biz_token))).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["a b", "a%00", "a%0A", "%ED%A0%80", "%E5%9D%8F", ".a", "a" * 129])
+async def test_a_path_that_names_no_token_is_refused(shared_api: httpx.AsyncClient, path: str) -> None:
+    assert {(await shared_api.request(method, url(path))).status_code for method in ("GET", "PUT")} == {422}
+
+
+def instants_apart(view: dict[str, Any]) -> list[str]:
+    """Takes out what a test cannot foresee."""
+    return [view.pop("received_at"), view.pop("retrieved_at"), view["retrieval"].pop("deadline_at")]
+
+
+async def test_a_verification_is_answered_in_the_documented_form(api: httpx.AsyncClient) -> None:
+    biz_token = await retrieved(api)
+    person = person_of(biz_token)
+
+    view = await get(api, biz_token)
+
+    instants = instants_apart(view)
+    assert [instant for instant in instants if not INSTANT.fullmatch(instant)] == []
+    assert re.fullmatch(r"[0-9a-f-]{36}", view["retrieval"].pop("last_request_id"))
+    assert view == {
+        "biz_token": biz_token,
+        "rule_id": "1",
+        "subject_ref": None,
+        "state": "retrieved",
+        "outcome": "passed",
+        "provisional": False,
+        "verdict": {
+            "err_code": 0,
+            "err_msg": "成功",
+            "live_status": 0,
+            "live_msg": "成功",
+            "compare_status": 0,
+            "compare_msg": "成功",
+            "similarity": person.similarity,
+        },
+        "identity": {
+            "name": person.name[0] + "**",
+            "id_card": person.id_card[0] + "*" * 16 + person.id_card[-1],
+            "ocr_address": "样本省***",
+        },
+        "liveness_attempts": [{"err_code": 0, "err_msg": "成功", "requested_at": first_attempt_of(person)}],
+        "media": [
+            {
+                "kind": kind,
+                "content_type": content_type,
+                "size_bytes": size_bytes,
+                "href": f"/v1/verifications/{biz_token}/media/{kind}",
+            }
+            for kind, content_type, size_bytes in (
+                ("id_card_front", "image/jpeg", 175040),
+                ("id_card_back", "image/jpeg", 165784),
+                ("best_frame", "image/jpeg", 40819),
+                ("liveness_video", "video/mp4", 1000000),
+            )
+        ],
+        "retrieval": {"attempts": 1, "last_error_code": None, "due_at": None},
+        "registered_at": None,
+    }
+
+
+async def test_what_is_not_there_yet_is_null_or_an_empty_list(idle_api: httpx.AsyncClient) -> None:
+    await idle_api.post("/v1/callbacks", json={"BizToken": "a"})
+
+    view = await get(idle_api, "a")
+
+    received_at, deadline_at = view["received_at"], view["retrieval"].pop("deadline_at")
+    assert datetime.fromisoformat(deadline_at) == datetime.fromisoformat(received_at) + timedelta(hours=70)
+    assert view == {
+        "biz_token": "a",
+        "rule_id": "1",
+        "subject_ref": None,
+        "state": "pending",
+        "outcome": None,
+        "provisional": False,
+        "verdict": dict.fromkeys(
+            ("err_code", "err_msg", "live_status", "live_msg", "compare_status", "compare_msg", "similarity")
+        ),
+        "identity": {"name": None, "id_card": None, "ocr_address": None},
+        "liveness_attempts": [],
+        "media": [],
+        "retrieval": {"attempts": 0, "last_request_id": None, "last_error_code": None, "due_at": received_at},
+        "registered_at": None,
+        "received_at": received_at,
+        "retrieved_at": None,
+    }
+
+
+async def test_a_wait_holds_until_the_state_is_settled(api: httpx.AsyncClient) -> None:
+    biz_token = token("latency-300-failed-1001")
+    accepted = await api.post("/v1/callbacks", json={"BizToken": biz_token})
+
+    views = await asyncio.gather(*(get(api, biz_token, wait=20) for _ in range(3)))
+
+    assert accepted.json()["state"] == "pending"
+    assert [(view["state"], view["outcome"], view["provisional"]) for view in views] == [
+        ("retrieved", "failed", True)
+    ] * 3
+
+
+async def test_a_wait_ends_with_its_seconds_and_does_not_begin_where_there_is_nothing_to_wait_for(
+    api: httpx.AsyncClient,
+) -> None:
+    pending, settled = token("unfinished"), await retrieved(api)
+    await api.post("/v1/callbacks", json={"BizToken": pending})
+
+    async with asyncio.timeout(30):
+        views = [await get(api, pending), await get(api, pending, wait=0.2), await get(api, settled, wait=60)]
+
+    assert [view["state"] for view in views] == ["pending", "pending", "retrieved"]
+
+
+@pytest.mark.parametrize("wait", ["-0.1", "60.1", "nan", "inf", "-inf", "", "x", "1e3"])
+async def test_a_wait_out_of_bounds_is_refused(shared_api: httpx.AsyncClient, wait: str) -> None:
+    assert (await shared_api.get(url("any"), params={"wait": wait})).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("scenario", "state", "again"),
+    [
+        ("passed", "retrieved", "retrieved"),
+        ("illegal-x1-passed", "failed", "pending"),
+        ("expired-x1-passed", "expired", "pending"),
+    ],
+)
+async def test_a_result_can_be_pulled_again_from_every_end(
+    service: Running, faceid: LiveSimulator, scenario: str, state: str, again: str
+) -> None:
+    biz_token = token(scenario)
+    async with service.client(await service.key(*everything())) as api:
+        await api.post("/v1/callbacks", json={"BizToken": biz_token})
+        first = await get(api, biz_token, wait=20)
+
+        answer = await api.post(url(biz_token, "retrieve"))
+        view = await get(api, biz_token, wait=20)
+        async with asyncio.timeout(20):
+            while view["retrieval"]["attempts"] < 2:
+                view = await get(api, biz_token)
+
+    assert (first["state"], answer.status_code, answer.json()["state"]) == (state, 202, again)
+    assert (view["state"], view["outcome"], view["retrieval"]["due_at"]) == ("retrieved", "passed", None)
+    assert sum(entry.biz_token == biz_token for entry in faceid.simulator.ledger.entries) == 2
