@@ -33,7 +33,7 @@ class Settings(BaseSettings, DatabaseSettings, MediaSettings, FaceIdSettings, Re
     )
 
     worker_concurrency: int = Field(default=16, ge=1, le=256)
-    redirect_page_url: str = Field(default="about:blank", pattern=r"^(https?://|about:blank$)")
+    redirect_page_url: str = Field(default="/v1/callbacks/done", pattern=r"^(https?:/)?/[!-~]+$")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
     @classmethod
@@ -59,6 +59,14 @@ def read_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        first = error.errors(include_input=False, include_context=False, include_url=False)[0]
-        name = ".".join(str(place) for place in first["loc"]).upper()
-        raise SetUpError(f"{name} is not valid ({first['type'].replace('_', ' ')}).") from None
+        raise SetUpError(_sentence(error)) from None
+    except (OSError, ValueError) as error:  # of TOML, of UTF-8
+        problem = type(error).__name__
+        raise SetUpError(f"faceid-results.toml, .env or a file in {_SECRETS} cannot be read: {problem}.") from None
+
+
+def _sentence(error: ValidationError) -> str:
+    """What is wrong with the first wrong setting. Pydantic's messages, and those of our validators, quote no value."""
+    first = error.errors(include_input=False, include_context=False, include_url=False)[0]
+    name = ".".join(str(place) for place in first["loc"]).upper() or "A setting"
+    return f"{name} is not valid: {first['msg'].removeprefix('Value error, ')}."

@@ -11,9 +11,8 @@ from starlette.exceptions import HTTPException
 from app.config import Settings
 from app.errors import ServiceError
 from app.factory import open_services
-from app.routers import callbacks, media, meta, problems, verifications
+from app.routers import callbacks, document, media, meta, problems, verifications
 from app.routers.boundary import Boundary
-from app.routers.document import Api
 from app.worker import working
 
 
@@ -33,16 +32,18 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
                 await stack.enter_async_context(working(app.state.services))
             yield
 
-    app = Api(
+    app = document.Api(
         title="faceid-results",
         summary="Results of Tencent Cloud FaceID verifications: retrieved, kept, served.",
         version=version("faceid-results"),
         lifespan=lifespan,
+        docs_url=None,
         redoc_url=None,
         redirect_slashes=False,  # the way to the other spelling is plain HTTP behind a proxy, and the key goes along
     )
-    for router in (callbacks.router, verifications.router, media.router, meta.router):
-        app.include_router(router)
+    for room in (callbacks, verifications, media, meta, document):
+        app.include_router(room.router)
+    app.mount(document.ASSETS_PATH, document.assets)
     app.add_middleware(Boundary)
     app.add_exception_handler(ServiceError, problems.on_service_error)
     app.add_exception_handler(RequestValidationError, problems.on_invalid_request)

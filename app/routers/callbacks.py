@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import structlog
 from fastapi import APIRouter, Query, Response
-from fastapi.responses import RedirectResponse
+from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.errors import UnavailableError
 from app.routers.dependencies import Notifier, Provided
@@ -40,3 +40,17 @@ async def redirected(services: Provided, biz_token: Annotated[str, Query(alias="
         except UnavailableError:
             log.warning("redirect_not_recorded")
     return RedirectResponse(services.settings.redirect_page_url, 303)
+
+
+@router.get("/done", include_in_schema=False)
+async def done() -> HTMLResponse:
+    """Where people land from the redirect unless the settings name a page of the business."""
+    return HTMLResponse(_DONE)
+
+
+_DONE = """<!doctype html>
+<html lang="zh"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>核身已完成</title>
+<p style="font: 1.2em sans-serif; text-align: center; margin-top: 20vh">核身已完成，您可以关闭此页面。<br>
+Verification finished. You may close this page.</p></html>
+"""

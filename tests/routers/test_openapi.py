@@ -18,7 +18,7 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from app.config import Settings
 from app.factory import open_services
 from app.main import create_app
-from tests.conftest import everything, settings_for
+from tests.conftest import Running, everything, settings_for
 from tests.routers.conftest import EXAMPLE
 from tests.routers.test_access import DOCUMENT, OPERATIONS, Operation
 from tests.simulator.live import LiveSimulator
@@ -133,3 +133,27 @@ def test_generated_requests_are_answered_as_described(case: schemathesis.Case[An
         # a future creation, and a cursor that no list gave out, are refused whatever their form
         excluded_checks=[positive_data_acceptance],
     )
+
+
+async def test_the_page_for_people_loads_nothing_from_elsewhere(shared_service: Running) -> None:
+    async with shared_service.client(None) as client:
+        page = await client.get("/docs")
+        links = re.findall(r'(?:src|href|url)[=:] ?[\'"]([^\'"]+)', page.text)
+        answers = [await client.get(link) for link in links]
+
+    assert sorted(links) == [
+        "/docs/assets/favicon.png",
+        "/docs/assets/swagger-ui-bundle.js",
+        "/docs/assets/swagger-ui.css",
+        "/openapi.json",
+    ]
+    assert [answer.status_code for answer in answers] == [200] * 4
+    assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+
+
+async def test_a_person_whom_no_page_was_set_for_is_told_that_it_is_over(shared_service: Running) -> None:
+    async with shared_service.client(None) as client:
+        page = await client.get("/v1/callbacks/done")
+
+    assert (page.status_code, page.headers["Content-Type"]) == (200, "text/html; charset=utf-8")
+    assert "核身已完成" in page.text

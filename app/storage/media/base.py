@@ -99,14 +99,14 @@ def require_key(text: str) -> str:
     return text
 
 
-def missing(key: str) -> MediaMissingError:
-    """What to raise when there is no object of this key."""
-    return MediaMissingError(f"The media store has no object {key}.")
+def missing() -> MediaMissingError:
+    """What to raise when there is no such object. Its key stays with us."""
+    return MediaMissingError("The media store has lost the object.")
 
 
-def cut_short(key: str) -> MediaMissingError:
-    """What to raise when the object of this key ends too soon."""
-    return MediaMissingError(f"The object {key} of the media store is shorter than it was.")
+def cut_short() -> MediaMissingError:
+    """What to raise when the object ends too soon."""
+    return MediaMissingError("The media store has only a part of the object.")
 
 
 async def probe(store: MediaStore) -> None:

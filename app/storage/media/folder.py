@@ -36,7 +36,7 @@ class FolderStore:
             while start < stop:
                 piece = file.read(min(PIECE_BYTES, stop - start))
                 if not piece:
-                    raise cut_short(key)
+                    raise cut_short()
                 start += len(piece)
                 yield piece
 
@@ -103,7 +103,7 @@ def _opened(root: Path, key: str) -> FileIO:
     try:
         return FileIO(root / require_key(key))
     except FileNotFoundError:
-        raise missing(key) from None
+        raise missing() from None
 
 
 def _folders(root: Path) -> Sequence[Path]:

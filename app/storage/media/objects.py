@@ -62,7 +62,7 @@ class ObjectStore:
                 start += len(piece)
                 yield piece
         if start != stop:
-            raise cut_short(key)
+            raise cut_short()
 
     async def delete(self, key: str) -> None:
         """See `MediaStore`."""
@@ -96,7 +96,7 @@ class ObjectStore:
         except (BaseError, FileNotFoundError) as error:
             code = _CODE.search(str(error))
             if key and isinstance(error, FileNotFoundError) and (code is None or code[1] == "NoSuchKey"):
-                raise missing(key) from None
+                raise missing() from None
             raise UnavailableError(f"The bucket {self._bucket} {trouble}: {_reason(error, code)}.") from None
 
 
