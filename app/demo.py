@@ -4,7 +4,7 @@ import asyncio
 import secrets
 import socket
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,7 +25,6 @@ from app.main import create_app
 from app.simulator.options import DEMO_CREDENTIALS, SimulatorOptions
 from app.simulator.server import create_simulator
 
-_WAIT_SECONDS = 30
 _ALL_MEDIA = [kind.value for kind in MediaKind]
 
 
@@ -50,45 +49,64 @@ _STORIES = (
 )
 
 
-async def run_demo(console: Console, *, once: bool) -> int:
-    """Walks through all stories and tells of them; stays up afterwards unless `once`. Answers the exit code."""
+@dataclass(frozen=True, slots=True)
+class _Played:
+    """How a story went: its verification as the API answered it, and what is not as it must be."""
+
+    story: _Story
+    view: dict[str, Any]
+    missing: Sequence[str]
+
+
+async def run_demo(
+    console: Console, *, once: bool, options: SimulatorOptions | None = None, wait_seconds: float = 30
+) -> int:
+    """Walks through all stories and tells of them; stays up afterwards unless `once`.
+
+    Args:
+        console: where to tell.
+        once: end after the walk.
+        options: how the simulated FaceID behaves.
+        wait_seconds: how long a result may take.
+
+    Returns:
+        The exit code: 1 if anything is missing.
+    """
     with tempfile.TemporaryDirectory(prefix="faceid-results-demo-") as folder:
-        async with _served(create_simulator(SimulatorOptions())) as faceid_url:
+        async with _served(create_simulator(options)) as faceid_url:
             settings = _settings(Path(folder), faceid_url)
             key = await _make_key(settings)
-            async with (
-                _served(create_app(settings)) as url,
-                httpx.AsyncClient(base_url=url, headers={"Authorization": f"Bearer {key}"}, trust_env=False) as api,
-            ):
-                console.print(_HELLO.format(url=url, faceid_url=faceid_url), highlight=False)
-                views = await asyncio.gather(*(_play(api, story) for story in _STORIES))
-                for number, (story, view) in enumerate(zip(_STORIES, views, strict=True), start=1):
-                    console.print(f"  {number}.  {_told(story, view)}", highlight=False)
-                missing = [
-                    sentence for story, view in zip(_STORIES, views, strict=True) for sentence in _lacks(story, view)
-                ]
-                console.print(*(f"MISSING: {sentence}" for sentence in missing), sep="\n", style="bold red", end="")
-                console.print(_stored(Path(folder)), highlight=False)
-                console.print(
-                    _LOOK.format(url=url, key=key, biz_token=views[0]["biz_token"]), soft_wrap=True, highlight=False
-                )
+            async with _served(create_app(settings)) as url:
+                console.print(_HELLO.format(url=url, faceid_url=faceid_url), **_PLAIN)
+                played = await _play_all(url, key, wait_seconds)
+                _tell(console, played, Path(folder))
+                biz_token = played[0].view.get("biz_token")
+                console.print(_LOOK.format(url=url, key=key, biz_token=biz_token), **_PLAIN)
                 if not once:
                     console.print("The service keeps running. Ctrl-C ends it and removes all of this.", style="bold")
                     await asyncio.Event().wait()
-    return 1 if missing else 0
+    return 1 if any(one.missing for one in played) else 0
 
 
-async def _play(api: httpx.AsyncClient, story: _Story) -> dict[str, Any]:
+async def _play_all(url: str, key: str, wait_seconds: float) -> Sequence[_Played]:
+    headers, timeout = {"Authorization": f"Bearer {key}"}, wait_seconds + 30
+    async with httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout, trust_env=False) as api:
+        return await asyncio.gather(*(_play(api, story, wait_seconds) for story in _STORIES))
+
+
+async def _play(api: httpx.AsyncClient, story: _Story, wait_seconds: float) -> _Played:
     """A person is done; the business system says so, waits, and reads the result."""
-    biz_token = f"{story.scenario}-{secrets.token_hex(4)}"
-    await api.put(f"/v1/verifications/{biz_token}", json={"subject_ref": f"demo-{story.scenario}"})
-    (await api.post("/v1/callbacks", json={"BizToken": biz_token})).raise_for_status()
-    answer = await api.get(f"/v1/verifications/{biz_token}", params={"wait": _WAIT_SECONDS}, timeout=2 * _WAIT_SECONDS)
-    view: dict[str, Any] = answer.raise_for_status().json()
-    for medium in view["media"]:
-        body = (await api.get(medium["href"])).raise_for_status().content
-        medium["received"] = len(body)
-    return view
+    path = f"/v1/verifications/{story.scenario}-{secrets.token_hex(4)}"
+    try:
+        (await api.put(path, json={"subject_ref": f"demo-{story.scenario}"})).raise_for_status()
+        called_back = await api.post("/v1/callbacks", json={"BizToken": path.rpartition("/")[2]})
+        called_back.raise_for_status()
+        view: dict[str, Any] = (await api.get(path, params={"wait": wait_seconds})).raise_for_status().json()
+        for medium in view["media"]:
+            medium["received"] = len((await api.get(medium["href"])).raise_for_status().content)
+    except httpx.HTTPError as error:
+        return _Played(story, {}, [f"{story.told}: the service did not answer ({type(error).__name__})."])
+    return _Played(story, view, list(_lacks(story, view)))
 
 
 def _lacks(story: _Story, view: dict[str, Any]) -> Iterator[str]:
@@ -105,38 +123,38 @@ def _lacks(story: _Story, view: dict[str, Any]) -> Iterator[str]:
         yield f"{story.told}: {view['retrieval']['attempts']} calls, fewer than {story.least_calls}."
 
 
+def _tell(console: Console, played: Sequence[_Played], folder: Path) -> None:
+    for number, one in enumerate(played, start=1):
+        console.print(f"  {number}.  {_told(one.story, one.view)}", **_PLAIN)
+    for sentence in (sentence for one in played for sentence in one.missing):
+        console.print(f"MISSING: {sentence}", style="bold red", **_PLAIN)
+    media = [path for path in (folder / "media").rglob("*") if path.is_file()]
+    mib = sum(path.stat().st_size for path in media) / 2**20
+    console.print(_STORED.format(folder=folder, number=len(media), mib=mib), **_PLAIN)
+
+
 def _told(story: _Story, view: dict[str, Any]) -> str:
     """A verification in a few lines."""
-    outcome = (view["outcome"] or "none") + (", provisional: the person may try again" if view["provisional"] else "")
-    lines = [f"[bold]{story.told}[/bold]", f"state {view['state']}, outcome {outcome}"]
-    if view["outcome"]:
+    lines = [f"[bold]{story.told}[/bold]"]
+    if view:
+        outcome = (view["outcome"] or "none") + (", provisional: may try again" if view["provisional"] else "")
+        lines.append(f"state {view['state']}, outcome {outcome}; calls: {view['retrieval']['attempts']}")
+    if view.get("outcome"):
         name, id_card, address = view["identity"].values()
         lines.append(f"similarity {view['verdict']['similarity']} %, {name}, {id_card}, {address}")
-    kib = sum(medium["size_bytes"] for medium in view["media"]) // 1024
-    lines.append(f"{len(view['media'])} media files, {kib} KiB; calls to Tencent: {view['retrieval']['attempts']}")
+        kib = sum(medium["size_bytes"] for medium in view["media"]) // 1024
+        lines.append(f"{kib} KiB: {', '.join(medium['kind'] for medium in view['media'])}")
     return "\n      ".join(lines)
 
 
-def _stored(folder: Path) -> str:
-    files = [path for path in folder.rglob("*") if path.is_file()]
-    media = [path for path in files if not path.name.startswith("faceid-results.db")]
-    mib = sum(path.stat().st_size for path in media) / 2**20
-    return (
-        f"Stored in {folder}: texts and calls in faceid-results.db, {len(media)} media files ({mib:.1f} MiB) beside it."
-    )
-
-
 def _settings(folder: Path, faceid_url: str) -> Settings:
-    return Settings(
+    """What is not named here has its default: nothing is read from the environment, nor from any file."""
+    return Settings.model_construct(
         tencentcloud_secret_id=DEMO_CREDENTIALS.secret_id,
         tencentcloud_secret_key=SecretStr(DEMO_CREDENTIALS.secret_key),
-        tencentcloud_token=None,
         faceid_endpoint=faceid_url,
         faceid_rule_id="1",
-        faceid_info_type="0",
         data_dir=folder,
-        database_url=None,
-        media_url=None,
     )
 
 
@@ -171,43 +189,61 @@ class _Server(uvicorn.Server):
 async def _served(app: ASGIApp) -> AsyncIterator[str]:
     """The address of the application, served on a free port of this machine for as long as the block runs."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = _Server(uvicorn.Config(app, log_config=None, access_log=False))
+        server = _Server(uvicorn.Config(app, log_config=None, access_log=False, workers=1))
         task = asyncio.create_task(server.serve(sockets=[listener]))
-        await server.is_up.wait()
         try:
+            await server.is_up.wait()
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
             server.should_exit = True
             await task
 
 
+_PLAIN: Mapping[str, Any] = {"highlight": False, "soft_wrap": True}  # what is printed can be pasted into a shell
+
 _HELLO = """
-[bold]faceid-results[/bold] keeps the results of Tencent Cloud FaceID (人脸核身). People verify
-themselves at Tencent; your back end tells this service their BizToken; it
-fetches what Tencent found out, within the quota and before Tencent forgets it
-after 72 hours, stores texts and media, and serves them to your systems.
+[bold]faceid-results[/bold] keeps the results of Tencent Cloud FaceID (人脸核身).
 
-    your back end -- POST /v1/callbacks ----> this service -- GetDetectInfo --> Tencent
-    your systems  -- GET /v1/verifications -> this service --> database, media store
+People verify themselves at Tencent. Your back end tells this service their
+BizToken; it fetches what Tencent found out, within the quota and before
+Tencent forgets it after 72 hours, stores texts and media, and serves them.
 
-On this machine now, reachable by nobody else:
-    the service  {url}
-    a FaceID     {faceid_url}  (simulated: synthetic people, real protocol)
+  your back end -- POST /v1/callbacks ----> this service --> Tencent
+  your systems  -- GET /v1/verifications -> this service --> database, media
+
+On this machine now, reachable from nowhere else:
+  the service  {url}
+  a FaceID     {faceid_url} (simulated; its people are invented)
 
 Five people are done. For each of them: register the BizToken, call back, wait
 for the result, download the media ...
 """
 
+_STORED = """
+Stored: texts and calls in faceid-results.db, {number} media files ({mib:.1f} MiB), all in
+{folder}"""
+
 _LOOK = """
-Look at it yourself (the API, to read and try: {url}/docs):
+Look at it yourself. The API, to read and to try: {url}/docs
+To ask it from a shell, paste what follows.
 
 URL={url}
 KEY={key}
-curl -s -H "Authorization: Bearer $KEY" $URL/v1/verifications/{biz_token}
-curl -s -H "Authorization: Bearer $KEY" "$URL/v1/verifications?outcome=failed"
-curl -s -H "Authorization: Bearer $KEY" -H "X-Purpose: trying it" $URL/v1/verifications/{biz_token}/identity
-curl -s -H "Authorization: Bearer $KEY" -o video.mp4 $URL/v1/verifications/{biz_token}/media/liveness_video
-curl -s -H "Authorization: Bearer $KEY" -H "Content-Type: application/json" \\
+AUTH="Authorization: Bearer $KEY"
+
+# One result, the identity masked; all that failed; the identity, on record:
+curl -sw '\\n' -H "$AUTH" $URL/v1/verifications/{biz_token}
+curl -sw '\\n' -H "$AUTH" "$URL/v1/verifications?outcome=failed"
+curl -sw '\\n' -H "$AUTH" -H "X-Purpose: trying it" \\
+     $URL/v1/verifications/{biz_token}/identity
+
+# A video, into a file; a callback of your own, and its result:
+curl -s -H "$AUTH" -o video.mp4 \\
+     $URL/v1/verifications/{biz_token}/media/liveness_video
+curl -sw '\\n' -H "$AUTH" -H "Content-Type: application/json" \\
      -d '{{"BizToken": "passed-me"}}' $URL/v1/callbacks
-curl -s -H "Authorization: Bearer $KEY" "$URL/v1/verifications/passed-me?wait=20"
+curl -sw '\\n' -H "$AUTH" "$URL/v1/verifications/passed-me?wait=20"
+
+On your own account: set TENCENTCLOUD_SECRET_ID, TENCENTCLOUD_SECRET_KEY and
+FACEID_RULE_ID, then `faceid-results doctor` and `faceid-results serve`.
 """

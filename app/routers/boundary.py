@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 
 import structlog
 from starlette.datastructures import MutableHeaders
@@ -20,6 +21,7 @@ from app.routers.problems import problem
 MAX_BODY_BYTES = 8 * 1024
 _CLIENT_CLOSED_REQUEST = 499  # nginx's number; nobody is there to see it but our logs and metrics
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{8,64}")
+_PROBES = {"/livez", "/readyz", "/metrics"}  # asked every few seconds: of interest when they fail
 _METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
@@ -121,4 +123,5 @@ def _tell(scope: Scope, answer: _Answer) -> None:
     seconds = time.perf_counter() - answer.started
     method = scope["method"] if scope["method"] in _METHODS else "OTHER"
     HTTP_SECONDS.labels(method, route, answer.status).observe(seconds)
-    log.info("request", method=method, route=route, status=answer.status, duration_ms=round(seconds * 1000, 1))
+    write = log.debug if route in _PROBES and answer.status == HTTPStatus.OK else log.info
+    write("request", method=method, route=route, status=answer.status, duration_ms=round(seconds * 1000, 1))

@@ -1,0 +1,93 @@
+"""Files of tokens: a CSV with a header, or a token a line. Read line by line, however many there are."""
+
+import csv
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import BinaryIO
+
+from pydantic import ValidationError
+
+from app.errors import InvalidRequestError
+from app.routers.models import BizToken, Registration
+from app.services.backfill import Problem, Row
+
+BATCH_LINES = 200  # in a transaction of its own: short, because callbacks wait meanwhile on SQLite
+_LINE_BYTES = 4096  # above what the columns may hold together
+
+
+_OPTIONAL = ", ".join(Registration.model_fields)
+
+
+class Line(Registration):
+    """A line's columns, checked as the API checks them."""
+
+    biz_token: BizToken
+
+
+def read_batches(stream: BinaryIO, rule_id: str | None) -> Iterator[Sequence[Row | Problem]]:
+    """The file's lines in batches. A line that is not as it must be is a `Problem` and stops nothing.
+
+    Args:
+        stream: the file, UTF-8.
+        rule_id: the rule of tokens that name none.
+
+    Raises:
+        InvalidRequestError: the first line has several columns and does not name them.
+        OSError: the file cannot be read on.
+    """
+    rows = _rows(stream, rule_id)
+    while batch := list(islice(rows, BATCH_LINES)):
+        yield batch
+
+
+def _rows(stream: BinaryIO, rule_id: str | None) -> Iterator[Row | Problem]:
+    columns: Sequence[str] = ()
+    for number, text in _lines(stream):
+        cells = _cells(text)
+        if not columns:
+            columns = _columns(cells)
+            if cells == columns:
+                continue
+        if len(cells) != len(columns):
+            yield Problem(number, f"{len(cells)} columns where the header has {len(columns)}")
+        else:
+            yield _row(number, dict(zip(columns, cells, strict=True)), rule_id)
+
+
+def _lines(stream: BinaryIO) -> Iterator[tuple[int, str]]:
+    """The lines that are not blank, with their numbers. An overlong one is cut, which no column survives."""
+    number = 0
+    while piece := stream.readline(_LINE_BYTES):
+        number += 1
+        rest = piece
+        while len(rest) == _LINE_BYTES and not rest.endswith(b"\n"):
+            rest = stream.readline(_LINE_BYTES)
+        if text := piece.decode("utf-8-sig" if number == 1 else "utf-8", "replace").strip():
+            yield number, text if rest is piece else "\x00"
+
+
+def _cells(text: str) -> Sequence[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([text]))]
+    except csv.Error:
+        return [text]
+
+
+def _columns(cells: Sequence[str]) -> Sequence[str]:
+    """What the first line makes of the file: the columns that it names, or tokens alone."""
+    if len(cells) == 1 and cells[0].lower() != "biztoken":
+        return ["biz_token"]
+    if "biz_token" not in cells or len(set(cells)) != len(cells) or not set(cells) <= set(Line.model_fields):
+        raise InvalidRequestError(f"The first line must name the columns: biz_token, {_OPTIONAL}.")
+    return cells
+
+
+def _row(number: int, cells: Mapping[str, str], rule_id: str | None) -> Row | Problem:
+    try:
+        line = Line.model_validate({name: cell for name, cell in cells.items() if cell})
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_context=False, include_url=False)[0]
+        return Problem(number, f"{first['loc'][0]} is not valid ({first['type'].replace('_', ' ')})")
+    if not (line.rule_id or rule_id):
+        return Problem(number, "rule_id is missing, and no default is set")
+    return Row(number, line.biz_token, line.rule_id or rule_id or "", line.facts())

@@ -1,0 +1,226 @@
+"""Examines an installation: whether all that it needs is there and lets us in, and what to do where not."""
+
+import asyncio
+import os
+import shutil
+import time
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from enum import StrEnum
+from io import BytesIO
+from pathlib import Path
+
+from app.domain.decision import ErrorClass
+from app.domain.detection import InfoType
+from app.errors import ServiceError, SetUpError
+from app.faceid.client import FaceIdClient, FaceIdSettings
+from app.faceid.clock import clock_offset
+from app.faceid.codes import CONNECTION_FAILED, HTTP_STATUS, TIMED_OUT, UNREADABLE, classify
+from app.services.receive import ReceiveSettings
+from app.services.retrieve import ACCOUNT, RetrieveSettings
+from app.storage import schema
+from app.storage.database import Database, DatabaseSettings
+from app.storage.media import MediaSettings, open_media_store
+from app.storage.quota import QuotaStore
+
+LEAST_FREE_BYTES = 2**30  # some hundred results with their videos
+CLOCK_WARNING = timedelta(seconds=60)
+CLOCK_LIMIT = timedelta(seconds=300)  # Tencent refuses signatures beyond
+_CHECK_SECONDS = 45.0  # above the deadlines of what is examined: their errors say more
+_NOBODY = "illegal-faceid-results-doctor"  # nobody's, at Tencent as at the simulator
+
+
+class Status(StrEnum):
+    """How a check went; a warning is no trouble yet."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a check found; `advice` says what to do about it, None where that is nothing."""
+
+    check: str
+    status: Status
+    found: str
+    advice: str | None = None
+
+
+class DoctorService:
+    """Examines once. It needs no open store: that one cannot be opened is a finding."""
+
+    def __init__(
+        self,
+        *,
+        faceid: FaceIdSettings,
+        receive: ReceiveSettings,
+        retrieve: RetrieveSettings,
+        database: DatabaseSettings,
+        media: MediaSettings,
+    ) -> None:
+        self._faceid = faceid
+        self._rule_id = receive.faceid_rule_id
+        self._requests_per_second = retrieve.faceid_requests_per_second
+        self._database = database
+        self._media = media
+        self._slot = 0.0  # of the one call to Tencent, by `time.monotonic`
+
+    async def examine(self) -> Sequence[Finding]:
+        """All findings; never raises for what it finds. The embedded database is made as `serve` makes it."""
+        data_dir = _examine_folder(self._database.data_dir)
+        media = asyncio.create_task(_guarded("media store", _MEDIA_ADVICE, self._examine_media()))
+        clock = asyncio.create_task(_guarded("clock", _ENDPOINT_ADVICE, self._examine_clock()))
+        stores = await self._examine_database()
+        credentials = await _guarded("credentials", _ENDPOINT_ADVICE, self._examine_credentials())
+        return [credentials, await clock, *stores, await media, data_dir]
+
+    async def _examine_database(self) -> Sequence[Finding]:
+        findings = [await _guarded("database", _DATABASE_ADVICE, self._reach_database())]
+        for check, advice, work in (
+            ("schema", "Run `faceid-results migrate` of the version that is to serve.", self._require_schema),
+            ("quota", "Check that the user of DATABASE_URL may write to all tables.", self._reserve_slot),
+        ):
+            if findings[-1].status is Status.OK:
+                findings.append(await _guarded(check, advice, work()))
+            else:
+                findings.append(Finding(check, Status.SKIPPED, "It cannot be examined without the check before it."))
+        return findings
+
+    async def _reach_database(self) -> Finding:
+        async with self._opened_database() as database, database.read():
+            return Finding("database", Status.OK, f"The {database.dialect} database answers.")
+
+    async def _require_schema(self) -> Finding:
+        async with self._opened_database() as database:
+            if database.is_embedded:
+                await schema.migrate(database)
+            elif not await schema.is_current(database):
+                raise SetUpError("The schema is not the one of this version.")
+        return Finding("schema", Status.OK, "The schema is the one of this version.")
+
+    async def _reserve_slot(self) -> Finding:
+        interval = timedelta(seconds=1 / self._requests_per_second)
+        async with self._opened_database() as database, database.write() as tx:
+            self._slot = await QuotaStore().reserve(tx, ACCOUNT, interval=interval, slots=1)
+        wait = max(self._slot - time.monotonic(), 0)
+        found = f"{self._requests_per_second:g} calls per second; the next one can be made in {wait:.1f} s."
+        return Finding("quota", Status.OK, found)
+
+    async def _examine_media(self) -> Finding:
+        async with aclosing(open_media_store(self._media)) as store:
+            await store.check()
+        kind = "bucket" if self._media.media_location.scheme == "s3" else "folder"
+        return Finding("media store", Status.OK, f"The {kind} takes, gives and removes an object.")
+
+    async def _examine_clock(self) -> Finding:
+        return clock_finding(await clock_offset(self._faceid))
+
+    async def _examine_credentials(self) -> Finding:
+        if not (self._faceid.tencentcloud_secret_id and self._faceid.tencentcloud_secret_key.get_secret_value()):
+            found = "TENCENTCLOUD_SECRET_ID or TENCENTCLOUD_SECRET_KEY is not set."
+            return Finding("credentials", Status.FAILED, found, _KEY_PAIR_ADVICE)
+        async with FaceIdClient(self._faceid, connections=1) as client:
+            await asyncio.sleep(max(self._slot - time.monotonic(), 0))
+            fetched = await client.get_detect_info(
+                biz_token=_NOBODY, rule_id=self._rule_id or "1", info_type=InfoType("1"), open_sink=BytesIO
+            )
+        return credentials_finding(fetched.call.error_code, fetched.call.request_id, rule_id=self._rule_id)
+
+    @asynccontextmanager
+    async def _opened_database(self) -> AsyncIterator[Database]:
+        async with aclosing(Database(self._database)) as database:
+            yield database
+
+
+def credentials_finding(error_code: str | None, request_id: str | None, *, rule_id: str | None) -> Finding:
+    """What Tencent's answer to a call for a token that does not exist says of the key pair and the rule."""
+    error_code = error_code or ""
+    is_in = not error_code or classify(error_code) in {ErrorClass.FINAL, ErrorClass.EXPIRED}
+    if rule_id is None and (is_in or error_code.startswith("InvalidParameterValue.RuleId")):
+        found = "Tencent accepts the key pair; FACEID_RULE_ID is not set."
+        advice = "Set FACEID_RULE_ID, unless all registrations and callbacks name their RuleId."
+        return Finding("credentials", Status.WARNING, found, advice)
+    if is_in:
+        return Finding("credentials", Status.OK, "Tencent accepts the key pair and the RuleId.")
+    found = f"The call ended with {error_code} (RequestId {request_id or 'none'})."
+    known = max((prefix for prefix in _CODE_ADVICE if error_code.startswith(prefix)), key=len, default=None)
+    if known is None:
+        return Finding("credentials", Status.WARNING, found, "Try again; if it stays, ask Tencent with the RequestId.")
+    return Finding("credentials", Status.FAILED, found, _CODE_ADVICE[known])
+
+
+def clock_finding(offset: timedelta) -> Finding:
+    """What the distance of the clocks, ours minus Tencent's, means."""
+    status = Status.FAILED if abs(offset) > CLOCK_LIMIT else Status.WARNING
+    found = f"This machine is {offset.total_seconds():+.0f} s off the endpoint's clock."
+    if abs(offset) <= CLOCK_WARNING:
+        return Finding("clock", Status.OK, found)
+    return Finding("clock", status, found, _CLOCK_ADVICE)
+
+
+def disk_finding(free_bytes: int) -> Finding:
+    """What the free space below DATA_DIR means."""
+    found = f"DATA_DIR has {free_bytes / 2**30:.1f} GiB free."
+    if free_bytes >= LEAST_FREE_BYTES:
+        return Finding("disk", Status.OK, found)
+    return Finding("disk", Status.WARNING, found, "Free some space, or move DATA_DIR or MEDIA_URL to a larger place.")
+
+
+def _examine_folder(data_dir: Path) -> Finding:
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        free_bytes = shutil.disk_usage(data_dir).free
+    except OSError as error:
+        return Finding("disk", Status.FAILED, f"DATA_DIR cannot be made: {error.strerror}.", _DATA_DIR_ADVICE)
+    if not os.access(data_dir, os.W_OK | os.X_OK):
+        return Finding("disk", Status.FAILED, "DATA_DIR cannot be written.", _DATA_DIR_ADVICE)
+    return disk_finding(free_bytes)
+
+
+async def _guarded(check: str, advice: str, work: Awaitable[Finding]) -> Finding:
+    try:
+        async with asyncio.timeout(_CHECK_SECONDS):
+            return await work
+    except ServiceError as error:
+        return Finding(check, Status.FAILED, error.detail, advice)
+    except TimeoutError:
+        return Finding(check, Status.FAILED, f"There was no answer within {_CHECK_SECONDS:.0f} s.", advice)
+
+
+_KEY_PAIR_ADVICE = "Copy both halves of a key pair anew from https://console.cloud.tencent.com/cam/capi."
+_CLOCK_ADVICE = "Synchronise this machine's clock by NTP: Tencent refuses signatures that are 300 s off."
+_ENDPOINT_ADVICE = "Check FACEID_ENDPOINT, and that name resolution and firewall let this machine reach it."
+_DATABASE_ADVICE = (
+    "Check DATABASE_URL and that its server runs and lets us in; for SQLite, that its folder is writable."
+)
+_MEDIA_ADVICE = "Check MEDIA_URL and that we may write there; for a bucket also AWS_ENDPOINT_URL and the AWS key pair."
+_DATA_DIR_ADVICE = "Set DATA_DIR to a folder that this user may write to."
+_CODE_ADVICE = {  # by the longest prefix of the code
+    "AuthFailure": _KEY_PAIR_ADVICE,
+    "AuthFailure.SignatureExpire": _CLOCK_ADVICE,
+    "AuthFailure.SecretIdNotFound": "Check TENCENTCLOUD_SECRET_ID: the key is deleted, disabled or another site's.",
+    "AuthFailure.SignatureFailure": "Check TENCENTCLOUD_SECRET_KEY: it does not belong to TENCENTCLOUD_SECRET_ID.",
+    "AuthFailure.TokenFailure": "Renew the temporary credentials: TENCENTCLOUD_TOKEN is over or another key's.",
+    "AuthFailure.UnauthorizedOperation": "Grant the sub-account faceid:GetDetectInfo in Tencent's access management.",
+    "UnauthorizedOperation": "Grant the sub-account faceid:GetDetectInfo in Tencent's access management.",
+    "UnauthorizedOperation.ActivateError": "Ask Tencent's support: activating FaceID for the account went wrong.",
+    "UnauthorizedOperation.Activating": "Wait: Tencent is activating FaceID for the account.",
+    "UnauthorizedOperation.Arrears": "Pay the Tencent Cloud account's bill.",
+    "UnauthorizedOperation.NonAuthorize": "Verify the owner of the Tencent Cloud account by its real name.",
+    "UnauthorizedOperation.Nonactivated": "Activate FaceID at https://console.cloud.tencent.com/faceid.",
+    "FailedOperation.StsUnAuthErrError": "Grant FaceID's service role in Tencent's access management.",
+    "IpInBlacklist": "Take this machine's address off the block list in Tencent's console.",
+    "IpNotInWhitelist": "Put this machine's address on the allow list in Tencent's console.",
+    "InvalidParameterValue.RuleId": "Set FACEID_RULE_ID to an enabled RuleId of https://console.cloud.tencent.com/faceid.",
+    TIMED_OUT: _ENDPOINT_ADVICE,
+    CONNECTION_FAILED: _ENDPOINT_ADVICE,
+    UNREADABLE: _ENDPOINT_ADVICE,
+    HTTP_STATUS: _ENDPOINT_ADVICE,
+    "InvalidAction": _ENDPOINT_ADVICE,
+    "NoSuchProduct": _ENDPOINT_ADVICE,
+}

@@ -1,0 +1,380 @@
+"""The command line, as shells and service managers meet it: the real command, real signals, real sockets."""
+
+import json
+import os
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from typer.main import get_group
+from typer.testing import CliRunner
+
+from app.cli import app
+from app.cli.intake import BATCH_LINES
+from app.simulator.options import DEMO_CREDENTIALS
+from tests.command import BOUND_SECONDS, POLL_SECONDS, Done, Running, environment, run, started
+from tests.simulator.live import LiveSimulator
+
+COMMAND = str(Path(sys.executable).with_name("faceid-results"))
+COMMANDS = [
+    *(["demo"], ["serve"], ["worker"], ["simulate"], ["fetch"], ["backfill"], ["migrate"], ["doctor"]),
+    *(["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
+]
+
+
+@dataclass(frozen=True)
+class Installation:
+    """A folder with settings that lead to the simulator."""
+
+    folder: Path
+    settings: Mapping[str, str]
+
+    def run(self, *arguments: str, stdin: str = "", **others: str) -> Done:
+        return run(*arguments, folder=self.folder, stdin=stdin, **{**self.settings, **others})
+
+    def json(self, *arguments: str, stdin: str = "") -> dict[str, Any]:
+        view: dict[str, Any] = json.loads(self.run(*arguments, "--json", stdin=stdin).out)
+        return view
+
+    @contextmanager
+    def started(self, *arguments: str, stdin: Path | None = None) -> Iterator[Running]:
+        with started(*arguments, folder=self.folder, stdin=stdin, **self.settings) as running:
+            yield running
+
+    @contextmanager
+    def serving(self, *scopes: str) -> Iterator[tuple[Running, httpx.Client]]:
+        """The service on a free port, and a client with a key of these scopes."""
+        options = [option for scope in scopes for option in ("--scope", scope)]
+        key = self.json("keys", "create", "shop", *options)["key"]
+        with self.started("serve", "--port", "0") as running:
+            (url,) = re.findall(r"Serving on (\S+),", running.until("/docs"))
+            with httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=30) as api:
+                yield running, api
+
+    def await_rows(self, number: int) -> None:
+        """Returns when so many verifications are committed."""
+        end, rows = time.monotonic() + BOUND_SECONDS, 0
+        while rows < number:
+            assert time.monotonic() < end
+            time.sleep(POLL_SECONDS)
+            with (
+                suppress(sqlite3.OperationalError),
+                closing(sqlite3.connect(self.folder / "data/faceid-results.db")) as db,
+            ):
+                (rows,) = db.execute("SELECT count(*) FROM verification").fetchone()
+
+
+@pytest.fixture
+def here(tmp_path: Path, faceid: LiveSimulator) -> Installation:
+    return Installation(
+        tmp_path,
+        {
+            "FACEID_ENDPOINT": faceid.url,
+            "FACEID_RULE_ID": "1",
+            "TENCENTCLOUD_SECRET_ID": DEMO_CREDENTIALS.secret_id,
+            "TENCENTCLOUD_SECRET_KEY": DEMO_CREDENTIALS.secret_key,
+        },
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_teaches_with_examples(command: Sequence[str]) -> None:
+    told = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "80"})
+
+    assert told.exit_code == 0
+    assert f"faceid-results {' '.join(command)}" in told.output.partition("Examples:")[2]
+
+
+def test_the_commands_are_those_of_the_documentation() -> None:
+    assert set(get_group(app).commands) == {command[0] for command in COMMANDS}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "settings", "sentence"),
+    [
+        (["nonsense"], {}, "No such command 'nonsense'. `--help` says more."),
+        (["fetch"], {}, "Missing argument 'BIZ_TOKEN'. `--help` says more."),
+        (["fetch", "no token"], {}, "That is not a biz_token."),
+        (["fetch", "passed-1"], {"FACEID_RULE_ID": ""}, "The RuleId is missing, and no default is set."),
+        (["keys", "revoke", "nobody"], {}, "There is no living key nobody."),
+        (
+            ["keys", "create", "a", "--scope", "admin", "--expires", "3w"],
+            {},
+            "--expires takes a number of days, like 90d.",
+        ),
+        (["keys", "list"], {"DATA_DIR": "/dev/null/data"}, "DATA_DIR cannot be made: Not a directory."),
+        (
+            ["keys", "list"],
+            {"LOG_LEVEL": "s3cret"},
+            "LOG_LEVEL is not valid: Input should be 'DEBUG', 'INFO', 'WARNING' or 'ERROR'.",
+        ),
+        (
+            ["migrate"],
+            {"DATABASE_URL": "postgresql+asyncpg://u:s3cret@127.0.0.1:1/x"},
+            "The database does not answer. `faceid-results doctor` says more.",
+        ),
+        (
+            ["serve"],
+            {"TENCENTCLOUD_SECRET_KEY": ""},
+            "TENCENTCLOUD_SECRET_KEY is not set: without it nothing can be asked of Tencent.",
+        ),
+        (["backfill", "no-such-file"], {}, "no-such-file: No such file or directory."),
+        (
+            ["simulate", "--scenario", "nope"],
+            {},
+            "The simulator knows no scenario of that name; try passed, failed-2016, unfinished-2 or throttled-3",
+        ),
+    ],
+)
+def test_what_goes_wrong_is_one_sentence_and_exit_code_2(
+    here: Installation, arguments: Sequence[str], settings: dict[str, str], sentence: str
+) -> None:
+    done = here.run(*arguments, **settings)
+
+    assert (done.code, done.out, done.err) == (2, "", f"faceid-results: {sentence}\n")
+
+
+@pytest.mark.parametrize("command", ["serve", "simulate"])
+def test_a_port_in_use_is_one_sentence(here: Installation, command: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = here.run(command, "--port", str(port))
+
+    sentence = f"Port {port} of 127.0.0.1 cannot be listened on: Address already in use. Try another --port."
+    assert (done.code, done.out, done.err) == (2, "", f"faceid-results: {sentence}\n")
+
+
+def test_a_reader_that_goes_away_is_no_traceback(here: Installation) -> None:
+    script = f"{COMMAND} keys list --json | true"
+    done = subprocess.run(
+        ["/bin/bash", "-c", script],
+        cwd=here.folder,
+        env=environment(here.folder, here.settings),
+        capture_output=True,
+        check=True,
+    )
+
+    assert done.stderr == b""
+
+
+def test_serve_answers_over_a_socket_and_ends_with_sigterm(here: Installation) -> None:
+    with here.serving("callbacks:write", "results:read") as (serving, api):
+        accepted = api.post("/v1/callbacks", json={"BizToken": "passed-serve"})
+        view = api.get("/v1/verifications/passed-serve", params={"wait": 20}).json()
+        done = serving.end(signal.SIGTERM)
+
+    assert accepted.status_code == 202
+    assert (view["state"], view["outcome"]) == ("retrieved", "passed")
+    assert done.code == 0
+    assert json.loads(done.err.splitlines()[-1])["event"] == "worker_stopped"
+
+
+def test_the_installed_command_ends_with_sigterm_too(here: Installation) -> None:
+    with subprocess.Popen(
+        [COMMAND, "serve", "--port", "0"],
+        cwd=here.folder,
+        env=environment(here.folder, {**here.settings, "PYTHONWARNINGS": "error", "LOG_LEVEL": "ERROR"}),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        first_line = process.stdout.readline()
+        process.terminate()
+        _, errors = process.communicate(timeout=BOUND_SECONDS)
+
+    assert first_line.startswith(b"Serving on http://127.0.0.1:")
+    assert (process.returncode, errors) == (0, b"")
+
+
+def test_without_worker_nothing_is_retrieved_until_one_starts(here: Installation) -> None:
+    here.run("backfill", "-", stdin="passed-alone\n")
+    with here.started("serve", "--port", "0", "--no-worker") as serving:
+        serving.until("/docs")
+        served = serving.end(signal.SIGINT)
+    with here.started("worker") as worker:
+        worker.until('"step": "Store"', "err")
+        worked = worker.end(signal.SIGTERM)
+
+    assert (served.code, served.err) == (130, "")
+    assert (worked.code, worked.out) == (0, "")
+
+
+def test_ctrl_c_ends_a_worker_with_130(here: Installation) -> None:
+    with here.started("worker") as worker:
+        worker.until("worker_started", "err")
+        done = worker.end(signal.SIGINT)
+
+    assert done.code == 130
+    assert json.loads(done.err.splitlines()[-1])["event"] == "worker_stopped"
+
+
+def test_the_simulator_prints_what_points_to_it(here: Installation) -> None:
+    options = ["--port", "0", "--latency-ms", "1", "--video-bytes", "800000", "--requests-per-second", "0"]
+    with here.started("simulate", *options) as simulator:
+        settings = dict(line.split("=", 1) for line in simulator.until("SECRET_KEY").split())
+        view = Installation(here.folder, {**settings, "FACEID_RULE_ID": "1"}).json("fetch", "passed-simulated")
+        done = simulator.end(signal.SIGTERM)
+
+    assert settings["TENCENTCLOUD_SECRET_ID"] == DEMO_CREDENTIALS.secret_id
+    assert {medium["kind"]: medium["size_bytes"] for medium in view["media"]}["liveness_video"] == 800_000
+    assert (done.code, done.err) == (0, "")
+
+
+def test_keys_are_created_listed_and_revoked(here: Installation) -> None:
+    key = here.json("keys", "create", "shop", "--scope", "results:read", "--scope", "media:read")
+    here.run("keys", "revoke", key["id"])
+    (listed,) = json.loads(here.run("keys", "list", "--json").out)
+
+    assert re.fullmatch(f"frk_{key['id']}_[0-9a-f]{{56}}", key.pop("key"))
+    assert key == listed | {"revoked_at": None}
+    assert (key["name"], key["client"], key["scopes"]) == ("shop", "default", ["media:read", "results:read"])
+    assert listed["revoked_at"] is not None
+    assert "revoked" in here.run("keys", "list").out
+
+
+@pytest.mark.parametrize(
+    ("biz_token", "code", "state", "error"),
+    [
+        ("passed-fetch", 0, "retrieved", None),
+        ("unfinished-fetch", 1, "pending", None),
+        ("expired-fetch", 1, "expired", "InvalidParameterValue.BizTokenExpired"),
+        ("error-UnauthorizedOperation.Arrears-x", 1, "pending", "UnauthorizedOperation.Arrears"),
+    ],
+)
+def test_fetch_prints_what_came_of_one_pull(
+    here: Installation, biz_token: str, code: int, state: str, error: str | None
+) -> None:
+    done = here.run("fetch", biz_token, "--json")
+    view = json.loads(done.out)
+
+    assert (done.code, done.err) == (code, "")
+    assert (view["state"], view["retrieval"]["last_error_code"], view["retrieval"]["attempts"]) == (state, error, 1)
+
+
+def test_fetch_pulls_a_known_result_again_and_prints_it_for_people(here: Installation) -> None:
+    here.run("fetch", "passed-twice")
+    told = here.run("fetch", "passed-twice").out
+
+    assert re.search(r"^outcome +passed$", told, re.MULTILINE)
+    assert re.search(r"^retrieval.attempts +2$", told, re.MULTILINE)
+    assert re.search(r"^identity.id_card +0\*{16}.$", told, re.MULTILINE)
+
+
+TOKENS = """\
+\ufeffbiz_token,created_at,subject_ref
+backfill-1,2026-11-22T08:00:00Z,"loan, 1"
+backfill-2,,
+
+no token,,
+backfill-3,2026-11-22 08:00:00,
+backfill-1,,other
+backfill-2,,
+backfill-4,too,many,columns
+"""
+
+
+def test_backfill_says_line_by_line_what_it_could_not_register(here: Installation) -> None:
+    (here.folder / "tokens.csv").write_text(TOKENS)
+    summary = here.json("backfill", "tokens.csv")
+    again = here.run("backfill", "tokens.csv")
+
+    assert summary == {
+        "lines": 9,
+        "new": 2,
+        "known": 1,
+        "conflicting": 1,
+        "malformed": 3,
+        "problems": [
+            {"line": 5, "reason": "biz_token is not valid (string pattern mismatch)"},
+            {"line": 6, "reason": "created_at is not valid (timezone aware)"},
+            {"line": 7, "reason": "The verification is already known with another subject_ref."},
+            {"line": 9, "reason": "4 columns where the header has 3"},
+        ],
+        "complete": True,
+    }
+    assert (again.code, again.out) == (1, "9 lines: 0 new, 3 known, 1 conflicting, 3 malformed.\n")
+    assert again.err.startswith("line 5: biz_token is not valid")
+
+
+def test_backfilled_tokens_are_due_at_once_and_retrieved(here: Installation) -> None:
+    tokens = [f"passed-due-{number}" for number in range(3)]
+    done = here.run("backfill", "-", stdin="\n".join(tokens))
+    with here.serving("results:read") as (_, api):
+        views = [api.get(f"/v1/verifications/{token}", params={"wait": 20}).json() for token in tokens]
+
+    assert (done.code, done.out) == (0, "3 lines: 3 new, 0 known, 0 conflicting, 0 malformed.\n")
+    assert [view["state"] for view in views] == ["retrieved"] * 3
+
+
+def test_a_backfill_that_is_stopped_says_where(here: Installation) -> None:
+    os.mkfifo(pipe := here.folder / "pipe")
+    with here.started("backfill", "-", "--json", stdin=pipe) as backfill, pipe.open("w") as tokens:
+        tokens.writelines(f"stopped-{number}\n" for number in range(BATCH_LINES + 1))
+        tokens.flush()
+        here.await_rows(BATCH_LINES)
+        done = backfill.end(signal.SIGINT)
+
+    summary = json.loads(done.out)
+    assert (summary["lines"], summary["new"], summary["complete"]) == (BATCH_LINES, BATCH_LINES, False)
+    assert done.code == 130
+    assert done.err.startswith(f"faceid-results: Stopped after line {BATCH_LINES}; all before is registered")
+
+
+@pytest.mark.parametrize(
+    "text", ["token,rule\nx,1\n", "BizToken\nx\n", "biz_token,colour\nx,1\n", "biz_token,biz_token\nx,x\n"]
+)
+def test_a_header_that_does_not_name_the_columns_registers_nothing(here: Installation, text: str) -> None:
+    done = here.run("backfill", "-", stdin=text)
+
+    assert (done.code, done.out) == (2, "0 lines: 0 new, 0 known, 0 conflicting, 0 malformed.\n")
+    assert "The first line must name the columns: biz_token, " in done.err
+
+
+def test_lines_that_are_no_text_or_have_no_end_are_malformed_and_no_more(here: Installation) -> None:
+    summary = here.json("backfill", "-", stdin=f"good-1\n{'x' * 10_000}\n\x00\r\x01\ngood-2")
+
+    assert (summary["new"], [problem["line"] for problem in summary["problems"]]) == (2, [2, 3])
+
+
+def test_another_clients_token_is_a_conflict(here: Installation) -> None:
+    here.run("backfill", "-", stdin="mine\n")
+    summary = here.json("backfill", "-", "--client", "other", stdin="mine\n")
+
+    assert summary["problems"] == [{"line": 1, "reason": "The token is another client's."}]
+
+
+def test_doctor_is_content_with_a_good_installation(here: Installation) -> None:
+    done = here.run("doctor", "--json")
+    told = json.loads(done.out)
+
+    assert (done.code, done.err, told["ok"]) == (0, "", True)
+    checks = {check["check"]: check["status"] for check in told["checks"]}
+    assert list(checks) == ["credentials", "clock", "database", "schema", "quota", "media store", "disk"]
+    assert {checks[name] for name in list(checks)[:-1]} == {"ok"}
+
+
+def test_doctor_names_what_is_wrong_and_what_to_do(here: Installation) -> None:
+    done = here.run("doctor", TENCENTCLOUD_SECRET_KEY="s3cret", COLUMNS="200")
+
+    assert (done.code, done.err) == (1, "")
+    assert "Check TENCENTCLOUD_SECRET_KEY: it does not belong to TENCENTCLOUD_SECRET_ID." in done.out
+    assert "s3cret" not in done.out
+
+
+def test_doctor_cannot_run_with_wrong_settings(here: Installation) -> None:
+    (here.folder / "faceid-results.toml").write_text("junk = [")
+    done = here.run("doctor")
+
+    assert (done.code, done.out) == (2, "")
+    assert done.err.count("\n") == 1
