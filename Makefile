@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test check format venv lock clean
+.PHONY: demo test chaos check format venv lock clean
 .DEFAULT_GOAL := demo
 
 demo: venv  ## the main job, end to end, against a simulated FaceID
@@ -15,6 +15,9 @@ else
 	$(BIN)/pytest --cov
 	@$(BIN)/coverage report --include='app/faceid/*,app/domain/*' --fail-under=100 >.coverage.core || { cat .coverage.core; exit 1; }
 endif
+
+chaos: venv  ## kill -9, cut and spoil, then count what is left; ARGS="--seed 7 --kills 1000 --database postgres"
+	$(BIN)/python -m tests.chaos $(ARGS)
 
 check: venv  ## style, types, the order of imports
 	$(BIN)/ruff format --check .

@@ -1,0 +1,70 @@
+"""A Postgres that may die: unlike the one of the other tests it keeps what it has said to be durable (`fsync`)."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+
+from tests.chaos.processes import Child, Command
+from tests.servers import _PostgresUser
+
+_PORT = 5432
+# Before it recovers: as durable as a sync of each file, and ten times as fast.
+_SYNC = ("-c", "recovery_init_sync_method=syncfs") if sys.platform == "linux" else ()
+_CLIENT = "postgres: postgres postgres "  # in the title of a process that serves a client: its user and database
+
+
+class Postgres:
+    """A server in a folder of its own; `child` is to be run."""
+
+    def __init__(self, folder: Path) -> None:
+        self._user = user = _PostgresUser(folder)
+        user.run(["initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-locale", "--no-sync"])
+        self.url = f"postgresql+asyncpg://postgres@/postgres?host={user.home}&port={_PORT}"
+        self.child = Child(
+            "postgres",
+            Command(
+                arguments=[user.binary("postgres"), "-k", str(user.home), "-h", "", "-p", str(_PORT), *_SYNC],
+                environment=user.environment,
+                folder=user.home,
+                up=self._is_ready,
+                stop_signal="INT",
+                user=user.id,
+            ),
+        )
+
+    async def _is_ready(self) -> bool:
+        command = [self._user.binary("pg_isready"), "--quiet", f"--host={self._user.home}", f"--port={_PORT}"]
+        asking = await asyncio.create_subprocess_exec(*command)
+        return await asking.wait() == 0
+
+    def kill_backend(self) -> bool:
+        """Kills -9 the newest backend of a client: the server then ends all others, and recovers by itself."""
+        backends = self._backends()
+        for pid in backends[-1:]:
+            os.kill(pid, signal.SIGKILL)
+        return bool(backends)
+
+    def cut_sessions(self) -> None:
+        """Ends every session as an administrator would."""
+        for pid in self._backends():
+            os.kill(pid, signal.SIGTERM)
+
+    def _backends(self) -> list[int]:
+        server = self.child.pid
+        return [pid for pid in _children(server) if _CLIENT in _title(pid)] if server else []
+
+
+def _children(pid: int) -> list[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,233 @@
+"""One run: everything is started, told and broken as planned; then left alone until it is quiet, and looked at."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import httpx
+
+from app.config import Settings
+from app.domain.access import Scope
+from app.errors import UnavailableError
+from app.factory import open_services
+from app.storage import schema
+from app.storage.database import Database
+from tests.chaos.plan import draw_plan
+from tests.chaos.postgres import Postgres
+from tests.chaos.processes import Child, Command, answers
+from tests.chaos.reconcile import Findings, Store, count_open, reconcile
+from tests.chaos.scene import MediaFolder, Scene
+from tests.chaos.upstream import Upstream
+from tests.conftest import settings_for
+from tests.servers import _free_ports, _script
+
+QUIET_SECONDS = 60.0
+"""How long after the last fault everything must have been retrieved."""
+CALL_SECONDS = 5
+"""FACEID_TIMEOUT_SECONDS of the processes, 30 by default: a dead worker's rows come due that much sooner."""
+
+_REQUESTS_PER_SECOND = 46  # the default
+_PATIENCE_SECONDS = 3 * QUIET_SECONDS  # tells what came late from what never came
+_POLL_SECONDS = 0.25
+_TELL_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What to run; `pace` is the mean of the seconds between two kills, `seconds` ends the faults early."""
+
+    database: str
+    seed: int = 1
+    kills: int = 100
+    pace: float = 0.5
+    seconds: float = float("inf")
+    call_seconds: int = CALL_SECONDS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """The figures of a run."""
+
+    options: Options
+    tokens: int
+    fault_seconds: float
+    seconds_to_quiet: float
+    scene: Scene
+    findings: Findings
+
+    @property
+    def children(self) -> Sequence[Child]:
+        """The places of the processes."""
+        return list(self.scene.children.values())
+
+    @property
+    def zeros(self) -> Mapping[str, int]:
+        """What must not be, and how often it was."""
+        found, statuses = self.findings, self.scene.statuses
+        return {
+            "never acknowledged": len(self.scene.told) - len(self.scene.acknowledged),
+            "acknowledged and lost": len(found.lost),
+            "not retrieved": len(found.open),
+            "retrieved too late": int(self.seconds_to_quiet > QUIET_SECONDS),
+            "wrong or mixed up": len(found.wrong),
+            "rows that point at nothing": len(found.dangling),
+            "orphans after the sweep": found.objects_after,
+            "drafts after the sweep": found.drafts_after,
+            "answers 500 or 4xx": sum(n for status, n in statuses.items() if status == "500" or status[:1] == "4"),
+            "processes that did not stop": sum(child.was_stuck for child in self.children),
+        }
+
+    @property
+    def most_per_second(self) -> int:
+        """The largest number of calls that reached FaceID within one second."""
+        return self.scene.upstream.simulator.ledger.peaks["GetDetectInfo"]
+
+
+async def run(options: Options) -> Report:
+    """Does it all; leaves nothing behind.
+
+    Raises:
+        RuntimeError: a process did not come up.
+    """
+    plan = draw_plan(seed=options.seed, kills=options.kills, database=options.database, pace=options.pace)
+    async with AsyncExitStack() as stack:
+        folder = stack.enter_context(_folder())
+        upstream = Upstream()
+        await stack.enter_async_context(upstream.served())
+        postgres = await stack.enter_async_context(_postgres(folder)) if options.database == "postgres" else None
+        media = MediaFolder(folder / "media", folder / "objects")
+        settings = settings_for(
+            folder,
+            upstream.url,
+            database_url=postgres and postgres.url,
+            media_url=(folder / "media").as_uri(),
+            faceid_requests_per_second=_REQUESTS_PER_SECOND,
+            faceid_timeout_seconds=options.call_seconds,
+        )
+        async with _processes(folder, settings, await _set_up(settings), postgres) as (client, children):
+            scene = Scene(
+                settings=settings, upstream=upstream, media=media, children=children, postgres=postgres, client=client
+            )
+            start = time.monotonic()
+            await scene.play(plan, start + options.seconds)
+            await _until_quiet(settings, scene.mended_at + _PATIENCE_SECONDS)
+            quiet_at = time.monotonic()
+        return Report(
+            options=options,
+            tokens=len(plan.tokens),
+            fault_seconds=scene.mended_at - start,
+            seconds_to_quiet=quiet_at - scene.mended_at,
+            scene=scene,
+            findings=await reconcile(
+                plan.tokens,
+                scene.acknowledged,
+                settings,
+                Store(folder / "objects"),
+                list(upstream.simulator.ledger.entries),
+            ),
+        )
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="chaos-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)  # whoever runs Postgres has to pass
+        yield folder
+
+
+@asynccontextmanager
+async def _postgres(folder: Path) -> AsyncIterator[Postgres]:
+    home = folder / "postgres"
+    home.mkdir()
+    postgres = Postgres(home)
+    async with _minded([postgres.child]):
+        yield postgres
+
+
+@asynccontextmanager
+async def _processes(
+    folder: Path, settings: Settings, key: str, postgres: Postgres | None
+) -> AsyncIterator[tuple[httpx.AsyncClient, Mapping[str, Child]]]:
+    """The API and two workers, as anybody starts them; a client of the API, and everything that can be killed."""
+    port = _free_ports(["api"])["api"]
+    environment, program = _environment(settings), _script("faceid-results")
+    api = [program, "serve", "--no-worker", "--port", str(port)]
+    commands = {
+        "api": Command(api, environment, folder, up=partial(answers, "127.0.0.1", port)),
+        **{
+            f"worker-{number}": Command([program, "worker"], environment, folder, up="worker_started")
+            for number in (1, 2)
+        },
+    }
+    children = {name: Child(name, command) for name, command in commands.items()}
+    client = httpx.AsyncClient(
+        base_url=f"http://127.0.0.1:{port}",
+        headers={"Authorization": f"Bearer {key}"},
+        timeout=_TELL_SECONDS,
+        trust_env=False,
+    )
+    async with client, _minded(children.values()):
+        yield client, children | ({"postgres": postgres.child} if postgres else {})
+
+
+@asynccontextmanager
+async def _minded(children: Collection[Child]) -> AsyncIterator[None]:
+    """They run, and are up at the beginning; in the end they are stopped."""
+    tasks = [asyncio.create_task(child.run(), name=child.name) for child in children]
+    try:
+        await asyncio.gather(*(child.until_up() for child in children))
+        yield
+    finally:
+        await asyncio.gather(*(child.stop(task) for child, task in zip(children, tasks, strict=True)))
+
+
+def _environment(settings: Settings) -> Mapping[str, str]:
+    """What makes a process read these settings, and no others."""
+    return {
+        "PATH": os.environ["PATH"],
+        "TENCENTCLOUD_SECRET_ID": settings.tencentcloud_secret_id,
+        "TENCENTCLOUD_SECRET_KEY": settings.tencentcloud_secret_key.get_secret_value(),
+        "FACEID_ENDPOINT": settings.faceid_endpoint,
+        "FACEID_RULE_ID": str(settings.faceid_rule_id),
+        "FACEID_REQUESTS_PER_SECOND": str(settings.faceid_requests_per_second),
+        "FACEID_TIMEOUT_SECONDS": str(settings.faceid_timeout_seconds),
+        "DATA_DIR": str(settings.data_dir),
+        "DATABASE_URL": settings.database_url.get_secret_value() if settings.database_url else "",
+        "MEDIA_URL": str(settings.media_url),
+    }
+
+
+async def _set_up(settings: Settings) -> str:
+    """Makes the schema, and an API key."""
+    database = Database(settings)
+    await schema.migrate(database)
+    await database.aclose()
+    async with open_services(settings) as services:
+        _, key = await services.access.create("chaos", list(Scope), client="default", valid_for=timedelta(days=1))
+    return key
+
+
+async def _until_quiet(settings: Settings, give_up_at: float) -> None:
+    database = Database(settings)
+    try:
+        while await _count_open(database):
+            if time.monotonic() > give_up_at:
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+    finally:
+        await database.aclose()
+
+
+async def _count_open(database: Database) -> int:
+    try:
+        return await count_open(database)
+    except UnavailableError:  # Postgres was killed last
+        return 1
