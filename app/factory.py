@@ -1,9 +1,10 @@
 """The composition root: builds the services from the settings, for the API, the worker, the command line and tests."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 from app.config import Settings
 from app.errors import SetUpError
@@ -58,7 +59,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
     """
     async with AsyncExitStack() as stack:
         if settings.database_url is None or settings.media_url is None:
-            settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _make_folder(settings.data_dir)
         database = Database(settings)
         stack.push_async_callback(database.aclose)
         if database.is_embedded:
@@ -73,7 +74,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
 
 
 @asynccontextmanager
-async def open_retrieval(services: Services) -> AsyncIterator[RetrieveService]:
+async def open_retrieval(services: Services, *, clock: Callable[[], datetime] = now) -> AsyncIterator[RetrieveService]:
     """The service that talks to Tencent; only workers need it, and only they need credentials.
 
     Raises:
@@ -94,8 +95,15 @@ async def open_retrieval(services: Services) -> AsyncIterator[RetrieveService]:
             media=services.media,
             faceid=faceid,
             signals=services.signals,
-            clock=now,
+            clock=clock,
         )
+
+
+def _make_folder(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise SetUpError(f"DATA_DIR cannot be made: {error.strerror}.") from None
 
 
 def _compose(settings: Settings, database: Database, media: MediaStore, signals: Signals) -> Services:

@@ -26,11 +26,20 @@ log = structlog.get_logger()
 class Worker:
     """Runs until it is stopped; what is in flight then is finished or handed back."""
 
-    def __init__(self, retrieve: RetrieveService, sweep: SweepService, signals: Signals, *, concurrency: int) -> None:
+    def __init__(
+        self,
+        retrieve: RetrieveService,
+        sweep: SweepService,
+        signals: Signals,
+        *,
+        concurrency: int,
+        grace_seconds: float = GRACE_SECONDS,
+    ) -> None:
         self._retrieve = retrieve
         self._sweep = sweep
         self._signals = signals
         self._concurrency = concurrency
+        self._grace_seconds = grace_seconds
         self._in_flight: dict[asyncio.Task[None], Claim] = {}
         self._stopping = asyncio.Event()
 
@@ -82,7 +91,7 @@ class Worker:
     async def _finish(self) -> None:
         if not self._in_flight:
             return
-        _, late = await asyncio.wait(self._in_flight, timeout=GRACE_SECONDS)
+        _, late = await asyncio.wait(self._in_flight, timeout=self._grace_seconds)
         claims = [self._in_flight[task] for task in late]
         for task in late:
             task.cancel()

@@ -1,6 +1,7 @@
 """Calls FaceID over one long-lived HTTP client: every call signed, streamed, capped in bytes and in time as a whole."""
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,11 +10,11 @@ from typing import Self
 
 import httpx
 import msgspec
-from pydantic import BaseModel, Field, SecretStr
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from app.domain.detection import Detection, InfoType, MediaKind
 from app.domain.verification import Call
-from app.errors import SetUpError
+from app.errors import SetUpError, UnavailableError
 from app.faceid import codes
 from app.faceid.decode import Answer, DecodeError, decode
 from app.faceid.lift import Lifter, Sink
@@ -21,12 +22,15 @@ from app.faceid.signing import Credentials, authorization
 
 VERSION = "2018-03-01"
 CONTENT_TYPE = "application/json"
+MEDIA_NOT_STORED = "storage.media"  # stands for Tencent's code where the answer was good and our own store was not
 _CONNECT_SECONDS = 5.0
 _SOCKET_SECONDS = 15.0  # between two reads; the total deadline is the setting
 
 
 class FaceIdSettings(BaseModel):
     """How to reach Tencent, and as whom. The first three names are those that Tencent's own tools read."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
 
     tencentcloud_secret_id: str = ""
     tencentcloud_secret_key: SecretStr = SecretStr("")
@@ -36,6 +40,14 @@ class FaceIdSettings(BaseModel):
     faceid_max_bytes: int = Field(
         default=48 * 1024 * 1024, ge=4096
     )  # of one answer: media of 16 MB each way of spelling, and some
+
+    @field_validator("tencentcloud_secret_id", "tencentcloud_secret_key", "tencentcloud_token")
+    @classmethod
+    def _fits_a_header(cls, value: str | SecretStr | None) -> str | SecretStr | None:
+        text = value.get_secret_value() if isinstance(value, SecretStr) else value
+        if re.fullmatch("[!-~]*", text or "") is None:
+            raise ValueError("it may only have letters, digits and signs of ASCII, and no space")
+        return value
 
     def credentials(self) -> Credentials:
         """The key pair to sign with."""
@@ -84,7 +96,7 @@ class FaceIdClient:
         """Calls GetDetectInfo (https://cloud.tencent.com/document/api/1007/41957) once.
 
         Media are written to sinks of `open_sink` while they arrive; which of them count, `Fetched.media` says. Never
-        raises for what the network or Tencent does: `Fetched.call.error_code` says it.
+        raises for what the network, Tencent or a sink does (`UnavailableError`): `Fetched.call.error_code` says it.
         """
         body = msgspec.json.encode({"BizToken": biz_token, "RuleId": rule_id, "InfoType": str(info_type)})
         called_at, start, meter = datetime.now(UTC), time.perf_counter(), _Meter(self._max_bytes)
@@ -136,7 +148,7 @@ def _url(endpoint: str) -> httpx.URL:
         url = httpx.URL(endpoint if "://" in endpoint else f"https://{endpoint}")
     except httpx.InvalidURL:
         url = httpx.URL()
-    if url.scheme not in {"http", "https"} or not url.host:
+    if url.scheme not in {"http", "https"} or not url.host or url.userinfo:  # httpx would sign with the latter
         raise SetUpError("FACEID_ENDPOINT must be a host name or an http(s) address.")
     return url.copy_with(path="/", query=None, fragment=None)
 
@@ -170,4 +182,6 @@ async def _told(call: Awaitable[Answer]) -> tuple[Answer | None, str | None]:
         return None, codes.CONNECTION_FAILED
     except DecodeError:
         return None, codes.UNREADABLE
+    except UnavailableError:
+        return None, MEDIA_NOT_STORED
     return answer, answer.error.code if answer.error else None

@@ -18,10 +18,10 @@ from app.domain.detection import InfoType, MediaKind, Medium, Outcome, Part
 from app.domain.sniffing import sniff
 from app.domain.verification import Call, Verification
 from app.errors import UnavailableError
-from app.faceid.client import FaceIdClient, Fetched
+from app.faceid.client import MEDIA_NOT_STORED, FaceIdClient, Fetched
 from app.faceid.codes import classify
 from app.observability import CALL_SECONDS, RECEIVED_BYTES, STEPS
-from app.storage.database import Database
+from app.storage.database import TRANSACTION_SECONDS, Database
 from app.storage.media import Draft, MediaStore
 from app.storage.queue import Queue
 from app.storage.quota import QuotaStore
@@ -30,9 +30,11 @@ from app.storage.signals import Signals
 from app.storage.verifications import VerificationStore
 
 ACCOUNT = "default"
-MEDIA_NOT_STORED = "storage.media"  # stands for Tencent's code where the answer was good and our own store was not
 
-_LEASE_MARGIN = timedelta(seconds=15)  # on top of the call's deadline: for the slot, the media and the record
+_FARTHEST_SLOT = timedelta(seconds=2.5)  # what would have to wait longer stays due, for whoever comes first
+_PUT_SECONDS = 15.0  # for the media of one result: 16 MB at 9 Mbit/s
+# A lease covers the slot and its delays, the call (whose deadline is a setting), the media and the record.
+_LEASE_MARGIN = 2 * _FARTHEST_SLOT + timedelta(seconds=_PUT_SECONDS + TRANSACTION_SECONDS)
 _PAUSE = timedelta(seconds=1)  # Tencent counts by the second
 _MOST_LATE_SECONDS = 0.05  # a slot used later than this crowds its successors
 _SLOT_TRIES = 3  # a machine that is always late goes on all the same
@@ -46,7 +48,7 @@ class RetrieveSettings(BaseModel):
     """What is asked of Tencent, and how fast."""
 
     faceid_info_type: str = "0"
-    faceid_requests_per_second: float = Field(default=46, gt=0, le=1000)
+    faceid_requests_per_second: float = Field(default=46, ge=0.1, le=1000)
 
     @field_validator("faceid_info_type")
     @classmethod
@@ -56,10 +58,11 @@ class RetrieveSettings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A verification that is ours for the length of a lease; its call may be made from `slot` (monotonic) on."""
+    """A verification that is ours; its call may be made from `slot` on and before `call_by`, both monotonic."""
 
     verification: Verification
     slot: float
+    call_by: float
 
 
 class RetrieveService:
@@ -93,14 +96,17 @@ class RetrieveService:
         self._clock = clock
 
     async def claim(self, limit: int) -> Sequence[Claim]:
-        """Takes what is due, `limit` at most, each with its slot in the quota."""
+        """Takes what is due, `limit` at most and no more than there are slots for, each with its slot in the quota."""
+        call_by = time.monotonic() + 2 * _FARTHEST_SLOT.total_seconds()
         async with self._database.write() as tx:
+            room = (_FARTHEST_SLOT - await self._quota.wait(tx, ACCOUNT)) // self._interval + 1
+            limit = max(min(limit, room), 0)
             claimed = await self._queue.claim(tx, now=self._clock(), lease=self._lease, limit=limit)
             if not claimed:
                 return []
             slot = await self._quota.reserve(tx, ACCOUNT, interval=self._interval, slots=len(claimed))
         seconds = self._interval.total_seconds()
-        return [Claim(verification, slot + place * seconds) for place, verification in enumerate(claimed)]
+        return [Claim(verification, slot + place * seconds, call_by) for place, verification in enumerate(claimed)]
 
     async def hand_back(self, claims: Collection[Claim]) -> None:
         """Gives up claims that will not be worked on: the next worker takes them at once."""
@@ -111,9 +117,10 @@ class RetrieveService:
         """Makes the call and records what came of it.
 
         Raises:
-            UnavailableError: the database failed; the lease runs out and the verification comes due again.
+            UnavailableError: the database failed, or the slot came too late for the lease, which runs out: the
+                verification comes due again.
         """
-        await self._wait_for(claim.slot)
+        await self._wait_for(claim)
         verification = claim.verification
         with ExitStack() as drafts:
             fetched = await self._faceid.get_detect_info(
@@ -130,8 +137,9 @@ class RetrieveService:
         media: Sequence[Medium] = ()
         if isinstance(step, Store):
             try:
-                media = await self._put(cast("Mapping[MediaKind, Draft]", fetched.media))  # the sinks that we opened
-            except UnavailableError:
+                async with asyncio.timeout(_PUT_SECONDS):
+                    media = await self._put(cast("Mapping[MediaKind, Draft]", fetched.media))  # the sinks we opened
+            except (UnavailableError, TimeoutError):
                 call = replace(call, error_code=MEDIA_NOT_STORED)
                 step = self._decide(verification, Trouble(ErrorClass.RETRY))
         _tell(verification, step, call)
@@ -170,10 +178,10 @@ class RetrieveService:
     ) -> Collection[str]:
         """Writes all that was learned, unless a newer claim is at work; answers the object keys that nothing names."""
         async with self._database.write() as tx:
+            current = await self._verifications.lock(tx, claimed.biz_token)  # before the quota's row, as a claim does
             await self._results.add_call(tx, claimed.id, call)
             if classify(call.error_code or "") is ErrorClass.SLOW_DOWN:
                 await self._quota.slow_down(tx, ACCOUNT, pause=_PAUSE)
-            current = await self._verifications.lock(tx, claimed.biz_token)
             if current is None or current.claim != claimed.claim:
                 return [medium.object_key for medium in media]
             await self._verifications.save(tx, current, lifecycle.after(current, step, call, self._clock()))
@@ -183,10 +191,14 @@ class RetrieveService:
                 await self._results.replace_detection(tx, claimed.id, fetched.detection)
             return await self._results.replace_media(tx, claimed.id, media)
 
-    async def _wait_for(self, slot: float) -> None:
-        for _ in range(_SLOT_TRIES):
+    async def _wait_for(self, claim: Claim) -> None:
+        slot, tries = claim.slot, _SLOT_TRIES
+        while True:
+            if max(slot, time.monotonic()) > claim.call_by:
+                raise UnavailableError("The slot lies too late for the lease.")
             await asyncio.sleep(slot - time.monotonic())
-            if time.monotonic() - slot <= _MOST_LATE_SECONDS:
+            tries -= 1
+            if time.monotonic() - slot <= _MOST_LATE_SECONDS or tries == 0:
                 return
             async with self._database.write() as tx:
                 slot = await self._quota.reserve(tx, ACCOUNT, interval=self._interval, slots=1)

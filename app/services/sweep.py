@@ -1,4 +1,4 @@
-"""Removes what no row names: media whose worker died between putting them and recording them."""
+"""Removes what dead workers left behind: drafts, and media that were put and never recorded."""
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -29,7 +29,8 @@ class SweepService:
         self._clock = clock
 
     async def sweep(self) -> int:
-        """Goes through the whole media store once; answers how many objects it removed."""
+        """Goes through the spool and the whole media store once; answers how many objects it removed."""
+        await self._media.clean_spool()
         removed, batch = 0, []
         async for stored in self._media.list():
             if stored.modified_at < self._clock() - ORPHAN_AGE:

@@ -1,27 +1,28 @@
 """The database: one engine, two kinds of transaction, and one place where its troubles become ours."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from pathlib import Path
+from typing import Any
 
 import structlog
-from pydantic import BaseModel, SecretStr
-from sqlalchemy import Connection, event
-from sqlalchemy.engine import make_url
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from sqlalchemy import URL, Connection, event
+from sqlalchemy.engine import Dialect, make_url
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from app.errors import SetUpError, UnavailableError
+from app.errors import ServiceError, SetUpError, UnavailableError
 
 Transaction = AsyncConnection
 """What services pass on to the stores; only the stores use it."""
 
-BUSY_TIMEOUT_SECONDS = 10  # SQLite: how long a second process waits for the writer
-POOL_WAIT_SECONDS = 5  # an API answer that waits longer for a connection is a 503
+TRANSACTION_SECONDS = 10.0  # all waiting included: ours are short, and what takes longer will not come to an end
+BUSY_TIMEOUT_SECONDS = 8  # SQLite: how long a second process waits for the writer
 
 log = structlog.get_logger()
 
@@ -29,15 +30,30 @@ log = structlog.get_logger()
 class DatabaseSettings(BaseModel):
     """Where the database is: `sqlite+aiosqlite:///file`, `postgresql+asyncpg://…`, by default a file in `data_dir`."""
 
+    model_config = ConfigDict(hide_input_in_errors=True)
+
     database_url: SecretStr | None = None
-    database_pool_size: int = 10
+    database_pool_size: int = Field(default=10, ge=1, le=1000)
     data_dir: Path = Path("data")
 
-    def url(self) -> str:
-        """The URL to connect to; it may hold a password."""
-        if self.database_url:
-            return self.database_url.get_secret_value()
-        return f"sqlite+aiosqlite:///{self.data_dir.absolute() / 'faceid-results.db'}"
+    def url(self) -> URL:
+        """The URL to connect to; it may hold a password.
+
+        Raises:
+            SetUpError: it is not one of a supported database. It is not quoted.
+        """
+        if not self.database_url:
+            return URL.create("sqlite+aiosqlite", database=str(self.data_dir.absolute() / "faceid-results.db"))
+        try:
+            url = make_url(self.database_url.get_secret_value())
+        except (ArgumentError, ValueError):
+            url = URL.create("unknown")
+        is_file = url.drivername == "sqlite+aiosqlite" and url.database not in {None, "", ":memory:"}
+        if not is_file and url.drivername != "postgresql+asyncpg":
+            raise SetUpError("DATABASE_URL must begin with sqlite+aiosqlite:/// and a file, or postgresql+asyncpg://.")
+        if "sslmode" in url.query:
+            raise SetUpError("DATABASE_URL says sslmode: with postgresql+asyncpg:// it is called ssl.")
+        return url
 
 
 class Database:
@@ -48,12 +64,9 @@ class Database:
     """
 
     def __init__(self, settings: DatabaseSettings) -> None:
-        try:
-            url = make_url(settings.url())
-            self.dialect = url.get_backend_name()
-            self.engine = _engine(url.render_as_string(hide_password=False), settings.database_pool_size)
-        except (ArgumentError, ImportError):
-            raise SetUpError("DATABASE_URL must begin with sqlite+aiosqlite:/// or postgresql+asyncpg://.") from None
+        url = settings.url()
+        self.dialect = url.get_backend_name()
+        self.engine = _engine(url, settings.database_pool_size)
         self._writer = asyncio.Lock() if self.is_embedded else None
 
     @property
@@ -61,27 +74,39 @@ class Database:
         """Whether this is SQLite."""
         return self.dialect == "sqlite"
 
-    @asynccontextmanager
-    async def read(self) -> AsyncIterator[Transaction]:
-        """A transaction that only reads.
+    def read(self) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction that only reads: all of it sees the same instant.
 
         Raises:
             UnavailableError: the database does not answer.
         """
-        async with _our_errors(), self.engine.begin() as connection:
-            yield connection
+        options = {} if self.is_embedded else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+        return self._begin(None, TRANSACTION_SECONDS, options)
 
-    @asynccontextmanager
-    async def write(self) -> AsyncIterator[Transaction]:
+    def write(self, seconds: float | None = TRANSACTION_SECONDS) -> AbstractAsyncContextManager[Transaction]:
         """A transaction that writes: committed and on disk when the block is left, rolled back if it raises.
 
         SQLite has one writer: the lock queues this process's writers fairly, `BEGIN IMMEDIATE` those of others.
 
+        Args:
+            seconds: how long it may take, waiting included; None for as long as it needs.
+
         Raises:
             UnavailableError: the database does not answer.
         """
-        async with _our_errors(), self._writer or nullcontext(), self.engine.connect() as connection:
-            await connection.execution_options(writes=True)
+        return self._begin(self._writer, seconds, {"writes": True})
+
+    @asynccontextmanager
+    async def _begin(
+        self, lock: asyncio.Lock | None, seconds: float | None, options: dict[str, Any]
+    ) -> AsyncIterator[Transaction]:
+        async with (
+            _our_errors(),
+            asyncio.timeout(seconds),
+            lock or nullcontext(),
+            self.engine.connect() as connection,
+        ):
+            await connection.execution_options(**options)
             async with connection.begin():
                 yield connection
 
@@ -95,31 +120,43 @@ async def _our_errors() -> AsyncIterator[None]:
     """Turns the driver's errors into ours, without their text: Postgres quotes whole rows in its DETAIL."""
     try:
         yield
-    except IntegrityError:
-        raise
-    except (DBAPIError, PoolTimeoutError, OSError) as error:
+    except (DBAPIError, OSError) as error:
         original = getattr(error, "orig", None)
         log.error(
             "database_failed",
             error=type(original or error).__name__,
             sqlstate=getattr(original, "sqlstate", None),
         )
+        if isinstance(error, IntegrityError):
+            raise ServiceError("The database refuses what is to be written.") from None
         raise UnavailableError("The database does not answer.") from None
 
 
-def _engine(url: str, pool_size: int) -> AsyncEngine:
+def _engine(url: URL, pool_size: int) -> AsyncEngine:
+    is_embedded = url.get_backend_name() == "sqlite"
     engine = create_async_engine(
         url,
         hide_parameters=True,
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=POOL_WAIT_SECONDS,
-        pool_pre_ping=not url.startswith("sqlite"),
+        pool_timeout=None,  # a transaction has one deadline for all of its waiting
+        pool_pre_ping=not is_embedded,
     )
-    if engine.dialect.name == "sqlite":
+    if is_embedded:
+        event.listen(engine.sync_engine, "do_connect", _make_private)
         event.listen(engine.sync_engine, "connect", _set_up_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
+
+
+def _make_private(_: Dialect, __: ConnectionPoolEntry, arguments: list[str], ___: dict[str, Any]) -> None:
+    """SQLite would make a new file readable for everybody, and its log after the file's example.
+
+    A file that is there is never opened: closing it again would drop all locks of this process on it, and the next
+    process to leave would take the log away from under us (https://sqlite.org/howtocorrupt.html, section 2.2).
+    """
+    with suppress(FileExistsError):
+        os.close(os.open(arguments[0], os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
 
 
 def _set_up_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

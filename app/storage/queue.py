@@ -26,10 +26,11 @@ class Queue:
             .order_by(table.c.due_at)
             .limit(limit)
             .with_for_update(skip_locked=True)  # SQLite has one writer and leaves the clause out
+            .cte("due")  # a mere subquery may be run once for each row, and then takes more than the limit
         )
         statement = (
             update(table)
-            .where(table.c.id.in_(due))
+            .where(table.c.id.in_(select(due.c.id)))
             .values(due_at=now + lease, claim=table.c.claim + 1, leased=true(), woken=False)
             .returning(*table.c)
         )

@@ -7,17 +7,24 @@ out by one `UPDATE`, hold the rate however many workers ask and whichever of the
 import time
 from datetime import timedelta
 
-from sqlalchemy import BigInteger, ColumnElement, cast, func, literal, text
+from sqlalchemy import BigInteger, ColumnElement, case, cast, func, literal, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.storage.database import Transaction
 from app.storage.tables import quota as table
 
 _MICROSECOND = timedelta(microseconds=1)
+_MOST_AHEAD = timedelta(minutes=2)  # nothing honest lies further ahead: the clock was set back, and nobody shall wait
 
 
 class QuotaStore:
     """Slots of accounts. The caller brings the transaction, the database its clock: workers' clocks differ."""
+
+    async def wait(self, tx: Transaction, account: str) -> timedelta:
+        """How long it is till the next slot that nobody has, as far as can be told without reserving it."""
+        now_us = _now_us(tx)
+        statement = select(_honest(now_us) - now_us).where(table.c.account == account)
+        return max((await tx.scalar(statement) or 0) * _MICROSECOND, timedelta())
 
     async def reserve(self, tx: Transaction, account: str, *, interval: timedelta, slots: int) -> float:
         """Reserves `slots` slots that lie `interval` apart; answers when the first of them is, by `time.monotonic`."""
@@ -35,19 +42,29 @@ async def _move(tx: Transaction, account: str, *, from_now_us: int, from_last_us
     is_postgres = tx.dialect.name == "postgresql"
     insert = postgresql.insert if is_postgres else sqlite.insert
     later = func.greatest if is_postgres else func.max
-    # SQLite runs on the worker's own machine and tells the time in milliseconds only.
-    now_us = _POSTGRES_NOW_US if is_postgres else _bigint(time.time_ns() // 1000)
+    now_us = _now_us(tx)
     statement = insert(table).values(account=account, tat_us=now_us + _bigint(from_now_us))
     statement = statement.on_conflict_do_update(
         index_elements=[table.c.account],
-        set_={"tat_us": later(table.c.tat_us + _bigint(from_last_us), now_us + _bigint(from_now_us))},
+        set_={"tat_us": later(_honest(now_us) + _bigint(from_last_us), now_us + _bigint(from_now_us))},
     )
     row = (await tx.execute(statement.returning(table.c.tat_us, now_us))).one()
     return row[0], row[1]
 
 
+def _now_us(tx: Transaction) -> ColumnElement[int]:
+    # SQLite runs on the worker's own machine and tells the time in milliseconds only.
+    return _POSTGRES_NOW_US if tx.dialect.name == "postgresql" else _bigint(time.time_ns() // 1000)
+
+
+def _honest(now_us: ColumnElement[int]) -> ColumnElement[int]:
+    """The theoretical arrival time, or now where it cannot be true."""
+    is_true = table.c.tat_us - now_us <= _bigint(_MOST_AHEAD // _MICROSECOND)
+    return case((is_true, table.c.tat_us), else_=now_us)
+
+
 def _bigint(value: int) -> ColumnElement[int]:
-    return cast(literal(value), BigInteger)
+    return cast(literal(value, BigInteger), BigInteger)
 
 
 # Not `now()`, which stands still within a transaction. Cast, because asyncpg truncates a float for a bigint in silence.

@@ -1,11 +1,13 @@
 """Brings a database to the schema that this version needs, and says whether it is there."""
 
+from functools import cache
 from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from alembic.util import CommandError
 from sqlalchemy import Connection, text
 
 from app.errors import SetUpError
@@ -19,9 +21,16 @@ _LOCK = 0x666163656964  # "faceid": two processes that start together migrate on
 
 
 async def migrate(database: Database) -> None:
-    """Runs what is missing, in one transaction."""
-    async with database.write() as tx:
-        await tx.run_sync(_upgrade)
+    """Runs what is missing, in one transaction.
+
+    Raises:
+        SetUpError: the schema is newer than this version.
+    """
+    try:
+        async with database.write(seconds=None) as tx:  # an index on a large table takes its time
+            await tx.run_sync(_upgrade)
+    except CommandError:
+        raise SetUpError("The database's schema is not known to this version: it is newer.") from None
 
 
 async def is_current(database: Database) -> bool:
@@ -53,11 +62,15 @@ def _upgrade(connection: Connection) -> None:
 
 
 def _is_head(connection: Connection) -> bool:
-    script = ScriptDirectory(str(_MIGRATIONS))
-    return MigrationContext.configure(connection).get_current_revision() == script.get_current_head()
+    return MigrationContext.configure(connection).get_current_revision() == _head()
+
+
+@cache
+def _head() -> str | None:
+    return ScriptDirectory(str(_MIGRATIONS)).get_current_head()
 
 
 def _config(connection: Connection) -> Config:
     config = Config(attributes={"connection": connection})
-    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
     return config

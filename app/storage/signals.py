@@ -11,7 +11,10 @@ from contextlib import contextmanager, suppress
 
 import asyncpg
 import structlog
-from sqlalchemy.engine import make_url
+from sqlalchemy import URL
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import create_async_engine
+from sqlalchemy.pool import NullPool
 
 from app.storage.database import Database
 
@@ -19,6 +22,7 @@ DUE = "due"
 _CHANNEL = "faceid_results"
 _GATHER_SECONDS = 0.005
 _RECONNECT_SECONDS = 1.0
+_NOTIFY_SECONDS = 10.0  # a connection that takes longer is dead
 _MOST_PER_NOTIFY = 400  # payloads end at 8,000 bytes
 
 log = structlog.get_logger()
@@ -54,9 +58,10 @@ class Signals:
 class PostgresSignals(Signals):
     """Signals that reach every process on the same database."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: URL) -> None:
         super().__init__()
-        self._dsn = make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+        # Not the database's own pool, which a listener would leave one smaller; the URL means the same to both.
+        self._engine = create_async_engine(url, hide_parameters=True, poolclass=NullPool)
         self._outgoing: set[str] = set()
         self._pending = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="signals")
@@ -76,25 +81,28 @@ class PostgresSignals(Signals):
     async def _run(self) -> None:
         while True:
             try:
-                connection = await asyncpg.connect(self._dsn)
-                try:
-                    connection.add_termination_listener(lambda _: self._pending.set())
-                    await connection.add_listener(_CHANNEL, self._received)
-                    await self._forward(connection)
-                finally:
-                    connection.terminate()
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                async with self._engine.connect() as connection:
+                    exchange: asyncpg.Connection = (await connection.get_raw_connection()).driver_connection
+                    try:
+                        await self._exchange(exchange)
+                    finally:
+                        exchange.terminate()  # a polite goodbye to a dead server would wait for its answer
+            except (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 log.warning("signals_interrupted", error=type(error).__name__)
             await asyncio.sleep(_RECONNECT_SECONDS)
 
-    async def _forward(self, connection: asyncpg.Connection) -> None:
+    async def _exchange(self, connection: asyncpg.Connection) -> None:
+        connection.add_termination_listener(lambda _: self._pending.set())
+        await connection.add_listener(_CHANNEL, self._received)
         while not connection.is_closed():
             await self._pending.wait()
             await asyncio.sleep(_GATHER_SECONDS)
             self._pending.clear()
             while self._outgoing and not connection.is_closed():
                 topics = [self._outgoing.pop() for _ in range(min(len(self._outgoing), _MOST_PER_NOTIFY))]
-                await connection.execute("SELECT pg_notify($1, $2)", _CHANNEL, " ".join(topics))
+                await connection.execute(
+                    "SELECT pg_notify($1, $2)", _CHANNEL, " ".join(topics), timeout=_NOTIFY_SECONDS
+                )
 
     def _received(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         for topic in str(payload).split():
@@ -105,4 +113,4 @@ def open_signals(database: Database) -> Signals:
     """The signals that fit the database; on Postgres within a running event loop."""
     if database.is_embedded:
         return Signals()
-    return PostgresSignals(database.engine.url.render_as_string(hide_password=False))
+    return PostgresSignals(database.engine.url)

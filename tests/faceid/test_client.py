@@ -1,0 +1,455 @@
+"""Our client and the official SDK hear the same from the same server, and no peer, however bad, does it any harm."""
+
+import asyncio
+import base64
+import json
+import logging
+import re
+import tracemalloc
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from pydantic import SecretStr, ValidationError
+from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentCloudSDKException
+
+from app.domain.detection import Detection, InfoType, LivenessAttempt, MediaKind
+from app.errors import SetUpError, UnavailableError
+from app.faceid import codes
+from app.faceid.client import MEDIA_NOT_STORED, FaceIdClient, FaceIdSettings, Fetched
+from app.faceid.signing import Credentials
+from app.simulator.answers import Subject, detect_info
+from app.simulator.options import DEMO_CREDENTIALS, SimulatorOptions
+from app.simulator.scenarios import Scenario
+from tests.simulator.live import NO_QUOTA, LiveSimulator, live_simulator
+from tests.simulator.test_sdk import ERROR_CODES, INFO_TYPES, SCENARIOS, request_for
+
+KEY = "a-key-that-nobody-may-see"
+MEDIA = {
+    MediaKind.ID_CARD_FRONT: ("IdCardData", "OcrFront"),
+    MediaKind.ID_CARD_BACK: ("IdCardData", "OcrBack"),
+    MediaKind.BEST_FRAME: ("BestFrame", "BestFrame"),
+    MediaKind.LIVENESS_VIDEO: ("VideoData", "LivenessVideo"),
+}
+SUCCESS = b'{"Response":{"DetectInfo":"{\\"Text\\":{\\"ErrCode\\":0}}","RequestId":"r-1"}}'
+ENDLESS = 10**9
+
+Speak = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+class Kept:
+    """A sink in memory."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def write(self, data: bytes) -> None:
+        self.data += data
+
+
+class Counted:
+    """A sink that keeps nothing."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+    def write(self, data: bytes) -> None:
+        self.size += len(data)
+
+
+def client_of(
+    url: str, credentials: Credentials = DEMO_CREDENTIALS, *, seconds: float = 20, max_bytes: int = 2**25
+) -> FaceIdClient:
+    settings = FaceIdSettings(
+        tencentcloud_secret_id=credentials.secret_id,
+        tencentcloud_secret_key=SecretStr(credentials.secret_key),
+        tencentcloud_token=SecretStr(credentials.token) if credentials.token else None,
+        faceid_endpoint=url,
+        faceid_timeout_seconds=seconds,
+        faceid_max_bytes=max_bytes,
+    )
+    return FaceIdClient(settings, connections=1)
+
+
+async def ask(client: FaceIdClient, scenario: str = "passed", info_type: str = "0") -> Fetched:
+    return await client.get_detect_info(biz_token=scenario, rule_id="1", info_type=InfoType(info_type), open_sink=Kept)
+
+
+async def error_code_at(url: str, *, seconds: float = 20, max_bytes: int = 2**25) -> str | None:
+    async with client_of(url, seconds=seconds, max_bytes=max_bytes) as client:
+        return (await ask(client)).call.error_code
+
+
+def media_in(fetched: Fetched) -> dict[MediaKind, bytes]:
+    kept = {kind: sink for kind, sink in fetched.media.items() if isinstance(sink, Kept)}
+    return {kind: sink.data for kind, sink in kept.items()}
+
+
+@asynccontextmanager
+async def peer(speak: Speak) -> AsyncIterator[tuple[str, list[str]]]:
+    """A server that reads requests and then speaks as told; its URL, and the requests' heads."""
+    heads: list[str] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while head := (await reader.readuntil(b"\r\n\r\n")).decode():
+                length = re.search(r"content-length: (\d+)", head, re.IGNORECASE)
+                await reader.readexactly(int(length[1]) if length else 0)
+                heads.append(head)
+                await speak(writer)
+                await writer.drain()
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass
+        finally:
+            writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", heads
+
+
+def saying(body: bytes, *, status: str = "200 OK", headers: str = "", length: int | None = None) -> Speak:
+    head = f"HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body) if length is None else length}\r\n\r\n"
+
+    async def speak(writer: asyncio.StreamWriter) -> None:
+        writer.write(head.encode() + body)
+
+    return speak
+
+
+def closing(raw: bytes) -> Speak:
+    """The bytes as they are, and the end of the connection."""
+
+    async def speak(writer: asyncio.StreamWriter) -> None:
+        writer.write(raw)
+        await writer.drain()
+        writer.close()
+
+    return speak
+
+
+def repeating(head: bytes, piece: bytes, *, pause: float = 0) -> Speak:
+    """For ever."""
+
+    async def speak(writer: asyncio.StreamWriter) -> None:
+        writer.write(head)
+        while True:
+            writer.write(piece)
+            await writer.drain()
+            await asyncio.sleep(pause)
+
+    return speak
+
+
+@pytest.fixture(scope="module")
+def for_sdk() -> Iterator[LiveSimulator]:
+    """Another one than ours: scenarios count the calls."""
+    with live_simulator(NO_QUOTA) as running:
+        yield running
+
+
+def told_by(document: str) -> tuple[Detection | None, dict[MediaKind, bytes]]:
+    """What the SDK hands over, by Tencent's own names."""
+    info = json.loads(document)
+    encoded = {kind: (info.get(part) or {}).get(name) for kind, (part, name) in MEDIA.items()}
+    media = {kind: base64.b64decode(text, validate=True) for kind, text in encoded.items() if text}
+    if "Text" not in info:
+        return None, media
+    text = info["Text"]
+    attempts = text.pop("Detail")["LivenessData"]
+    return Detection(
+        **in_our_names(text), liveness_attempts=tuple(LivenessAttempt(**in_our_names(each)) for each in attempts)
+    ), media
+
+
+def in_our_names(values: dict[str, Any]) -> dict[str, Any]:
+    spaced = {name.replace("Compares", "CompareS").replace("Comparem", "CompareM"): values[name] for name in values}
+    snake = {re.sub("(?<!^)(?=[A-Z])", "_", name).lower(): value for name, value in spaced.items()}
+    return {name: value for name, value in snake.items() if value not in {None, ""}}
+
+
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")
+@pytest.mark.parametrize(
+    ("biz_token", "info_type"),
+    [*((f"passed-{info_type}", info_type) for info_type in INFO_TYPES), *((token, "0") for token in SCENARIOS)],
+)
+async def test_we_hear_what_the_official_sdk_hears(
+    for_sdk: LiveSimulator, faceid: LiveSimulator, biz_token: str, info_type: str
+) -> None:
+    document = for_sdk.official_client().GetDetectInfo(request_for(biz_token, info_type)).DetectInfo
+
+    async with client_of(faceid.url) as client:
+        fetched = await ask(client, biz_token, info_type)
+
+    call = fetched.call
+    assert (fetched.detection, media_in(fetched)) == told_by(document)
+    assert (call.action, call.info_type, call.error_code) == ("GetDetectInfo", info_type, None)
+    assert call.request_id is not None
+    assert len(call.request_id) == 36
+    assert call.bytes_received > len(document)
+
+
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")
+@pytest.mark.parametrize("code", ERROR_CODES)
+async def test_we_are_refused_as_the_official_sdk_is(for_sdk: LiveSimulator, faceid: LiveSimulator, code: str) -> None:
+    with pytest.raises(TencentCloudSDKException) as raised:
+        for_sdk.official_client().GetDetectInfo(request_for(f"error-{code}-1"))
+
+    async with client_of(faceid.url) as client:
+        fetched = await ask(client, f"error-{code}-1")
+
+    assert fetched.call.error_code == raised.value.code == code
+    assert len(fetched.call.request_id or "") == len(raised.value.requestId)
+    assert (fetched.detection, fetched.media) == (None, {})
+
+
+@pytest.mark.parametrize(
+    ("biz_token", "code"),
+    [("http502-1", "http.502"), ("cut-1", codes.CONNECTION_FAILED), ("garbage-1", codes.UNREADABLE)],
+)
+async def test_faults_on_the_way_have_codes_of_their_own(faceid: LiveSimulator, biz_token: str, code: str) -> None:
+    async with client_of(faceid.url) as client:
+        fetched = await ask(client, biz_token)
+
+    assert fetched == Fetched(replace(fetched.call, error_code=code, request_id=None))
+
+
+async def test_a_wrong_key_is_tencents_to_refuse(faceid: LiveSimulator) -> None:
+    async with client_of(faceid.url, Credentials(DEMO_CREDENTIALS.secret_id, "another")) as client:
+        assert (await ask(client)).call.error_code == "AuthFailure.SignatureFailure"
+
+
+async def test_temporary_credentials_travel_with_their_token() -> None:
+    temporary = Credentials("AKIDTEMPORARY", "key", "token")
+    with live_simulator(SimulatorOptions(credentials=(temporary,))) as running:
+        async with client_of(running.url, temporary) as client:
+            assert (await ask(client)).call.error_code is None
+        async with client_of(running.url, Credentials("AKIDTEMPORARY", "key")) as client:
+            assert (await ask(client)).call.error_code == "AuthFailure.TokenFailure"
+
+
+async def test_a_request_signs_what_it_must_and_asks_for_no_compression() -> None:
+    async with peer(saying(SUCCESS)) as (url, heads), client_of(url, Credentials("id", KEY, "token")) as client:
+        await ask(client)
+
+    (head,) = heads
+    lines = dict(line.lower().split(": ", 1) for line in head.splitlines()[1:] if line)
+    assert head.startswith("POST / HTTP/1.1\r\n")
+    assert {name: lines[name] for name in ("content-type", "x-tc-action", "x-tc-version", "accept-encoding")} == {
+        "content-type": "application/json",
+        "x-tc-action": "getdetectinfo",
+        "x-tc-version": "2018-03-01",
+        "accept-encoding": "identity",
+    }
+    assert lines["x-tc-token"] == "token"
+    assert "signedheaders=content-type;host;x-tc-action, signature=" in lines["authorization"]
+
+
+async def test_an_error_is_an_error_whatever_content_type_it_comes_with() -> None:
+    """The official SDK takes it for a success without a result."""
+    body = b'{"Response":{"Error":{"Code":"InternalError","Message":"m"},"RequestId":"r-1"}}'
+    headers = "Content-Type: application/json; charset=utf-8\r\n"
+    async with peer(saying(body, headers=headers)) as (url, _), client_of(url) as client:
+        call = (await ask(client)).call
+
+    assert (call.error_code, call.request_id, call.bytes_received) == ("InternalError", "r-1", len(body))
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"])
+async def test_a_redirect_is_not_followed(status: str) -> None:
+    async with peer(saying(SUCCESS)) as (elsewhere, heads):
+        headers = f"Location: {elsewhere}/\r\n"
+        async with peer(saying(b"", status=status, headers=headers)) as (url, _):
+            assert await error_code_at(url) == f"http.{status[:3]}"
+
+    assert heads == []
+
+
+@pytest.mark.parametrize(
+    ("speak", "code"),
+    [
+        (saying(SUCCESS, status="503 Service Unavailable"), "http.503"),
+        (saying(SUCCESS, status="204 No Content"), "http.204"),
+        (saying(b"\x1f\x8b" + bytes(100), headers="Content-Encoding: gzip\r\n"), codes.UNREADABLE),
+        (saying(SUCCESS, headers="Content-Encoding: br\r\n"), codes.UNREADABLE),
+        (saying(b""), codes.UNREADABLE),
+        (saying(b"<html>"), codes.UNREADABLE),
+        (saying(SUCCESS[:-1]), codes.UNREADABLE),
+        (saying(b'{"Response":{"DetectInfo":null'), codes.UNREADABLE),
+        (saying(b'{"BestFrame":"' + b"A" * 9000), codes.UNREADABLE),
+        (saying(b'{"BestFrame":"' + b"?" * 9000), codes.UNREADABLE),
+        (saying(b"[" * 100_000), codes.UNREADABLE),
+        (saying(b'{"Response":{"DetectInfo":{"Text":{"New":%b1%b}}}}' % (b"[" * 40, b"]" * 40)), codes.UNREADABLE),
+        (saying(b"\xff" * 1000), codes.UNREADABLE),
+        (saying(SUCCESS, length=len(SUCCESS) - 1), codes.UNREADABLE),
+        (closing(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + SUCCESS[:50]), codes.CONNECTION_FAILED),
+        (closing(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"), codes.CONNECTION_FAILED),
+        (closing(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n{"), codes.CONNECTION_FAILED),
+        (closing(b"HTTP/1.1 200"), codes.CONNECTION_FAILED),
+        (closing(b"SSH-2.0-OpenSSH_9.6\r\n"), codes.CONNECTION_FAILED),
+        (closing(b""), codes.CONNECTION_FAILED),
+        (repeating(b"HTTP/1.1 200 OK\r\n", b"X-More: 1\r\n" * 100), codes.CONNECTION_FAILED),
+    ],
+)
+async def test_a_bad_answer_is_no_answer(speak: Speak, code: str) -> None:
+    async with peer(speak) as (url, _):
+        assert await error_code_at(url) == code
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        f"HTTP/1.1 200 OK\r\nContent-Length: {ENDLESS}\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: ",
+        "",
+    ],
+    ids=["body", "unannounced", "header", "nothing"],
+)
+async def test_a_server_that_drips_is_left_at_the_deadline_however_often_it_sends(head: str) -> None:
+    async with peer(repeating(head.encode(), b" " if head else b"", pause=0.01)) as (url, _):
+        assert await error_code_at(url, seconds=0.3) == codes.TIMED_OUT
+
+
+async def test_a_connection_that_was_given_up_blocks_no_other() -> None:
+    speeches = iter([repeating(b"HTTP/1.1 200 OK\r\n\r\n", b" ", pause=0.01)] * 3 + [saying(SUCCESS)])
+
+    async def speak(writer: asyncio.StreamWriter) -> None:
+        await next(speeches)(writer)
+
+    async with peer(speak) as (url, _), client_of(url, seconds=0.2) as client:
+        told = [(await ask(client)).call.error_code for _ in range(4)]
+
+    assert told == [codes.TIMED_OUT] * 3 + [None]
+
+
+@pytest.mark.parametrize("head", [f"HTTP/1.1 200 OK\r\nContent-Length: {ENDLESS}\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"])
+async def test_a_body_ends_at_the_cap(head: str) -> None:
+    async with peer(repeating(head.encode(), bytes(50_000))) as (url, _):
+        assert await error_code_at(url, max_bytes=200_000) == codes.TOO_LARGE
+
+
+async def test_a_body_as_large_as_the_cap_is_read() -> None:
+    body = SUCCESS + b" " * (5000 - len(SUCCESS))
+    async with peer(saying(body)) as (url, _):
+        assert await error_code_at(url, max_bytes=5000) is None
+        assert await error_code_at(url, max_bytes=4999) == codes.TOO_LARGE
+
+
+async def test_a_refused_connection_is_a_failure_of_the_connection() -> None:
+    async with peer(saying(SUCCESS)) as (url, _):
+        pass
+
+    assert await error_code_at(url) == codes.CONNECTION_FAILED
+
+
+async def test_proxies_of_the_environment_see_nothing(faceid: LiveSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with peer(saying(SUCCESS)) as (proxy, heads):
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, proxy)
+        assert await error_code_at(faceid.url) is None
+
+    assert heads == []
+
+
+async def test_connections_are_used_again() -> None:
+    connections = set()
+
+    async def speak(writer: asyncio.StreamWriter) -> None:
+        connections.add(writer)
+        await saying(SUCCESS)(writer)
+
+    async with peer(speak) as (url, heads), client_of(url) as client:
+        for _ in range(3):
+            assert (await ask(client)).call.error_code is None
+
+    assert (len(connections), len(heads)) == (1, 3)
+
+
+async def test_a_sink_that_fails_is_told_and_one_that_is_broken_is_not_hidden(faceid: LiveSimulator) -> None:
+    def fail() -> Kept:
+        raise UnavailableError("The disk is full.")
+
+    def break_down() -> Kept:
+        raise ZeroDivisionError
+
+    async with client_of(faceid.url) as client:
+        fetched = await client.get_detect_info(biz_token="passed", rule_id="1", info_type=InfoType("0"), open_sink=fail)
+        with pytest.raises(ZeroDivisionError):
+            await client.get_detect_info(biz_token="passed", rule_id="1", info_type=InfoType("0"), open_sink=break_down)
+
+    assert fetched == Fetched(replace(fetched.call, error_code=MEDIA_NOT_STORED, request_id=None))
+
+
+async def test_memory_does_not_grow_with_the_media() -> None:
+    video_bytes = 12_000_000
+    document = detect_info(Subject(biz_token="t"), Scenario(), parts=set("1234"), video_bytes=video_bytes)
+    body = memoryview(json.dumps({"Response": {"DetectInfo": document, "RequestId": "r-1"}}).encode())
+    del document
+    sinks: list[Counted] = []
+
+    def open_sink() -> Counted:
+        sinks.append(Counted())
+        return sinks[-1]
+
+    async def speak(writer: asyncio.StreamWriter) -> None:
+        writer.write(f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\n\r\n".encode())
+        for start in range(0, len(body), 16_384):
+            writer.write(body[start : start + 16_384])
+            await writer.drain()
+
+    async with peer(speak) as (url, _), client_of(url) as client:
+        tracemalloc.start()
+        fetched = await client.get_detect_info(biz_token="t", rule_id="1", info_type=InfoType("0"), open_sink=open_sink)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+
+    assert (fetched.call.error_code, fetched.call.bytes_received) == (None, len(body))
+    assert sinks[-1].size == video_bytes
+    assert peak < 2_000_000
+
+
+async def test_secrets_and_people_stay_out_of_representations_and_logs(
+    faceid: LiveSimulator, caplog: pytest.LogCaptureFixture
+) -> None:
+    credentials = Credentials("AKIDSIMULATOR", KEY, "a-token-that-nobody-may-see")
+    caplog.set_level(logging.DEBUG)
+    async with client_of(faceid.url, credentials) as client, client_of(faceid.url) as good:
+        fetched = [await ask(client, "passed-biz-token"), await ask(good, "passed-biz-token")]
+
+    settings = FaceIdSettings(tencentcloud_secret_key=SecretStr(KEY), tencentcloud_token=SecretStr(KEY))
+    told = f"{caplog.text} {client!r} {vars(client)!r} {settings!r} {settings.credentials()!r} {fetched!r}"
+    detection = fetched[1].detection
+    assert detection is not None
+    for secret in (KEY, credentials.token, "passed-biz-token", detection.id_card, detection.name):
+        assert secret
+        assert secret not in told
+
+
+@pytest.mark.parametrize(
+    "endpoint", ["", "ftp://host", "http://", "https://host:port", "https://id:key@host", "http://[::1"]
+)
+def test_an_endpoint_that_is_no_address_stops_the_start(endpoint: str) -> None:
+    with pytest.raises(SetUpError, match="FACEID_ENDPOINT must be a host name"):
+        client_of(endpoint)
+
+
+async def test_a_host_name_means_tls_and_a_path_means_nothing(faceid: LiveSimulator) -> None:
+    assert await error_code_at(f"{faceid.url}/some/path?x=y#z") is None
+    assert await error_code_at(f"https://{faceid.endpoint}") == codes.CONNECTION_FAILED
+    assert await error_code_at(faceid.endpoint) == codes.CONNECTION_FAILED
+
+
+@pytest.mark.parametrize("name", ["tencentcloud_secret_id", "tencentcloud_secret_key", "tencentcloud_token"])
+@pytest.mark.parametrize("value", ["hunter2\n", "hunter2\r\nX: y", "密hunter2", "hunter2 "])
+def test_a_credential_that_fits_no_header_is_refused_and_not_quoted(name: str, value: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        FaceIdSettings.model_validate({name: value})
+
+    assert name in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+def test_an_empty_token_is_no_token() -> None:
+    assert FaceIdSettings(tencentcloud_token=SecretStr("")).credentials().token is None

@@ -1,0 +1,102 @@
+"""A key is shown once, known by its digest, and ends when it should."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from sqlalchemy import text
+
+from app.domain.access import Scope, digest
+from app.errors import NotFoundError, UnauthenticatedError
+from app.services.access import AccessService
+from app.storage.database import Database
+from app.storage.keys import KeyStore
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+SCOPES = [Scope.RESULTS_READ, Scope.MEDIA_READ]
+
+
+class Clock:
+    """A clock that the test turns."""
+
+    def __init__(self) -> None:
+        self.now = NOW
+
+    def __call__(self) -> datetime:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def access(database: Database, clock: Clock) -> AccessService:
+    return AccessService(database=database, keys=KeyStore(), clock=clock)
+
+
+async def test_a_new_key_lets_its_holder_in(access: AccessService) -> None:
+    key, shown = await access.create("till", SCOPES, client="bank", valid_for=timedelta(days=1))
+
+    assert (key.name, key.client, key.scopes, key.expires_at) == (
+        "till",
+        "bank",
+        frozenset(SCOPES),
+        NOW + timedelta(days=1),
+    )
+    for _ in range(2):  # the second time from memory
+        assert await access.authenticate(shown) == key
+    assert await access.list() == [key]
+
+
+async def test_the_secret_is_stored_nowhere(access: AccessService, database: Database) -> None:
+    key, shown = await access.create("till", SCOPES, client="bank", valid_for=timedelta(days=1))
+
+    async with database.read() as tx:
+        stored = (await tx.execute(text("SELECT * FROM api_key"))).one()
+    secret = shown.split("_")[2][:48]
+    assert stored.secret_sha256 == digest(secret)
+    assert secret not in f"{stored} {key}"
+
+
+async def test_whoever_shows_something_else_is_kept_out(access: AccessService) -> None:
+    _, one = await access.create("one", SCOPES, client="bank", valid_for=timedelta(days=1))
+    _, other = await access.create("other", SCOPES, client="bank", valid_for=timedelta(days=1))
+    await access.authenticate(one)
+    crossed = f"{one[:16]}{other[16:]}"
+
+    for shown in ("", "Bearer", one[:-1], f"{one}\n", one.upper(), one.replace("frk", "frx"), crossed):
+        with pytest.raises(UnauthenticatedError):
+            await access.authenticate(shown)
+
+
+async def test_a_key_ends_at_its_end_even_while_it_is_remembered(access: AccessService, clock: Clock) -> None:
+    _, shown = await access.create("till", SCOPES, client="bank", valid_for=timedelta(days=1))
+    await access.authenticate(shown)
+
+    clock.now = NOW + timedelta(days=1)
+
+    with pytest.raises(UnauthenticatedError):
+        await access.authenticate(shown)
+
+
+async def test_a_revoked_key_is_refused_at_once_where_it_was_revoked(access: AccessService) -> None:
+    key, shown = await access.create("till", SCOPES, client="bank", valid_for=timedelta(days=1))
+    _, bystander = await access.create("bystander", SCOPES, client="bank", valid_for=timedelta(days=1))
+    await access.authenticate(shown)
+
+    await access.revoke(key.id)
+
+    with pytest.raises(UnauthenticatedError):
+        await access.authenticate(shown)
+    await access.authenticate(bystander)
+    assert [each.revoked_at for each in await access.list() if each.id == key.id] == [NOW]
+
+
+async def test_only_a_living_key_can_be_revoked(access: AccessService) -> None:
+    key, _ = await access.create("till", SCOPES, client="bank", valid_for=timedelta(days=1))
+    await access.revoke(key.id)
+
+    for key_id in (key.id, "unknown"):
+        with pytest.raises(NotFoundError):
+            await access.revoke(key_id)

@@ -1,0 +1,355 @@
+"""From due to recorded, whatever happens on the way: nothing is lost, nothing half-stored, nothing recorded twice."""
+
+import asyncio
+import secrets
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from app.config import Settings
+from app.domain.detection import MediaKind
+from app.domain.verification import State, Verification
+from app.errors import UnavailableError
+from app.faceid.client import MEDIA_NOT_STORED
+from app.factory import Services, open_retrieval
+from app.services.retrieve import ACCOUNT, Claim, RetrieveService
+from app.simulator.media import media_of
+from app.storage.quota import QuotaStore
+from app.storage.verifications import VerificationStore
+from tests.conftest import Running
+from tests.simulator.live import LiveSimulator
+
+INFO_TYPES = ["0", *("".join(digits) for count in range(1, 5) for digits in combinations("1234", count))]
+KINDS = {
+    "2": [MediaKind.ID_CARD_FRONT, MediaKind.ID_CARD_BACK],
+    "3": [MediaKind.BEST_FRAME],
+    "4": [MediaKind.LIVENESS_VIDEO],
+}
+
+
+class Clock:
+    """A clock that the test turns."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def __call__(self) -> datetime:
+        return datetime.now(UTC) + self.ahead
+
+
+def token(scenario: str) -> str:
+    return f"{scenario}-t{secrets.token_hex(6)}"
+
+
+@asynccontextmanager
+async def retrieving(
+    service: Running, clock: Clock | None = None, **settings: object
+) -> AsyncIterator[RetrieveService]:
+    """A worker's service beside the API, under other settings and by another clock."""
+    services = replace(service.services, settings=service.services.settings.model_copy(update=settings))
+    async with open_retrieval(services, clock=clock or Clock()) as retrieval:
+        yield retrieval
+
+
+@pytest.fixture
+async def retrieval(idle_service: Running) -> AsyncIterator[RetrieveService]:
+    async with retrieving(idle_service) as opened:
+        yield opened
+
+
+async def call_back(api: httpx.AsyncClient, scenario: str) -> str:
+    biz_token = token(scenario)
+    assert (await api.post("/v1/callbacks", json={"BizToken": biz_token})).status_code == 202
+    return biz_token
+
+
+async def view(api: httpx.AsyncClient, biz_token: str) -> dict[str, Any]:
+    answer: dict[str, Any] = (await api.get(f"/v1/verifications/{biz_token}")).json()
+    return answer
+
+
+async def media(api: httpx.AsyncClient, biz_token: str) -> dict[MediaKind, bytes]:
+    found = (await view(api, biz_token))["media"]
+    return {MediaKind(medium["kind"]): (await api.get(medium["href"])).content for medium in found}
+
+
+async def row_of(services: Services, biz_token: str) -> Verification:
+    async with services.database.read() as tx:
+        row = await VerificationStore().find(tx, biz_token)
+    assert row is not None
+    return row
+
+
+async def calls(services: Services) -> Sequence[str | None]:
+    """The error codes of all calls on record."""
+    async with services.database.read() as tx:
+        return (await tx.scalars(text("SELECT error_code FROM upstream_call ORDER BY id"))).all()
+
+
+async def counts(services: Services) -> dict[str, int]:
+    """How much is stored of results, and how many objects there are."""
+    async with services.database.read() as tx:
+        texts = await tx.scalar(text("SELECT count(*) FROM detection"))
+        named = await tx.scalar(text("SELECT count(*) FROM media"))
+    return {"texts": texts, "media": named, "objects": len([None async for _ in services.media.list()])}
+
+
+def drafts(settings: Settings) -> list[Path]:
+    return [*(settings.media_folder / ".spool").glob("*")]
+
+
+async def retrieve_all(retrieval: RetrieveService) -> int:
+    claims = await retrieval.claim(16)
+    for claim in claims:
+        await retrieval.retrieve(claim)
+    return len(claims)
+
+
+async def test_exactly_the_parts_that_are_asked_for_are_stored(
+    idle_service: Running, idle_api: httpx.AsyncClient
+) -> None:
+    for info_type in INFO_TYPES:
+        parts = "1234" if info_type == "0" else info_type
+        biz_token = await call_back(idle_api, "passed")
+        async with retrieving(idle_service, faceid_info_type=info_type) as retrieval:
+            assert await retrieve_all(retrieval) == 1
+
+        seen = await view(idle_api, biz_token)
+        asked = {kind for part in parts for kind in KINDS.get(part, [])}
+        assert (seen["state"], seen["outcome"]) == ("retrieved", "passed" if "1" in parts else None)
+        assert (seen["verdict"]["err_code"], seen["identity"]["name"] is None) == (
+            (0, False) if "1" in parts else (None, True)
+        )
+        assert await media(idle_api, biz_token) == {
+            kind: content for kind, content in media_of(biz_token).items() if kind in asked
+        }
+
+
+def spoil_folder(folder: Path) -> None:
+    """No draft can be written."""
+    folder.touch()
+
+
+def spoil_places(folder: Path) -> None:
+    """Drafts can be written, and not become objects."""
+    folder.mkdir()
+    for number in range(256):
+        (folder / f"{number:02x}").touch()
+
+
+@pytest.mark.parametrize("spoil", [spoil_folder, spoil_places])
+async def test_media_that_cannot_be_stored_are_fetched_again_when_they_can(
+    idle_service: Running, idle_api: httpx.AsyncClient, settings: Settings, spoil: Callable[[Path], None]
+) -> None:
+    spoil(settings.media_folder)
+    biz_token, clock = await call_back(idle_api, "passed"), Clock()
+
+    async with retrieving(idle_service, clock) as retrieval:
+        assert await retrieve_all(retrieval) == 1
+        failed = await view(idle_api, biz_token)
+        assert (failed["state"], failed["retrieval"]["last_error_code"]) == ("pending", MEDIA_NOT_STORED)
+        assert drafts(settings) == []
+        repair(settings.media_folder)
+        assert await counts(idle_service.services) == {"texts": 0, "media": 0, "objects": 0}
+        clock.ahead = timedelta(seconds=5)
+        assert await retrieve_all(retrieval) == 1
+
+    assert (await view(idle_api, biz_token))["outcome"] == "passed"
+    assert await media(idle_api, biz_token) == media_of(biz_token)
+    assert await calls(idle_service.services) == [MEDIA_NOT_STORED, None]
+
+
+def repair(folder: Path) -> None:
+    folder.unlink() if folder.is_file() else shutil.rmtree(folder)
+
+
+async def test_a_database_that_fails_at_the_record_loses_nothing(
+    idle_service: Running, idle_api: httpx.AsyncClient
+) -> None:
+    services, clock = idle_service.services, Clock()
+    biz_token = await call_back(idle_api, "passed")
+    async with retrieving(idle_service, clock) as retrieval:
+        (claim,) = await retrieval.claim(16)
+        await execute(services, "ALTER TABLE media RENAME TO away")
+        with pytest.raises(UnavailableError):
+            await retrieval.retrieve(claim)
+        await execute(services, "ALTER TABLE away RENAME TO media")
+        assert await row_of(services, biz_token) == claim.verification
+        assert await counts(services) == {"texts": 0, "media": 0, "objects": 4}
+        assert await retrieve_all(retrieval) == 0
+
+        clock.ahead = timedelta(minutes=2)
+        assert await retrieve_all(retrieval) == 1
+
+    assert await media(idle_api, biz_token) == media_of(biz_token)
+    assert await counts(services) == {"texts": 1, "media": 4, "objects": 8}  # the four orphans are the sweeper's
+    assert await calls(services) == [None]
+
+
+async def execute(services: Services, statement: str) -> None:
+    async with services.database.write() as tx:
+        await tx.execute(text(statement))
+
+
+@pytest.mark.parametrize("is_stale_one_first", [True, False])
+async def test_a_stale_claim_leaves_nothing_but_the_record_of_its_call(
+    idle_service: Running, idle_api: httpx.AsyncClient, is_stale_one_first: bool
+) -> None:
+    clock, biz_token = Clock(), await call_back(idle_api, "passed")
+    async with retrieving(idle_service, clock) as retrieval:
+        (stale,) = await retrieval.claim(16)
+        clock.ahead = timedelta(minutes=2)
+        (newer,) = await retrieval.claim(16)
+        for claim in (stale, newer) if is_stale_one_first else (newer, stale):
+            await retrieval.retrieve(claim)
+
+    row = await row_of(idle_service.services, biz_token)
+    assert (row.state, row.claim, row.attempts, row.leased, row.due_at) == (State.RETRIEVED, 2, 1, False, None)
+    assert await calls(idle_service.services) == [None, None]
+    assert await counts(idle_service.services) == {"texts": 1, "media": 4, "objects": 4}
+    assert await media(idle_api, biz_token) == media_of(biz_token)
+
+
+async def test_a_newer_result_replaces_the_older_and_its_objects(
+    idle_service: Running, idle_api: httpx.AsyncClient, retrieval: RetrieveService
+) -> None:
+    biz_token = await call_back(idle_api, "passed")
+    for _ in range(3):
+        assert await retrieve_all(retrieval) == 1
+        assert (await idle_api.post(f"/v1/verifications/{biz_token}/retrieve")).is_success
+
+        assert await counts(idle_service.services) == {"texts": 1, "media": 4, "objects": 4}
+
+    assert await media(idle_api, biz_token) == media_of(biz_token)
+
+
+@pytest.mark.parametrize(("scenario", "looks"), [("passed", 1), ("unfinished-1", 2)])
+async def test_a_hundred_callbacks_during_a_fetch_make_another_look_only_where_one_is_wanted(
+    idle_service: Running, idle_api: httpx.AsyncClient, retrieval: RetrieveService, scenario: str, looks: int
+) -> None:
+    biz_token = await call_back(idle_api, scenario)
+    (claim,) = await retrieval.claim(16)
+    told = await asyncio.gather(*(idle_api.post("/v1/callbacks", json={"BizToken": biz_token}) for _ in range(100)))
+    await retrieval.retrieve(claim)
+
+    while await retrieve_all(retrieval):
+        pass
+
+    assert {answer.status_code for answer in told} == {202}
+    row = await row_of(idle_service.services, biz_token)
+    assert (row.state, row.attempts, row.woken, row.due_at) == (State.RETRIEVED, looks, False, None)
+
+
+async def test_what_is_handed_back_goes_to_the_next_worker_at_once(
+    idle_api: httpx.AsyncClient, retrieval: RetrieveService
+) -> None:
+    biz_token = await call_back(idle_api, "passed")
+    claims = await retrieval.claim(16)
+    assert await retrieval.claim(16) == []
+
+    await retrieval.hand_back(claims)
+
+    (again,) = await retrieval.claim(16)
+    assert (again.verification.biz_token, again.verification.claim) == (biz_token, 2)
+
+
+async def add_due(services: Services, count: int) -> None:
+    now = datetime.now(UTC)
+    async with services.database.write() as tx:
+        for _ in range(count):
+            row = Verification(
+                client="default", biz_token=token("passed"), rule_id="1", received_at=now, due_at=now, deadline_at=now
+            )
+            await VerificationStore().add(tx, row)
+
+
+@pytest.mark.parametrize(("rate", "claimed"), [(0.1, 1), (2, 6), (1000, 16)])
+async def test_no_more_is_claimed_than_can_be_called_before_the_leases_end(
+    idle_service: Running, rate: float, claimed: int
+) -> None:
+    await add_due(idle_service.services, 40)
+    async with retrieving(idle_service, faceid_requests_per_second=rate) as retrieval:
+        claims = await retrieval.claim(16)
+        more = await retrieval.claim(16)
+
+    assert len(claims) == claimed
+    assert [round((claim.slot - claims[0].slot) * rate) for claim in claims] == list(range(claimed))
+    assert len(more) == (16 if rate == 1000 else 0)
+
+
+async def test_a_slot_that_is_too_late_for_the_lease_is_not_used(
+    idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator
+) -> None:
+    biz_token = await call_back(idle_api, "passed")
+    async with retrieving(idle_service, faceid_requests_per_second=0.1) as retrieval:
+        (claim,) = await retrieval.claim(16)
+        for late in (replace(claim, call_by=claim.slot - 1), replace(claim, slot=time.monotonic() - 1)):
+            with pytest.raises(UnavailableError):
+                await retrieval.retrieve(late)
+
+    assert await row_of(idle_service.services, biz_token) == claim.verification
+    assert biz_token not in {entry.biz_token for entry in faceid.simulator.ledger.entries}
+
+
+async def test_a_slot_that_was_missed_is_exchanged_for_another(
+    idle_service: Running, idle_api: httpx.AsyncClient, retrieval: RetrieveService
+) -> None:
+    biz_token = await call_back(idle_api, "passed")
+    (claim,) = await retrieval.claim(16)
+    before = await reserved_us(idle_service.services)
+
+    await retrieval.retrieve(replace(claim, slot=time.monotonic() - 1))
+
+    assert await reserved_us(idle_service.services) >= before + 1000
+    assert (await view(idle_api, biz_token))["state"] == "retrieved"
+
+
+async def reserved_us(services: Services) -> int:
+    async with services.database.read() as tx:
+        reserved: int = await tx.scalar(text("SELECT tat_us FROM quota"))
+    return reserved
+
+
+async def test_too_much_for_tencent_slows_every_worker_down(idle_service: Running, idle_api: httpx.AsyncClient) -> None:
+    biz_token, clock = await call_back(idle_api, "throttled-1"), Clock()
+    async with retrieving(idle_service, clock) as retrieval:
+        (claim,) = await retrieval.claim(16)
+        await retrieval.retrieve(claim)
+        async with idle_service.services.database.read() as tx:
+            wait = await QuotaStore().wait(tx, ACCOUNT)
+        clock.ahead = timedelta(seconds=5)
+        assert await retrieve_all(retrieval) == 1
+
+    assert timedelta() < wait <= timedelta(seconds=1)
+    assert await calls(idle_service.services) == ["RequestLimitExceeded", None]
+    assert (await view(idle_api, biz_token))["state"] == "retrieved"
+
+
+async def test_many_workers_retrieve_each_verification_once(idle_service: Running, faceid: LiveSimulator) -> None:
+    await add_due(idle_service.services, 40)
+
+    async def work() -> Collection[Claim]:
+        async with retrieving(idle_service, faceid_info_type="1") as retrieval:
+            done: list[Claim] = []
+            while claims := await retrieval.claim(3):
+                await asyncio.gather(*(retrieval.retrieve(claim) for claim in claims))
+                done += claims
+            return done
+
+    hauls = await asyncio.gather(*(work() for _ in range(5)))
+
+    tokens = [claim.verification.biz_token for haul in hauls for claim in haul]
+    asked = [entry.biz_token for entry in faceid.simulator.ledger.entries if entry.biz_token in tokens]
+    assert len(tokens) == len(set(tokens)) == 40
+    assert sorted(asked) == sorted(tokens)
+    assert await calls(idle_service.services) == [None] * 40

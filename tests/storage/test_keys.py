@@ -1,0 +1,82 @@
+"""Rows of API keys, and the record of disclosures."""
+
+from dataclasses import asdict, replace
+from datetime import UTC, datetime, timedelta
+
+from sqlalchemy import text
+
+from app.domain.access import ApiKey, Scope
+from app.storage.audit import AuditStore, Disclosure
+from app.storage.database import Database
+from app.storage.keys import KeyStore
+
+KEYS = KeyStore()
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+KEY = ApiKey(
+    id="b",
+    name="收银台",
+    client="bank",
+    scopes=frozenset(Scope),
+    secret_sha256="0" * 64,
+    created_at=NOW,
+    expires_at=NOW + timedelta(days=90),
+)
+
+
+async def add(database: Database, key: ApiKey) -> None:
+    async with database.write() as tx:
+        await KEYS.add(tx, key)
+
+
+async def find(database: Database, name: str) -> ApiKey | None:
+    async with database.read() as tx:
+        return await KEYS.find(tx, name)
+
+
+async def revoke(database: Database, name: str, now: datetime) -> bool:
+    async with database.write() as tx:
+        return await KEYS.revoke(tx, name, now)
+
+
+async def test_a_key_is_read_as_it_was_written(database: Database) -> None:
+    revoked = replace(KEY, id="r", scopes=frozenset(), revoked_at=NOW)
+    for key in (KEY, revoked):
+        await add(database, key)
+
+        assert await find(database, key.id) == key
+    assert await find(database, "unknown") is None
+
+
+async def test_keys_are_listed_oldest_first(database: Database) -> None:
+    oldest, same_age = replace(KEY, id="z", created_at=NOW - timedelta(days=1)), replace(KEY, id="a")
+    for key in (KEY, oldest, same_age):
+        await add(database, key)
+
+    async with database.read() as tx:
+        assert await KEYS.list(tx) == [oldest, same_age, KEY]
+
+
+async def test_a_key_is_revoked_once(database: Database) -> None:
+    await add(database, KEY)
+    await add(database, replace(KEY, id="bystander"))
+
+    answers = [await revoke(database, name, NOW + timedelta(days=day)) for day, name in enumerate(["b", "b", "nobody"])]
+
+    assert answers == [True, False, False]
+    assert await find(database, "b") == replace(KEY, revoked_at=NOW)
+    assert await find(database, "bystander") == replace(KEY, id="bystander")
+
+
+async def test_every_disclosure_stays_on_record(database: Database) -> None:
+    disclosure = Disclosure(
+        at=NOW, key_id="b", client="bank", action="identity", verification_id=4711, purpose="纠纷", request_id="r-1"
+    )
+    for _ in range(2):
+        async with database.write() as tx:
+            await AuditStore().add(tx, disclosure)
+
+    async with database.read() as tx:
+        rows = await tx.execute(text("SELECT key_id, client, action, verification_id, purpose, request_id FROM audit"))
+        assert [row._asdict() for row in rows] == [
+            {name: value for name, value in asdict(disclosure).items() if name != "at"}
+        ] * 2

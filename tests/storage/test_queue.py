@@ -1,0 +1,179 @@
+"""The row is the queue: what is due goes to one worker at a time, the longest due first, and is never lost."""
+
+import asyncio
+from collections.abc import AsyncIterator, Collection, Sequence
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from pydantic import SecretStr
+
+from app.domain import lifecycle
+from app.domain.verification import Verification
+from app.storage.database import Database, DatabaseSettings
+from app.storage.queue import Queue
+from app.storage.verifications import VerificationStore
+
+QUEUE = Queue()
+STORE = VerificationStore()
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+LEASE = timedelta(seconds=60)
+SECOND = timedelta(seconds=1)
+
+
+async def add(database: Database, dues: Collection[datetime | None]) -> Sequence[Verification]:
+    """One row for each instant, named by its place."""
+    async with database.write() as tx:
+        rows = [
+            await STORE.add(
+                tx,
+                Verification(client="default", biz_token=str(place), rule_id="1", due_at=due, deadline_at=NOW),
+            )
+            for place, due in enumerate(dues)
+        ]
+    return [row for row in rows if row]
+
+
+async def claim(database: Database, *, now: datetime = NOW, limit: int = 10) -> Sequence[Verification]:
+    async with database.write() as tx:
+        return await QUEUE.claim(tx, now=now, lease=LEASE, limit=limit)
+
+
+async def find(database: Database, name: str = "0") -> Verification:
+    async with database.read() as tx:
+        row = await STORE.find(tx, name)
+    assert row is not None
+    return row
+
+
+def names(rows: Collection[Verification]) -> set[str]:
+    return {row.biz_token for row in rows}
+
+
+@pytest.fixture
+async def another(database_url: str) -> AsyncIterator[Database]:
+    """The same database, seen from another process."""
+    database = Database(DatabaseSettings(database_url=SecretStr(database_url)))
+    yield database
+    await database.aclose()
+
+
+async def test_a_claim_takes_what_has_been_due_longest_and_no_more_than_its_limit(database: Database) -> None:
+    await add(database, [NOW - n * SECOND for n in (1, 5, 3, 4, 2)])
+
+    batches = [names(await claim(database, limit=2)) for _ in range(4)]
+
+    assert batches == [{"1", "3"}, {"2", "4"}, {"0"}, set()]
+
+
+async def test_only_what_is_due_is_claimed(database: Database) -> None:
+    await add(database, [NOW, NOW + SECOND / 1000, None])
+
+    assert names(await claim(database)) == {"0"}
+
+
+async def test_a_claim_is_a_lease_with_a_number(database: Database) -> None:
+    (row,) = await add(database, [NOW - SECOND])
+
+    claimed = await claim(database)
+
+    assert claimed == [await find(database)]
+    (taken,) = claimed
+    assert (taken.id, taken.due_at, taken.claim, taken.leased) == (row.id, NOW + LEASE, 1, True)
+
+
+async def test_a_claim_that_is_rolled_back_took_nothing(database: Database) -> None:
+    await add(database, [NOW])
+
+    async def fail() -> None:
+        async with database.write() as tx:
+            assert await QUEUE.claim(tx, now=NOW, lease=LEASE, limit=1)
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        await fail()
+
+    assert names(await claim(database)) == {"0"}
+
+
+async def test_no_row_goes_to_two_of_many_concurrent_workers(database: Database, another: Database) -> None:
+    await add(database, [NOW - n * SECOND for n in range(200)])
+
+    async def work(mine: Database) -> list[str]:
+        taken: list[str] = []
+        while rows := await claim(mine, limit=7):
+            assert len(rows) <= 7
+            taken += [row.biz_token for row in rows]
+        return taken
+
+    hauls = await asyncio.gather(*(work(mine) for mine in [database, another] * 8))
+
+    taken = [name for haul in hauls for name in haul]
+    assert sorted(taken, key=int) == [str(number) for number in range(200)]
+
+
+async def test_a_claim_does_not_wait_for_rows_that_somebody_has_locked(postgres_url: str) -> None:
+    database = Database(DatabaseSettings(database_url=SecretStr(postgres_url)))
+    await add(database, [NOW - SECOND, NOW])
+
+    async with database.write() as tx:
+        await STORE.lock(tx, "0")
+        assert names(await claim(database)) == {"1"}
+
+    assert names(await claim(database)) == {"0"}
+    await database.aclose()
+
+
+async def test_a_row_comes_due_again_when_its_lease_is_over(database: Database) -> None:
+    await add(database, [NOW])
+    (first,) = await claim(database)
+
+    assert await claim(database, now=NOW + LEASE - SECOND) == []
+    (second,) = await claim(database, now=NOW + LEASE)
+
+    assert (first.claim, second.claim) == (1, 2)
+
+
+async def test_a_claim_that_is_handed_back_is_due_at_once(database: Database) -> None:
+    await add(database, [NOW, NOW])
+    one, other = await claim(database)
+
+    async with database.write() as tx:
+        await QUEUE.hand_back(tx, [one], now=NOW + SECOND)
+
+    row = await find(database, one.biz_token)
+    assert (row.due_at, row.leased) == (NOW + SECOND, False)
+    assert names(await claim(database, now=NOW + SECOND)) == {one.biz_token}
+    assert await find(database, other.biz_token) == other
+
+
+async def test_an_outdated_claim_cannot_be_handed_back(database: Database) -> None:
+    await add(database, [NOW])
+    stale = await claim(database)
+    newer = await claim(database, now=NOW + LEASE)
+
+    async with database.write() as tx:
+        await QUEUE.hand_back(tx, stale, now=NOW + LEASE)
+
+    assert [await find(database)] == newer
+
+
+async def test_a_callback_during_a_claim_is_remembered_until_the_next_one(database: Database) -> None:
+    await add(database, [NOW])
+    await claim(database)
+
+    async with database.write() as tx:
+        row = await STORE.lock(tx, "0")
+        assert row is not None
+        await STORE.save(tx, row, lifecycle.woken(row, NOW + SECOND))
+    woken = await find(database)
+    (again,) = await claim(database, now=NOW + LEASE)
+
+    assert (woken.woken, woken.due_at) == (True, NOW + LEASE)
+    assert not again.woken
+
+
+async def test_a_worker_whose_clock_is_behind_leaves_the_leases_of_others_alone(database: Database) -> None:
+    await add(database, [NOW])
+    await claim(database)
+
+    assert await claim(database, now=NOW - timedelta(days=1)) == []

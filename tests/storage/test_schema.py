@@ -1,0 +1,90 @@
+"""The migrations bring any database to the schema that the code was written for, and nothing else is taken for it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+from sqlalchemy import inspect, text
+
+from app.errors import SetUpError
+from app.storage import schema
+from app.storage.database import Database, DatabaseSettings
+from tests.conftest import fresh_database
+
+
+@asynccontextmanager
+async def opened(url: str) -> AsyncIterator[Database]:
+    database = Database(DatabaseSettings(database_url=SecretStr(url)))
+    yield database
+    await database.aclose()
+
+
+@pytest.fixture
+def empty_sqlite_url(tmp_path: Path) -> str:
+    return f"sqlite+aiosqlite:///{tmp_path / 'empty.db'}"
+
+
+@pytest.fixture
+async def empty_postgres_url(postgres_server: str) -> AsyncIterator[str]:
+    async with fresh_database(postgres_server) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty_url(request: pytest.FixtureRequest) -> str:
+    url: str = request.getfixturevalue(f"empty_{request.param}_url")
+    return url
+
+
+def modes(folder: Path) -> dict[str, int]:
+    return {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()}
+
+
+async def test_migrations_and_tables_say_the_same(database: Database) -> None:
+    await schema.check(database)
+
+    await schema.require_current(database)
+
+
+async def test_an_empty_database_is_refused_until_it_is_migrated(empty_url: str) -> None:
+    async with opened(empty_url) as database:
+        with pytest.raises(SetUpError, match="faceid-results migrate"):
+            await schema.require_current(database)
+        assert not await schema.is_current(database)
+
+        await schema.migrate(database)
+
+        assert await schema.is_current(database)
+        async with database.read() as tx:
+            tables = await tx.run_sync(lambda connection: inspect(connection).get_table_names())
+    assert set(tables) == {*schema.metadata.tables, "alembic_version"}
+
+
+async def test_processes_that_start_together_migrate_one_after_the_other(empty_url: str) -> None:
+    async def start() -> bool:
+        async with opened(empty_url) as database:
+            await schema.migrate(database)
+            return await schema.is_current(database)
+
+    assert await asyncio.gather(*(start() for _ in range(5))) == [True] * 5
+
+
+async def test_a_newer_schema_is_refused_and_left_alone(database: Database) -> None:
+    async with database.write() as tx:
+        await tx.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+
+    with pytest.raises(SetUpError, match="newer"):
+        await schema.migrate(database)
+
+    with pytest.raises(SetUpError, match="not the one of this version"):
+        await schema.require_current(database)
+
+
+async def test_an_embedded_database_can_be_read_by_its_owner_only(empty_sqlite_url: str, tmp_path: Path) -> None:
+    async with opened(empty_sqlite_url) as database:
+        await schema.migrate(database)
+
+        assert modes(tmp_path) == {"empty.db": 0o600, "empty.db-wal": 0o600, "empty.db-shm": 0o600}

@@ -1,0 +1,151 @@
+"""Settings come from where the README says, and a wrong one is told by its name and never by its value."""
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from app.config import Settings, read_settings
+from app.errors import SetUpError
+
+CANARY = "hunter2"
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to start in, and nothing in the environment."""
+    for name in os.environ:
+        if name.lower() in Settings.model_fields:
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def refusal() -> str:
+    with pytest.raises(SetUpError) as raised:
+        read_settings()
+    assert raised.value.__suppress_context__
+    return str(raised.value)
+
+
+def test_nothing_has_to_be_set(here: Path) -> None:
+    settings = read_settings()
+
+    assert (settings.faceid_info_type, settings.faceid_requests_per_second, settings.worker_concurrency) == (
+        "0",
+        46,
+        16,
+    )
+    assert settings.faceid_endpoint == "https://faceid.tencentcloudapi.com"
+    assert (settings.url().drivername, settings.url().database) == (
+        "sqlite+aiosqlite",
+        f"{here}/data/faceid-results.db",
+    )
+    assert settings.media_folder == here / "data" / "media"
+    assert [*here.iterdir()] == []
+
+
+def test_each_source_is_overruled_by_the_stronger_ones(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = here / "secrets"
+    secrets.mkdir()
+    names = ["faceid_rule_id", "tencentcloud_secret_id", "faceid_endpoint", "log_level"]
+    levels = ["DEBUG", "INFO", "WARNING", "ERROR"]
+    toml = [f'{name} = "{level}"' for name, level in zip(names, ["toml", "toml", "toml", levels[3]], strict=True)]
+    (here / "faceid-results.toml").write_text("\n".join(toml))
+    (here / ".env").write_text("FACEID_RULE_ID=dotenv\nTENCENTCLOUD_SECRET_ID=dotenv\nFACEID_ENDPOINT=dotenv\n")
+    (secrets / "faceid_rule_id").write_text("secret\n")
+    (secrets / "tencentcloud_secret_id").write_text("secret\n")
+    monkeypatch.setenv("FACEID_RULE_ID", "environment")
+
+    settings = Settings(_secrets_dir=secrets)
+
+    assert [getattr(settings, name) for name in names] == ["environment", "secret", "dotenv", "ERROR"]
+
+
+@pytest.mark.parametrize("name", ["faceid_rule_id", "FACEID_RULE_ID"])
+def test_the_file_takes_names_in_either_case(here: Path, name: str) -> None:
+    (here / "faceid-results.toml").write_text(f'{name} = "7"\nfaceid_requests_per_second = 20\n[other]\nkey = 1\n')
+
+    settings = read_settings()
+
+    assert (settings.faceid_rule_id, settings.faceid_requests_per_second) == ("7", 20)
+
+
+def test_an_empty_variable_counts_as_none(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / ".env").write_text("FACEID_TIMEOUT_SECONDS=\nDATABASE_URL=\n")
+    for name in ("FACEID_INFO_TYPE", "TENCENTCLOUD_TOKEN", "MEDIA_URL", "WORKER_CONCURRENCY"):
+        monkeypatch.setenv(name, "")
+
+    assert read_settings() == Settings(_env_file=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_POOL_SIZE", "-77"),
+        ("DATABASE_POOL_SIZE", CANARY),
+        ("FACEID_INFO_TYPE", CANARY),
+        ("FACEID_MAX_BYTES", CANARY),
+        ("FACEID_REQUESTS_PER_SECOND", "-77"),
+        ("FACEID_REQUESTS_PER_SECOND", "nan"),
+        ("FACEID_TIMEOUT_SECONDS", "-7"),
+        ("FACEID_TIMEOUT_SECONDS", "inf"),
+        ("LOG_LEVEL", CANARY),
+        ("MEDIA_URL", f"ftp://anna:{CANARY}@host/"),
+        ("AWS_ENDPOINT_URL", f"anna:{CANARY}"),
+        ("REDIRECT_PAGE_URL", f"javascript:{CANARY}"),
+        ("TENCENTCLOUD_SECRET_ID", f"{CANARY} "),
+        ("TENCENTCLOUD_SECRET_KEY", f"{CANARY} x"),
+        ("TENCENTCLOUD_TOKEN", f"{CANARY}\n"),
+        ("WORKER_CONCURRENCY", "1000"),
+    ],
+)
+def test_a_wrong_setting_is_one_sentence_with_its_name_and_without_its_value(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+
+    sentence = refusal()
+
+    assert sentence.startswith(f"{name} is not valid: ")
+    assert sentence.endswith(".")
+    assert value not in sentence
+    assert CANARY not in sentence
+    assert "\n" not in sentence
+
+
+def test_settings_that_go_together_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CANARY)
+
+    assert refusal() == "A setting is not valid: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together."
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("faceid-results.toml", b"tencentcloud_secret_key = = 'hunter2'"),
+        ("faceid-results.toml", b"hunter2 = '\xff'"),
+        (".env", b"hunter2 = '\xff'"),
+    ],
+)
+def test_a_file_that_makes_no_sense_is_not_quoted(here: Path, file: str, content: bytes) -> None:
+    (here / file).write_bytes(content)
+
+    sentence = refusal()
+
+    assert "faceid-results.toml, .env or a file in /run/secrets cannot be read" in sentence
+    assert CANARY not in sentence
+
+
+def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]
+    for name in names:
+        monkeypatch.setenv(name, CANARY)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "id")
+    monkeypatch.setenv("DATABASE_URL", f"postgresql+asyncpg://anna:{CANARY}@host/db")
+
+    settings = read_settings()
+
+    assert CANARY not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    assert settings.tencentcloud_secret_key == SecretStr(CANARY)
