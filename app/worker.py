@@ -17,6 +17,7 @@ from app.services.sweep import SweepService
 from app.storage.signals import DUE, Signals
 
 POLL_SECONDS = 1.0  # wake-ups are hints; retries and polls come due without one
+RENEW_SECONDS = 4.0  # a third of a lease: two renewals may fail
 SWEEP_SECONDS = 3600.0
 GRACE_SECONDS = 20.0  # for what is in flight when the worker stops; a container is killed after 30
 
@@ -34,12 +35,14 @@ class Worker:
         *,
         concurrency: int,
         grace_seconds: float = GRACE_SECONDS,
+        renew_seconds: float = RENEW_SECONDS,
     ) -> None:
         self._retrieve = retrieve
         self._sweep = sweep
         self._signals = signals
         self._concurrency = concurrency
         self._grace_seconds = grace_seconds
+        self._renew_seconds = renew_seconds
         self._in_flight: dict[asyncio.Task[None], Claim] = {}
         self._stopping = asyncio.Event()
 
@@ -50,14 +53,14 @@ class Worker:
     async def run(self) -> None:
         """Works until `stop`."""
         log.info("worker_started", concurrency=self._concurrency)
-        sweeper = asyncio.create_task(self._sweep_for_ever(), name="sweep")
+        beside = [asyncio.create_task(loop) for loop in (self._sweep_for_ever(), self._renew_for_ever())]
         try:
             await self._retrieve_until_stopped()
             await self._finish()
         finally:
-            sweeper.cancel()
-            with suppress(asyncio.CancelledError):
-                await sweeper
+            for task in beside:
+                task.cancel()
+            await asyncio.gather(*beside, return_exceptions=True)
         log.info("worker_stopped")
 
     async def _retrieve_until_stopped(self) -> None:
@@ -97,6 +100,12 @@ class Worker:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
         await self._guarded(lambda: self._retrieve.hand_back(claims))
+
+    async def _renew_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(self._renew_seconds)
+            if self._in_flight:
+                await self._guarded(lambda: self._retrieve.renew(list(self._in_flight.values())))
 
     async def _sweep_for_ever(self) -> None:
         while True:

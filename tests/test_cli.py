@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -178,6 +179,18 @@ def test_serve_answers_over_a_socket_and_ends_with_sigterm(here: Installation) -
     assert (view["state"], view["outcome"]) == ("retrieved", "passed")
     assert done.code == 0
     assert json.loads(done.err.splitlines()[-1])["event"] == "worker_stopped"
+
+
+def test_who_waits_when_the_service_is_told_to_stop_gets_the_state_as_it_is(here: Installation) -> None:
+    with here.serving("callbacks:write", "results:read") as (serving, api), ThreadPoolExecutor() as pool:
+        api.post("/v1/callbacks", json={"BizToken": "unfinished-wait"})
+        waiting = pool.submit(api.get, "/v1/verifications/unfinished-wait", params={"wait": 60})
+        serving.until('"step": "LookAgain"', "err")
+        done = serving.end(signal.SIGTERM)
+        answer = waiting.result()
+
+    assert (answer.status_code, answer.json()["state"]) == (200, "pending")
+    assert done.code == 0
 
 
 def test_the_installed_command_ends_with_sigterm_too(here: Installation) -> None:

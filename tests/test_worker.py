@@ -53,6 +53,7 @@ async def working(
     *,
     concurrency: int = 4,
     grace_seconds: float = SECONDS,
+    renew_seconds: float = SECONDS,
     clock_fault: Fault | None = None,
 ) -> AsyncIterator[Worker]:
     def clock() -> datetime:
@@ -61,7 +62,12 @@ async def working(
 
     async with open_retrieval(services, clock=clock) as retrieval:
         worker = Worker(
-            retrieval, services.sweep, services.signals, concurrency=concurrency, grace_seconds=grace_seconds
+            retrieval,
+            services.sweep,
+            services.signals,
+            concurrency=concurrency,
+            grace_seconds=grace_seconds,
+            renew_seconds=renew_seconds,
         )
         task = asyncio.create_task(worker.run())
         yield worker
@@ -132,6 +138,18 @@ async def test_what_cannot_be_finished_in_time_is_handed_back_and_goes_to_the_ne
     async with working(services):
         assert await state(idle_api, biz_token) == "retrieved"
     assert (await row_of(services, biz_token)).attempts == 1
+
+
+async def test_a_lease_does_not_end_while_its_worker_lives(idle_service: Running, idle_api: httpx.AsyncClient) -> None:
+    biz_token = await call_back(idle_api, "latency-500-passed")
+
+    async with working(idle_service.services, renew_seconds=0.02):
+        leases = {(await leased(idle_service.services, biz_token)).due_at}
+        while (row := await row_of(idle_service.services, biz_token)).leased:
+            leases.add(row.due_at)
+
+    assert len(leases) > 2
+    assert (row.state, row.claim) == (State.RETRIEVED, 1)
 
 
 async def test_no_more_is_in_flight_than_it_may(idle_service: Running, idle_api: httpx.AsyncClient) -> None:

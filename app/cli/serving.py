@@ -7,7 +7,8 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -69,7 +70,12 @@ def serve(
     run(can_start())
     with _listening(host, port) as listener:
         typer.echo(f"Serving on {_url(host, listener)}, described on {_url(host, listener)}/docs")
-        _serve(create_app(found, with_worker=worker), listener)
+        api = create_app(found, with_worker=worker)
+
+        def let_waiters_go() -> None:
+            api.state.services.signals.end()
+
+        _serve(api, listener, on_exit=let_waiters_go)
 
 
 @app.command("worker", epilog=examples("faceid-results worker", "WORKER_CONCURRENCY=32 faceid-results worker"))
@@ -155,7 +161,21 @@ def _url(host: str, listener: socket.socket) -> str:
     return f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
 
 
-def _serve(asgi_app: ASGIApp, listener: socket.socket) -> None:
+class _Server(uvicorn.Server):
+    """A server that says when it is told to stop, while answers are still held."""
+
+    def __init__(self, config: uvicorn.Config, on_exit: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_exit = on_exit
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """A signal came."""
+        super().handle_exit(sig, frame)
+        if self.started:
+            self._on_exit()
+
+
+def _serve(asgi_app: ASGIApp, listener: socket.socket, on_exit: Callable[[], None] = lambda: None) -> None:
     config = uvicorn.Config(
         asgi_app,
         log_config=None,
@@ -165,7 +185,7 @@ def _serve(asgi_app: ASGIApp, listener: socket.socket) -> None:
         timeout_graceful_shutdown=DRAIN_SECONDS,
         workers=1,  # whatever WEB_CONCURRENCY says
     )
-    server = uvicorn.Server(config)
+    server = _Server(config, on_exit)
     server.run(sockets=[listener])
     if not server.started:
         raise SetUpError("The service did not start; its log says why.")

@@ -65,11 +65,13 @@ class QueryService:
         return result
 
     async def wait(self, caller: ApiKey, biz_token: str, seconds: float) -> Result:
-        """As `get`, held until the state is no longer pending or the seconds are over."""
+        """As `get`, held until the state is no longer pending, the seconds are over, or the process is to stop."""
         end = time.monotonic() + seconds
         result = await self.get(caller, biz_token)
         with self._signals.subscribed(str(result.verification.id)) as settled:
-            while result.verification.state is State.PENDING and (left := end - time.monotonic()) > 0:
+            while result.verification.state is State.PENDING and not self._signals.is_over:
+                if (left := end - time.monotonic()) <= 0:
+                    break
                 with suppress(TimeoutError):
                     await asyncio.wait_for(settled.wait(), min(left, _POLL_SECONDS))
                 settled.clear()

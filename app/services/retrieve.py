@@ -21,7 +21,7 @@ from app.errors import UnavailableError
 from app.faceid.client import MEDIA_NOT_STORED, FaceIdClient, Fetched
 from app.faceid.codes import classify
 from app.observability import CALL_SECONDS, RECEIVED_BYTES, STEPS
-from app.storage.database import TRANSACTION_SECONDS, Database
+from app.storage.database import Database
 from app.storage.media import Draft, MediaStore
 from app.storage.queue import Queue
 from app.storage.quota import QuotaStore
@@ -31,13 +31,14 @@ from app.storage.verifications import VerificationStore
 
 ACCOUNT = "default"
 
+LEASE = timedelta(seconds=15)  # renewed while the worker lives; what a dead one held comes due after it
+
 _FARTHEST_SLOT = timedelta(seconds=2.5)  # what would have to wait longer stays due, for whoever comes first
-_PUT_SECONDS = 15.0  # for the media of one result: 16 MB at 9 Mbit/s
-# A lease covers the slot and its delays, the call (whose deadline is a setting), the media and the record.
-_LEASE_MARGIN = 2 * _FARTHEST_SLOT + timedelta(seconds=_PUT_SECONDS + TRANSACTION_SECONDS)
+_RENEW_SECONDS = 3.0  # a renewal that hangs leaves time for another
+_PUT_SECONDS = 30.0  # for the media of one result
 _PAUSE = timedelta(seconds=1)  # Tencent counts by the second
 _MOST_LATE_SECONDS = 0.05  # a slot used later than this crowds its successors
-_SLOT_TRIES = 3  # a machine that is always late goes on all the same
+_SLOT_TRIES = 2  # a machine that is always late goes on all the same
 
 _RANDOM = random.SystemRandom()
 
@@ -58,11 +59,10 @@ class RetrieveSettings(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A verification that is ours; its call may be made from `slot` on and before `call_by`, both monotonic."""
+    """A verification that is ours for the length of a lease; its call is to be made at `slot` (monotonic)."""
 
     verification: Verification
     slot: float
-    call_by: float
 
 
 class RetrieveService:
@@ -84,7 +84,6 @@ class RetrieveService:
     ) -> None:
         self._info_type = InfoType(settings.faceid_info_type)
         self._interval = timedelta(seconds=1 / settings.faceid_requests_per_second)
-        self._lease = faceid.timeout + _LEASE_MARGIN
         self._database = database
         self._verifications = verifications
         self._queue = queue
@@ -97,16 +96,20 @@ class RetrieveService:
 
     async def claim(self, limit: int) -> Sequence[Claim]:
         """Takes what is due, `limit` at most and no more than there are slots for, each with its slot in the quota."""
-        call_by = time.monotonic() + 2 * _FARTHEST_SLOT.total_seconds()
         async with self._database.write() as tx:
             room = (_FARTHEST_SLOT - await self._quota.wait(tx, ACCOUNT)) // self._interval + 1
             limit = max(min(limit, room), 0)
-            claimed = await self._queue.claim(tx, now=self._clock(), lease=self._lease, limit=limit)
+            claimed = await self._queue.claim(tx, now=self._clock(), lease=LEASE, limit=limit)
             if not claimed:
                 return []
             slot = await self._quota.reserve(tx, ACCOUNT, interval=self._interval, slots=len(claimed))
         seconds = self._interval.total_seconds()
-        return [Claim(verification, slot + place * seconds, call_by) for place, verification in enumerate(claimed)]
+        return [Claim(verification, slot + place * seconds) for place, verification in enumerate(claimed)]
+
+    async def renew(self, claims: Collection[Claim]) -> None:
+        """Says that these are still being worked on."""
+        async with self._database.write(seconds=_RENEW_SECONDS) as tx:
+            await self._queue.renew(tx, [claim.verification for claim in claims], until=self._clock() + LEASE)
 
     async def hand_back(self, claims: Collection[Claim]) -> None:
         """Gives up claims that will not be worked on: the next worker takes them at once."""
@@ -117,10 +120,9 @@ class RetrieveService:
         """Makes the call and records what came of it.
 
         Raises:
-            UnavailableError: the database failed, or the slot came too late for the lease, which runs out: the
-                verification comes due again.
+            UnavailableError: the database failed; the lease runs out, and the verification comes due again.
         """
-        await self._wait_for(claim)
+        await self._wait_for(claim.slot)
         verification = claim.verification
         with ExitStack() as drafts:
             fetched = await self._faceid.get_detect_info(
@@ -160,18 +162,23 @@ class RetrieveService:
         return decide(verification, reply, self._clock(), jitter=_RANDOM.random())
 
     async def _put(self, sinks: Mapping[MediaKind, Draft]) -> Sequence[Medium]:
-        """Bytes first: when the rows name the media, they are there."""
-        return [
-            Medium(
-                kind=kind,
-                content_type=sniff(draft.head),
-                size_bytes=draft.size_bytes,
-                sha256=draft.sha256,
-                object_key=await self._media.put(draft),
-                stored_at=self._clock(),
-            )
-            for kind, draft in sinks.items()
-        ]
+        """Bytes first: when the rows name the media, they are there. All at once: each waits for the disk by itself."""
+        puts = [self._put_one(kind, draft) for kind, draft in sinks.items()]
+        done = await asyncio.gather(*puts, return_exceptions=True)
+        for outcome in done:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        return cast("Sequence[Medium]", done)
+
+    async def _put_one(self, kind: MediaKind, draft: Draft) -> Medium:
+        return Medium(
+            kind=kind,
+            content_type=sniff(draft.head),
+            size_bytes=draft.size_bytes,
+            sha256=draft.sha256,
+            object_key=await self._media.put(draft),
+            stored_at=self._clock(),
+        )
 
     async def _record(
         self, claimed: Verification, step: Step, call: Call, fetched: Fetched, media: Sequence[Medium]
@@ -191,17 +198,14 @@ class RetrieveService:
                 await self._results.replace_detection(tx, claimed.id, fetched.detection)
             return await self._results.replace_media(tx, claimed.id, media)
 
-    async def _wait_for(self, claim: Claim) -> None:
-        slot, tries = claim.slot, _SLOT_TRIES
-        while True:
-            if max(slot, time.monotonic()) > claim.call_by:
-                raise UnavailableError("The slot lies too late for the lease.")
+    async def _wait_for(self, slot: float) -> None:
+        for _ in range(_SLOT_TRIES):
             await asyncio.sleep(slot - time.monotonic())
-            tries -= 1
-            if time.monotonic() - slot <= _MOST_LATE_SECONDS or tries == 0:
+            if time.monotonic() - slot <= _MOST_LATE_SECONDS:
                 return
             async with self._database.write() as tx:
                 slot = await self._quota.reserve(tx, ACCOUNT, interval=self._interval, slots=1)
+        await asyncio.sleep(slot - time.monotonic())
 
 
 def _tell(verification: Verification, step: Step, call: Call) -> None:

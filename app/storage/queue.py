@@ -7,7 +7,7 @@ its claim number outdated and writes nothing (`app.services.retrieve`).
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import select, true, update
+from sqlalchemy import Update, select, true, tuple_, update
 
 from app.domain.verification import Verification
 from app.storage.database import Transaction
@@ -36,11 +36,15 @@ class Queue:
         )
         return [as_verification(row) for row in await tx.execute(statement)]
 
+    async def renew(self, tx: Transaction, claimed: Collection[Verification], *, until: datetime) -> None:
+        """Moves the end of leases that are still held; claims that a newer one has outdated are left alone."""
+        await tx.execute(_held(claimed).values(due_at=until))
+
     async def hand_back(self, tx: Transaction, claimed: Collection[Verification], *, now: datetime) -> None:
         """Makes claimed rows due at once: the worker that holds them stops."""
-        for verification in claimed:
-            await tx.execute(
-                update(table)
-                .where(table.c.id == verification.id, table.c.claim == verification.claim, table.c.leased)
-                .values(due_at=now, leased=False)
-            )
+        await tx.execute(_held(claimed).values(due_at=now, leased=False))
+
+
+def _held(claimed: Collection[Verification]) -> Update:
+    numbers = [(verification.id, verification.claim) for verification in claimed]
+    return update(table).where(table.c.leased, tuple_(table.c.id, table.c.claim).in_(numbers))

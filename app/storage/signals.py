@@ -33,6 +33,13 @@ class Signals:
 
     def __init__(self) -> None:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
+        self.is_over = False
+
+    def end(self) -> None:
+        """Wakes everybody, for the last time: the process is about to stop, and nobody should go on waiting."""
+        self.is_over = True
+        for event in set().union(*self._waiting.values()):
+            event.set()
 
     def send(self, topic: str) -> None:
         """Wakes everybody who waits for the topic."""

@@ -182,4 +182,3 @@ def upgrade() -> None:
         batch_op.create_index(
             batch_op.f("ix_upstream_call_verification_id_id"), ["verification_id", "id"], unique=False
         )
-

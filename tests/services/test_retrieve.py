@@ -274,7 +274,7 @@ async def add_due(services: Services, count: int) -> None:
 
 
 @pytest.mark.parametrize(("rate", "claimed"), [(0.1, 1), (2, 6), (1000, 16)])
-async def test_no_more_is_claimed_than_can_be_called_before_the_leases_end(
+async def test_no_more_is_claimed_than_there_are_slots_for_soon(
     idle_service: Running, rate: float, claimed: int
 ) -> None:
     await add_due(idle_service.services, 40)
@@ -285,20 +285,6 @@ async def test_no_more_is_claimed_than_can_be_called_before_the_leases_end(
     assert len(claims) == claimed
     assert [round((claim.slot - claims[0].slot) * rate) for claim in claims] == list(range(claimed))
     assert len(more) == (16 if rate == 1000 else 0)
-
-
-async def test_a_slot_that_is_too_late_for_the_lease_is_not_used(
-    idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator
-) -> None:
-    biz_token = await call_back(idle_api, "passed")
-    async with retrieving(idle_service, faceid_requests_per_second=0.1) as retrieval:
-        (claim,) = await retrieval.claim(16)
-        for late in (replace(claim, call_by=claim.slot - 1), replace(claim, slot=time.monotonic() - 1)):
-            with pytest.raises(UnavailableError):
-                await retrieval.retrieve(late)
-
-    assert await row_of(idle_service.services, biz_token) == claim.verification
-    assert biz_token not in {entry.biz_token for entry in faceid.simulator.ledger.entries}
 
 
 async def test_a_slot_that_was_missed_is_exchanged_for_another(

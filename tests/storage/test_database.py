@@ -2,6 +2,8 @@
 
 import asyncio
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -275,3 +277,28 @@ async def test_the_default_is_a_file_in_the_data_folder_whatever_its_name(tmp_pa
     await database.aclose()
 
     assert (folder / "faceid-results.db").is_file()
+
+
+_ANOTHER = (
+    "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); print(c.execute(sys.argv[2]).fetchone()[0]); c.close()"
+)
+
+
+async def test_a_process_that_leaves_does_not_take_the_log_away_from_those_that_stay(tmp_path: Path) -> None:
+    """To open and close SQLite's file beside it drops this process's locks: the next to leave deletes the log."""
+    file = tmp_path / "test.db"
+    database = Database(DatabaseSettings(database_url=SecretStr(f"sqlite+aiosqlite:///{file}")))
+    async with database.write() as tx:
+        await tx.execute(text("CREATE TABLE note (words TEXT)"))
+    async with database.read() as one, database.read() as other:  # two connections
+        await one.execute(text("SELECT * FROM note"))
+        await other.execute(text("SELECT * FROM note"))
+
+    count = [sys.executable, "-c", _ANOTHER, str(file), "SELECT count(*) FROM note"]
+    before = await asyncio.to_thread(subprocess.check_output, count)
+    async with database.write() as tx:
+        await tx.execute(text("INSERT INTO note VALUES ('kept')"))
+    after = await asyncio.to_thread(subprocess.check_output, count)
+    await database.aclose()
+
+    assert (before, after) == (b"0\n", b"1\n")

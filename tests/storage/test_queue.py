@@ -133,6 +133,34 @@ async def test_a_row_comes_due_again_when_its_lease_is_over(database: Database) 
     assert (first.claim, second.claim) == (1, 2)
 
 
+async def renew(database: Database, rows: Collection[Verification], *, until: datetime) -> None:
+    async with database.write() as tx:
+        await QUEUE.renew(tx, rows, until=until)
+
+
+async def test_a_lease_can_be_renewed_while_it_is_held(database: Database) -> None:
+    await add(database, [NOW, NOW])
+    held = await claim(database)
+
+    await renew(database, held, until=NOW + 2 * LEASE)
+
+    assert await claim(database, now=NOW + LEASE) == []
+
+
+async def test_a_claim_that_is_outdated_or_over_cannot_be_renewed(database: Database) -> None:
+    await add(database, [NOW])
+    stale = await claim(database)
+    newer = await claim(database, now=NOW + LEASE)
+
+    await renew(database, stale, until=NOW + 9 * LEASE)
+    assert [await find(database)] == newer
+
+    async with database.write() as tx:
+        await QUEUE.hand_back(tx, newer, now=NOW)
+    await renew(database, newer, until=NOW + 9 * LEASE)
+    assert (await find(database)).due_at == NOW
+
+
 async def test_a_claim_that_is_handed_back_is_due_at_once(database: Database) -> None:
     await add(database, [NOW, NOW])
     one, other = await claim(database)
