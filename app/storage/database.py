@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import secrets
+import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -143,20 +145,29 @@ def _engine(url: URL, pool_size: int) -> AsyncEngine:
         pool_pre_ping=not is_embedded,
     )
     if is_embedded:
-        event.listen(engine.sync_engine, "do_connect", _make_private)
+        event.listen(engine.sync_engine, "do_connect", _make_file)
         event.listen(engine.sync_engine, "connect", _set_up_sqlite)
         event.listen(engine.sync_engine, "begin", _begin_sqlite)
     return engine
 
 
-def _make_private(_: Dialect, __: ConnectionPoolEntry, arguments: list[str], ___: dict[str, Any]) -> None:
-    """SQLite would make a new file readable for everybody, and its log after the file's example.
+def _make_file(_: Dialect, __: ConnectionPoolEntry, arguments: list[str], ___: dict[str, Any]) -> None:
+    """Makes a new database readable for us alone, and gives it its name when it keeps a log already.
 
-    A file that is there is never opened: closing it again would drop all locks of this process on it, and the next
-    process to leave would take the log away from under us (https://sqlite.org/howtocorrupt.html, section 2.2).
+    Two processes cannot switch one file to a log at once. And a file that is there must not be opened beside SQLite:
+    closing it again drops all locks of this process on it, and the next process to leave takes the log away from under
+    us (https://sqlite.org/howtocorrupt.html, section 2.2).
     """
+    path = Path(arguments[0])
+    if path.exists():
+        return
+    new = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
+    with closing(sqlite3.connect(new)) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
     with suppress(FileExistsError):
-        os.close(os.open(arguments[0], os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600))
+        path.hardlink_to(new)
+    new.unlink()
 
 
 def _set_up_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:

@@ -1,5 +1,6 @@
 """Brings a database to the schema that this version needs, and says whether it is there."""
 
+import asyncio
 from functools import cache
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from app.storage.tables import metadata
 __all__ = ["check", "is_current", "metadata", "migrate", "require_current"]
 
 _MIGRATIONS = Path(__file__).parents[2] / "migrations"
+_one_at_a_time = asyncio.Lock()  # alembic keeps what it is at in globals
 _LOCK = 0x666163656964  # "faceid": two processes that start together migrate one after the other
 
 
@@ -27,7 +29,7 @@ async def migrate(database: Database) -> None:
         SetUpError: the schema is newer than this version.
     """
     try:
-        async with database.write(seconds=None) as tx:  # an index on a large table takes its time
+        async with _one_at_a_time, database.write(seconds=None) as tx:  # an index on a large table takes its time
             await tx.run_sync(_upgrade)
     except CommandError:
         raise SetUpError("The database's schema is not known to this version: it is newer.") from None
