@@ -12,8 +12,8 @@ test: venv  ## every test, on SQLite and Postgres, a folder and S3; ARGS="tests/
 ifdef ARGS
 	$(BIN)/pytest $(ARGS)
 else
-	$(BIN)/pytest --cov
-	@$(BIN)/coverage report --include='app/faceid/*,app/domain/*' --fail-under=100 >.coverage.core || { cat .coverage.core; exit 1; }
+	$(BIN)/pytest --cov --numprocesses 4 --dist worksteal
+	@$(BIN)/coverage report --include='app/faceid/*,app/domain/*' --fail-under=100 >.core-coverage || { cat .core-coverage; exit 1; }
 endif
 
 chaos: venv  ## kill -9, cut and spoil, then count what is left; ARGS="--seed 7 --kills 1000 --database postgres"
