@@ -291,3 +291,15 @@ def test_a_wrong_setting_is_refused_without_its_value(wrong: dict[str, str]) -> 
 
 def test_media_are_in_the_data_folder_unless_told_otherwise(tmp_path: Path) -> None:
     assert MediaSettings(data_dir=tmp_path / "a folder").media_folder == tmp_path / "a folder" / "media"
+
+
+def test_a_draft_whose_folder_went_away_can_still_be_discarded(tmp_path: Path) -> None:
+    (tmp_path / "spool").mkdir()
+    draft = Draft(tmp_path / "spool" / "draft")
+    (tmp_path / "spool").rename(tmp_path / "away")
+    (tmp_path / "spool").write_bytes(b"a file in its place")
+
+    draft.discard()
+
+    with pytest.raises(ValueError, match="closed"):
+        draft.write(b"x" * 1_000_000)

@@ -73,7 +73,8 @@ class Draft:
 
     def discard(self) -> None:
         """Closes and removes the file; does nothing the second time, or once the file has become an object."""
-        self.path.unlink(missing_ok=True)
+        with suppress(OSError):  # the folder may be gone for now; what is left in it is swept
+            self.path.unlink(missing_ok=True)
         with suppress(OSError):  # what the disk did not take is not wanted any more
             self._file.close()
 
