@@ -16,6 +16,7 @@ from app.domain.sniffing import HEAD_BYTES
 from app.errors import UnavailableError
 from app.storage.media import (
     PIECE_BYTES,
+    Draft,
     MediaMissingError,
     MediaSettings,
     MediaStore,
