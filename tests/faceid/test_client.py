@@ -105,8 +105,18 @@ async def peer(speak: Speak) -> AsyncIterator[tuple[str, list[str]]]:
         finally:
             writer.close()
 
-    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+    # It speaks in tasks of ours: since Python 3.12 a server that closes waits for its connections, and one that has
+    # nothing to say never hears that its caller has gone.
+    speaking: list[asyncio.Task[None]] = []
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        speaking.append(asyncio.create_task(serve(reader, writer)))
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", heads
+        for task in speaking:
+            task.cancel()
+        await asyncio.gather(*speaking, return_exceptions=True)
 
 
 def saying(body: bytes, *, status: str = "200 OK", headers: str = "", length: int | None = None) -> Speak:
