@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from app.errors import SetUpError
-from app.faceid.client import FaceIdSettings
+from app.faceid.accounts import FaceIdSettings
 from app.services.receive import ReceiveSettings
 from app.services.retrieve import RetrieveSettings
 from app.storage.database import DatabaseSettings

@@ -81,12 +81,10 @@ async def open_retrieval(services: Services, *, clock: Callable[[], datetime] = 
         SetUpError: the credentials are missing, or the endpoint is no address.
     """
     settings = services.settings
-    for name in ("tencentcloud_secret_id", "tencentcloud_secret_key"):
-        if not getattr(settings, name):
-            raise SetUpError(f"{name.upper()} is not set: without it nothing can be asked of Tencent.")
     async with FaceIdClient(settings, connections=settings.worker_concurrency) as faceid:
         yield RetrieveService(
             settings=settings,
+            requests_per_second=settings.faceid_requests_per_second,
             database=services.database,
             verifications=VerificationStore(),
             queue=Queue(),

@@ -44,6 +44,9 @@ class InfoType:
         return self.text
 
 
+EVERYTHING = InfoType("0")
+
+
 class Outcome(StrEnum):
     """Tencent's verdict on the person."""
 

@@ -1,7 +1,6 @@
 """Calls FaceID over one long-lived HTTP client: every call signed, streamed, capped in bytes and in time as a whole."""
 
 import asyncio
-import re
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -10,49 +9,22 @@ from typing import Self
 
 import httpx
 import msgspec
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from app.domain.detection import Detection, InfoType, MediaKind
+from app.domain.rule import DEFAULT_ACCOUNT
 from app.domain.verification import Call
 from app.errors import SetUpError, UnavailableError
 from app.faceid import codes
+from app.faceid.accounts import CredentialSource, FaceIdSettings
 from app.faceid.decode import Answer, DecodeError, decode
 from app.faceid.lift import Lifter, Sink
-from app.faceid.signing import Credentials, authorization
+from app.faceid.signing import authorization
 
 VERSION = "2018-03-01"
 CONTENT_TYPE = "application/json"
 MEDIA_NOT_STORED = "storage.media"  # stands for Tencent's code where the answer was good and our own store was not
 _CONNECT_SECONDS = 5.0
 _SOCKET_SECONDS = 15.0  # between two reads; the total deadline is the setting
-
-
-class FaceIdSettings(BaseModel):
-    """How to reach Tencent, and as whom. The first three names are those that Tencent's own tools read."""
-
-    model_config = ConfigDict(hide_input_in_errors=True)
-
-    tencentcloud_secret_id: str = ""
-    tencentcloud_secret_key: SecretStr = SecretStr("")
-    tencentcloud_token: SecretStr | None = None
-    faceid_endpoint: str = "https://faceid.tencentcloudapi.com"
-    faceid_timeout_seconds: float = Field(default=30, gt=0, le=600)
-    faceid_max_bytes: int = Field(
-        default=48 * 1024 * 1024, ge=4096
-    )  # of one answer: media of 16 MB each way of spelling, and some
-
-    @field_validator("tencentcloud_secret_id", "tencentcloud_secret_key", "tencentcloud_token")
-    @classmethod
-    def _fits_a_header(cls, value: str | SecretStr | None) -> str | SecretStr | None:
-        text = value.get_secret_value() if isinstance(value, SecretStr) else value
-        if re.fullmatch("[!-~]*", text or "") is None:
-            raise ValueError("it may only have letters, digits and signs of ASCII, and no space")
-        return value
-
-    def credentials(self) -> Credentials:
-        """The key pair to sign with."""
-        token = self.tencentcloud_token and self.tencentcloud_token.get_secret_value()
-        return Credentials(self.tencentcloud_secret_id, self.tencentcloud_secret_key.get_secret_value(), token or None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +40,13 @@ class FaceIdClient:
     """The client of one account. An async context manager: leaving it closes the connections.
 
     Raises:
-        SetUpError: the endpoint is not an address.
+        SetUpError: the endpoint is not an address, or there are no credentials.
     """
 
-    def __init__(self, settings: FaceIdSettings, *, connections: int) -> None:
-        self._url = _url(settings.faceid_endpoint)
-        self._credentials = settings.credentials()
+    def __init__(self, settings: FaceIdSettings, account: str = DEFAULT_ACCOUNT, *, connections: int) -> None:
+        found = settings.all_accounts[account]
+        self._url = _url(found.endpoint)
+        self._credentials = CredentialSource(account, found)
         self.timeout = timedelta(seconds=settings.faceid_timeout_seconds)
         self._max_bytes = settings.faceid_max_bytes
         self._http = httpx.AsyncClient(
@@ -129,7 +102,7 @@ class FaceIdClient:
             return decode(lifter.finish(), open_sink)
 
     def _headers(self, action: str, body: bytes) -> dict[str, str]:
-        timestamp = int(time.time())
+        timestamp, credentials = int(time.time()), self._credentials.current()
         signed = {"content-type": CONTENT_TYPE, "host": self._url.netloc.decode(), "x-tc-action": action}
         headers = {
             "Content-Type": CONTENT_TYPE,
@@ -137,10 +110,10 @@ class FaceIdClient:
             "X-TC-Version": VERSION,
             "X-TC-Timestamp": str(timestamp),
             "Authorization": authorization(
-                self._credentials, service="faceid", headers=signed, body=body, timestamp=timestamp
+                credentials, service="faceid", headers=signed, body=body, timestamp=timestamp
             ),
         }
-        return headers | ({"X-TC-Token": self._credentials.token} if self._credentials.token else {})
+        return headers | ({"X-TC-Token": credentials.token} if credentials.token else {})
 
 
 def _url(endpoint: str) -> httpx.URL:

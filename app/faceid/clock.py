@@ -7,20 +7,18 @@ from email.utils import parsedate_to_datetime
 import httpx
 
 from app.errors import SetUpError, UnavailableError
-from app.faceid.client import FaceIdSettings
 
 _TIMEOUT_SECONDS = 10
 _HALF_A_SECOND = 0.5  # the header counts whole seconds: on average it is this much behind
 
 
-async def clock_offset(settings: FaceIdSettings) -> timedelta:
+async def clock_offset(endpoint: str) -> timedelta:
     """This machine's clock minus the endpoint's, by the `Date` header of an unsigned request; good to a second.
 
     Raises:
         SetUpError: the endpoint is not an address.
         UnavailableError: it does not answer, or not with a date.
     """
-    endpoint = settings.faceid_endpoint
     url = endpoint if "://" in endpoint else f"https://{endpoint}"
     sent = time.time()
     try:

@@ -15,11 +15,12 @@ from pathlib import Path
 from app.domain.decision import ErrorClass
 from app.domain.detection import InfoType
 from app.errors import ServiceError, SetUpError
-from app.faceid.client import FaceIdClient, FaceIdSettings
+from app.faceid.accounts import FaceIdSettings
+from app.faceid.client import FaceIdClient
 from app.faceid.clock import clock_offset
 from app.faceid.codes import CONNECTION_FAILED, HTTP_STATUS, TIMED_OUT, UNREADABLE, classify
 from app.services.receive import ReceiveSettings
-from app.services.retrieve import ACCOUNT, RetrieveSettings
+from app.services.retrieve import ACCOUNT
 from app.storage import schema
 from app.storage.database import Database, DatabaseSettings
 from app.storage.media import MediaSettings, open_media_store
@@ -59,13 +60,12 @@ class DoctorService:
         *,
         faceid: FaceIdSettings,
         receive: ReceiveSettings,
-        retrieve: RetrieveSettings,
         database: DatabaseSettings,
         media: MediaSettings,
     ) -> None:
         self._faceid = faceid
         self._rule_id = receive.faceid_rule_id
-        self._requests_per_second = retrieve.faceid_requests_per_second
+        self._requests_per_second = faceid.faceid_requests_per_second
         self._database = database
         self._media = media
         self._slot = 0.0  # of the one call to Tencent, by `time.monotonic`
@@ -118,7 +118,7 @@ class DoctorService:
         return Finding("media store", Status.OK, f"The {kind} takes, gives and removes an object.")
 
     async def _examine_clock(self) -> Finding:
-        return clock_finding(await clock_offset(self._faceid))
+        return clock_finding(await clock_offset(self._faceid.faceid_endpoint))
 
     async def _examine_credentials(self) -> Finding:
         if not (self._faceid.tencentcloud_secret_id and self._faceid.tencentcloud_secret_key.get_secret_value()):

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import cast
 
 import structlog
-from pydantic import BaseModel, Field, field_validator
+from pydantic import BaseModel, field_validator
 
 from app.domain import lifecycle
 from app.domain.decision import ErrorClass, Found, Reply, Step, Store, Trouble, decide
@@ -49,7 +49,6 @@ class RetrieveSettings(BaseModel):
     """What is asked of Tencent, and how fast."""
 
     faceid_info_type: str = "0"
-    faceid_requests_per_second: float = Field(default=46, ge=0.1, le=1000)
 
     @field_validator("faceid_info_type")
     @classmethod
@@ -72,6 +71,7 @@ class RetrieveService:
         self,
         *,
         settings: RetrieveSettings,
+        requests_per_second: float,
         database: Database,
         verifications: VerificationStore,
         queue: Queue,
@@ -83,7 +83,7 @@ class RetrieveService:
         clock: Callable[[], datetime],
     ) -> None:
         self._info_type = InfoType(settings.faceid_info_type)
-        self._interval = timedelta(seconds=1 / settings.faceid_requests_per_second)
+        self._interval = timedelta(seconds=1 / requests_per_second)
         self._database = database
         self._verifications = verifications
         self._queue = queue

@@ -18,7 +18,8 @@ from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentClo
 from app.domain.detection import Detection, InfoType, LivenessAttempt, MediaKind
 from app.errors import SetUpError, UnavailableError
 from app.faceid import codes
-from app.faceid.client import MEDIA_NOT_STORED, FaceIdClient, FaceIdSettings, Fetched
+from app.faceid.accounts import FaceIdSettings
+from app.faceid.client import MEDIA_NOT_STORED, FaceIdClient, Fetched
 from app.faceid.signing import Credentials
 from app.simulator.answers import Subject, detect_info
 from app.simulator.options import DEMO_CREDENTIALS, SimulatorOptions
@@ -429,7 +430,7 @@ async def test_secrets_and_people_stay_out_of_representations_and_logs(
         fetched = [await ask(client, "passed-biz-token"), await ask(good, "passed-biz-token")]
 
     settings = FaceIdSettings(tencentcloud_secret_key=SecretStr(KEY), tencentcloud_token=SecretStr(KEY))
-    told = f"{caplog.text} {client!r} {vars(client)!r} {settings!r} {settings.credentials()!r} {fetched!r}"
+    told = f"{caplog.text} {client!r} {vars(client)!r} {settings!r} {settings.all_accounts!r} {fetched!r}"
     detection = fetched[1].detection
     assert detection is not None
     for secret in (KEY, credentials.token, "passed-biz-token", detection.id_card, detection.name):
@@ -459,7 +460,3 @@ def test_a_credential_that_fits_no_header_is_refused_and_not_quoted(name: str, v
 
     assert name in str(raised.value)
     assert "hunter2" not in str(raised.value)
-
-
-def test_an_empty_token_is_no_token() -> None:
-    assert FaceIdSettings(tencentcloud_token=SecretStr("")).credentials().token is None

@@ -35,7 +35,7 @@ CHECKS = ["credentials", "clock", "database", "schema", "quota", "media store", 
 
 
 async def examine(settings: Settings) -> dict[str, Finding]:
-    doctor = DoctorService(faceid=settings, receive=settings, retrieve=settings, database=settings, media=settings)
+    doctor = DoctorService(faceid=settings, receive=settings, database=settings, media=settings)
     return {finding.check: finding for finding in await doctor.examine()}
 
 

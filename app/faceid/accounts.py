@@ -1,0 +1,143 @@
+"""Tencent accounts: where each is asked, as whom, and how fast."""
+
+import configparser
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
+
+from app.domain.rule import DEFAULT_ACCOUNT
+from app.errors import SetUpError
+from app.faceid.signing import Credentials
+
+ENDPOINT = "https://faceid.tencentcloudapi.com"
+REQUESTS_PER_SECOND = 46  # of the 50 that Tencent allows: measured to stay below them in any sliding second
+
+log = structlog.get_logger()
+
+
+def _fits_a_header(value: str) -> str:
+    if re.fullmatch("[!-~]*", value) is None:
+        raise ValueError("it may only have letters, digits and signs of ASCII, and no space")
+    return value
+
+
+def _secret_fits_a_header(value: SecretStr) -> SecretStr:
+    _fits_a_header(value.get_secret_value())
+    return value
+
+
+HeaderText = Annotated[str, AfterValidator(_fits_a_header)]
+HeaderSecret = Annotated[SecretStr, AfterValidator(_secret_fits_a_header)]
+Rate = Annotated[float, Field(ge=0.1, le=1000)]
+AccountName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
+
+
+class AccountSettings(BaseModel):
+    """One account: `[accounts.NAME]` in the TOML file.
+
+    `credentials_file` is for credentials that change while the service runs, and wins over the others: a file in the
+    form that Tencent's own tools keep, `secret_id`, `secret_key` and `token` below `[default]`.
+    """
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    secret_id: HeaderText = ""
+    secret_key: HeaderSecret = SecretStr("")
+    token: HeaderSecret | None = None
+    credentials_file: Path | None = None
+    endpoint: str = ENDPOINT
+    requests_per_second: Rate = REQUESTS_PER_SECOND
+
+
+class FaceIdSettings(BaseModel):
+    """How to reach Tencent, and as whom. The first three names are those that Tencent's own tools read."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    tencentcloud_secret_id: HeaderText = ""
+    tencentcloud_secret_key: HeaderSecret = SecretStr("")
+    tencentcloud_token: HeaderSecret | None = None
+    tencentcloud_credentials_file: Path | None = None
+    faceid_endpoint: str = ENDPOINT
+    faceid_requests_per_second: Rate = REQUESTS_PER_SECOND
+    faceid_timeout_seconds: float = Field(default=30, gt=0, le=600)
+    faceid_max_bytes: int = Field(
+        default=48 * 1024 * 1024, ge=4096
+    )  # of one answer: media of 16 MB each way of spelling, and some
+    accounts: Mapping[AccountName, AccountSettings] = Field(default_factory=dict)
+
+    @property
+    def all_accounts(self) -> Mapping[str, AccountSettings]:
+        """Every account by its name; the default one is made of the settings without a name."""
+        default = AccountSettings(
+            secret_id=self.tencentcloud_secret_id,
+            secret_key=self.tencentcloud_secret_key,
+            token=self.tencentcloud_token,
+            credentials_file=self.tencentcloud_credentials_file,
+            endpoint=self.faceid_endpoint,
+            requests_per_second=self.faceid_requests_per_second,
+        )
+        return {DEFAULT_ACCOUNT: default, **self.accounts}
+
+
+class CredentialSource:
+    """The credentials of an account at this moment: a file of theirs is read again whenever it has changed.
+
+    Raises:
+        SetUpError: there are none. The sentence says which setting to look at.
+    """
+
+    def __init__(self, account: str, settings: AccountSettings) -> None:
+        self._account = account
+        self._file = settings.credentials_file
+        self._version: tuple[int, int, int] | None = None
+        token = settings.token and settings.token.get_secret_value()
+        self._current = Credentials(settings.secret_id, settings.secret_key.get_secret_value(), token or None)
+        if self._file:
+            self._read(self._file)
+        elif not (self._current.secret_id and self._current.secret_key):
+            raise SetUpError(_no_credentials(account, settings))
+
+    def current(self) -> Credentials:
+        """What to sign with now. A new file that makes no sense is reported, and what was good before stays."""
+        if self._file:
+            try:
+                self._read(self._file)
+            except SetUpError:
+                log.error("credentials_unreadable", account=self._account)
+        return self._current
+
+    def _read(self, file: Path) -> None:
+        try:
+            stat = file.stat()
+            version = stat.st_mtime_ns, stat.st_ino, stat.st_size
+            if version == self._version:
+                return
+            self._version = version
+            self._current = _parse(file.read_text())
+        except (OSError, ValueError, KeyError, configparser.Error):
+            raise SetUpError(f"The credentials file of account {self._account} cannot be read as such.") from None
+
+
+def _parse(text: str) -> Credentials:
+    parser = configparser.ConfigParser(interpolation=None)
+    parser.read_string(text)
+    section = parser["default"]
+    token = _fits_a_header(section.get("token", ""))
+    credentials = Credentials(
+        _fits_a_header(section["secret_id"]), _fits_a_header(section["secret_key"]), token or None
+    )
+    if not (credentials.secret_id and credentials.secret_key):
+        raise ValueError("an empty half")
+    return credentials
+
+
+def _no_credentials(account: str, settings: AccountSettings) -> str:
+    if account != DEFAULT_ACCOUNT:
+        return f"ACCOUNTS.{account.upper()} has no secret_id and secret_key, and no credentials_file."
+    name = "TENCENTCLOUD_SECRET_KEY" if settings.secret_id else "TENCENTCLOUD_SECRET_ID"
+    return f"{name} is not set: without it nothing can be asked of Tencent."

@@ -1,0 +1,93 @@
+"""Where credentials come from, and that a file of theirs is read again when it changes."""
+
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr, ValidationError
+
+from app.errors import SetUpError
+from app.faceid.accounts import AccountSettings, CredentialSource, FaceIdSettings
+from app.faceid.signing import Credentials
+
+PAIR = AccountSettings(secret_id="AKIDPAIR", secret_key=SecretStr("key"))
+FILE = "[default]\nsecret_id = AKIDFIRST\nsecret_key = first%key\ntoken = token\n"
+
+
+def test_the_settings_without_a_name_are_the_default_account() -> None:
+    settings = FaceIdSettings(tencentcloud_secret_id="AKIDPAIR", tencentcloud_secret_key=SecretStr("key"))
+
+    assert settings.all_accounts == {"default": PAIR}
+
+
+def test_further_accounts_stand_beside_it() -> None:
+    settings = FaceIdSettings.model_validate({"accounts": {"bank": {"secret_id": "AKIDPAIR", "secret_key": "key"}}})
+
+    assert settings.all_accounts == {"default": AccountSettings(), "bank": PAIR}
+
+
+@pytest.mark.parametrize("account", [{"secret_kei": "hunter2"}, {"requests_per_second": 0}, {"secret_id": "hunter2 "}])
+def test_an_account_that_makes_no_sense_is_refused_and_not_quoted(account: dict[str, object]) -> None:
+    with pytest.raises(ValidationError) as raised:
+        FaceIdSettings.model_validate({"accounts": {"bank": account}})
+
+    assert "hunter2" not in str(raised.value)
+
+
+def test_an_empty_token_is_no_token() -> None:
+    settings = PAIR.model_copy(update={"token": SecretStr("")})
+
+    assert CredentialSource("default", settings).current() == Credentials("AKIDPAIR", "key", None)
+
+
+@pytest.mark.parametrize(
+    ("account", "settings", "sentence"),
+    [
+        (
+            "default",
+            AccountSettings(),
+            "TENCENTCLOUD_SECRET_ID is not set: without it nothing can be asked of Tencent.",
+        ),
+        (
+            "default",
+            AccountSettings(secret_id="AKIDPAIR"),
+            "TENCENTCLOUD_SECRET_KEY is not set: without it nothing can be asked of Tencent.",
+        ),
+        ("bank", AccountSettings(), "ACCOUNTS.BANK has no secret_id and secret_key, and no credentials_file."),
+        (
+            "bank",
+            AccountSettings(credentials_file=Path("/nowhere")),
+            "The credentials file of account bank cannot be read as such.",
+        ),
+    ],
+)
+def test_an_account_without_credentials_stops_the_start(account: str, settings: AccountSettings, sentence: str) -> None:
+    with pytest.raises(SetUpError) as stopped:
+        CredentialSource(account, settings)
+
+    assert stopped.value.detail == sentence
+
+
+def test_credentials_that_change_in_their_file_are_used_from_then_on(tmp_path: Path) -> None:
+    file = tmp_path / "credentials"
+    file.write_text(FILE)
+    source = CredentialSource("default", AccountSettings(credentials_file=file))
+
+    assert source.current() == Credentials("AKIDFIRST", "first%key", "token")
+    (tmp_path / "new").write_text("[default]\nsecret_id = AKIDSECOND\nsecret_key = second\n")
+    (tmp_path / "new").rename(file)
+    assert source.current() == Credentials("AKIDSECOND", "second", None)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[default]\nsecret_id = AKID\n", "no section", "[default]\nsecret_id = a b\nsecret_key = key\n"]
+)
+def test_a_new_file_that_makes_no_sense_leaves_the_old_credentials_in_force(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "credentials"
+    file.write_text(FILE)
+    source = CredentialSource("default", AccountSettings(credentials_file=file))
+
+    file.write_text(text)
+
+    assert source.current() == source.current() == Credentials("AKIDFIRST", "first%key", "token")
+    file.unlink()
+    assert source.current() == Credentials("AKIDFIRST", "first%key", "token")
