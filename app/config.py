@@ -5,22 +5,22 @@ From the strongest to the weakest: environment, files in `/run/secrets` (named l
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from app.errors import SetUpError
 from app.faceid.accounts import FaceIdSettings
 from app.services.receive import ReceiveSettings
-from app.services.retrieve import RetrieveSettings
+from app.services.rules import RulesSettings
 from app.storage.database import DatabaseSettings
 from app.storage.media import MediaSettings
 
 _SECRETS = Path("/run/secrets")
 
 
-class Settings(BaseSettings, DatabaseSettings, MediaSettings, FaceIdSettings, ReceiveSettings, RetrieveSettings):
+class Settings(BaseSettings, DatabaseSettings, MediaSettings, FaceIdSettings, ReceiveSettings, RulesSettings):
     """All settings. The README's table describes them."""
 
     model_config = SettingsConfigDict(
@@ -35,6 +35,13 @@ class Settings(BaseSettings, DatabaseSettings, MediaSettings, FaceIdSettings, Re
     worker_concurrency: int = Field(default=16, ge=1, le=256)
     redirect_page_url: str = Field(default="/v1/callbacks/done", pattern=r"^(https?:/)?/[!-~]+$")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @model_validator(mode="after")
+    def _rules_have_accounts(self) -> Self:
+        for rule_id, rule in self.rules.items():
+            if rule.account not in self.all_accounts:
+                raise ValueError(f"rules.{rule_id} names an account that is not below [accounts]")
+        return self
 
     @classmethod
     def settings_customise_sources(

@@ -1,15 +1,16 @@
 """The composition root: builds the services from the settings, for the API, the worker, the command line and tests."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from app.config import Settings
 from app.errors import SetUpError
 from app.faceid.client import FaceIdClient
 from app.services.access import AccessService
+from app.services.claim import Account, ClaimService
 from app.services.health import HealthService
 from app.services.query import QueryService
 from app.services.receive import ReceiveService
@@ -20,6 +21,7 @@ from app.storage.audit import AuditStore
 from app.storage.database import Database
 from app.storage.keys import KeyStore
 from app.storage.media import MediaStore, open_media_store
+from app.storage.pauses import PauseStore
 from app.storage.queue import Queue
 from app.storage.quota import QuotaStore
 from app.storage.results import ResultStore
@@ -81,20 +83,45 @@ async def open_retrieval(services: Services, *, clock: Callable[[], datetime] = 
         SetUpError: the credentials are missing, or the endpoint is no address.
     """
     settings = services.settings
-    async with FaceIdClient(settings, connections=settings.worker_concurrency) as faceid:
-        yield RetrieveService(
-            settings=settings,
-            requests_per_second=settings.faceid_requests_per_second,
-            database=services.database,
-            verifications=VerificationStore(),
-            queue=Queue(),
-            results=ResultStore(),
-            quota=QuotaStore(),
-            media=services.media,
-            faceid=faceid,
-            signals=services.signals,
-            clock=clock,
-        )
+    async with AsyncExitStack() as stack:
+        accounts = [
+            Account(
+                name=name,
+                faceid=await stack.enter_async_context(
+                    FaceIdClient(settings, name, connections=settings.worker_concurrency)
+                ),
+                interval=timedelta(seconds=1 / account.requests_per_second),
+            )
+            for name, account in settings.all_accounts.items()
+        ]
+        yield _compose_retrieval(services, accounts, clock)
+
+
+def _compose_retrieval(
+    services: Services, accounts: Sequence[Account], clock: Callable[[], datetime]
+) -> RetrieveService:
+    quota, pauses = QuotaStore(), PauseStore()
+    claims = ClaimService(
+        accounts=accounts,
+        rules=services.settings,
+        database=services.database,
+        queue=Queue(),
+        quota=quota,
+        pauses=pauses,
+        clock=clock,
+    )
+    return RetrieveService(
+        claims=claims,
+        rules=services.settings,
+        database=services.database,
+        verifications=VerificationStore(),
+        results=ResultStore(),
+        quota=quota,
+        pauses=pauses,
+        media=services.media,
+        signals=services.signals,
+        clock=clock,
+    )
 
 
 def _make_folder(path: Path) -> None:
@@ -112,7 +139,7 @@ def _compose(settings: Settings, database: Database, media: MediaStore, signals:
         media=media,
         signals=signals,
         access=AccessService(database=database, keys=KeyStore(), clock=now),
-        health=HealthService(database=database),
+        health=HealthService(database=database, verifications=verifications, pauses=PauseStore(), clock=now),
         query=QueryService(
             database=database,
             verifications=verifications,
@@ -123,7 +150,12 @@ def _compose(settings: Settings, database: Database, media: MediaStore, signals:
             clock=now,
         ),
         receive=ReceiveService(
-            settings=settings, database=database, verifications=verifications, signals=signals, clock=now
+            settings=settings,
+            rules=settings,
+            database=database,
+            verifications=verifications,
+            signals=signals,
+            clock=now,
         ),
         sweep=SweepService(database=database, results=results, media=media, clock=now),
     )

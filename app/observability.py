@@ -10,7 +10,7 @@ import traceback
 from types import TracebackType
 
 import structlog
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 _FIELDS = {
@@ -18,6 +18,7 @@ _FIELDS = {
     *("request_id", "method", "route", "status", "duration_ms", "key_id"),
     *("verification", "step", "error_code", "removed", "concurrency"),
     *("sqlstate", "version", "database", "port"),
+    *("account", "rule_id", "advice", "pending", "hours"),
     *("_record", "_from_structlog"),  # what structlog notes for itself and takes out again
 }
 
@@ -31,6 +32,8 @@ CALL_SECONDS = Histogram(
     buckets=(0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
 )
 RECEIVED_BYTES = Counter("faceid_upstream_received_bytes_total", "Bytes of Tencent's answers", ["action"])
+PAUSED = Gauge("faceid_paused", "1 for what waits for an operator", ["account", "rule_id", "error_code"])
+PENDING = Gauge("faceid_pending_verifications", "Pending ones with less than so many hours left", ["less_than_hours"])
 STEPS = Counter("faceid_retrieval_steps_total", "What was decided after a call", ["step"])
 
 

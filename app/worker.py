@@ -4,7 +4,7 @@ Inside `serve` or alone, any number of them: they meet in the database only.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 
 import structlog
@@ -12,14 +12,19 @@ import structlog
 from app.errors import ServiceError
 from app.factory import Services, open_retrieval
 from app.observability import where
-from app.services.retrieve import Claim, RetrieveService
+from app.services.claim import Claim
+from app.services.health import HealthService
+from app.services.retrieve import RetrieveService
 from app.services.sweep import SweepService
 from app.storage.signals import DUE, Signals
 
 POLL_SECONDS = 1.0  # wake-ups are hints; retries and polls come due without one
 RENEW_SECONDS = 4.0  # a third of a lease: two renewals may fail
 SWEEP_SECONDS = 3600.0
+ALARM_SECONDS = 60.0
 GRACE_SECONDS = 20.0  # for what is in flight when the worker stops; a container is killed after 30
+
+_FAILED = object()
 
 log = structlog.get_logger()
 
@@ -31,6 +36,7 @@ class Worker:
         self,
         retrieve: RetrieveService,
         sweep: SweepService,
+        health: HealthService,
         signals: Signals,
         *,
         concurrency: int,
@@ -39,6 +45,7 @@ class Worker:
     ) -> None:
         self._retrieve = retrieve
         self._sweep = sweep
+        self._health = health
         self._signals = signals
         self._concurrency = concurrency
         self._grace_seconds = grace_seconds
@@ -53,7 +60,7 @@ class Worker:
     async def run(self) -> None:
         """Works until `stop`."""
         log.info("worker_started", concurrency=self._concurrency)
-        beside = [asyncio.create_task(loop) for loop in (self._sweep_for_ever(), self._renew_for_ever())]
+        beside = [asyncio.create_task(loop) for loop in self._loops()]
         try:
             await self._retrieve_until_stopped()
             await self._finish()
@@ -63,12 +70,19 @@ class Worker:
             await asyncio.gather(*beside, return_exceptions=True)
         log.info("worker_stopped")
 
+    def _loops(self) -> Sequence[Coroutine[None, None, None]]:
+        return [
+            self._renew_for_ever(),
+            self._for_ever(self._sweep.sweep, SWEEP_SECONDS),
+            self._for_ever(self._health.alarm, ALARM_SECONDS),
+        ]
+
     async def _retrieve_until_stopped(self) -> None:
         with self._signals.subscribed(DUE) as wake:
             stop = asyncio.create_task(self._wake_on_stop(wake), name="stop")
             while not self._stopping.is_set():
                 wake.clear()
-                if not await self._guarded(lambda: self._claim(wake)):
+                if await self._guarded(lambda: self._claim(wake)) is not True:
                     with suppress(TimeoutError):
                         await asyncio.wait_for(wake.wait(), POLL_SECONDS)
             await stop
@@ -80,7 +94,7 @@ class Worker:
     async def _claim(self, wake: asyncio.Event) -> bool:
         """Starts what is due; whether there may be more of it that can be started at once."""
         free = self._concurrency - len(self._in_flight)
-        claims = await self._retrieve.claim(free) if free else []
+        claims = await self._retrieve.claims.take(free) if free else []
         for claim in claims:
             task = asyncio.create_task(self._retrieve_one(claim), name="retrieve")
             self._in_flight[task] = claim
@@ -89,7 +103,8 @@ class Worker:
         return bool(claims)
 
     async def _retrieve_one(self, claim: Claim) -> None:
-        await self._guarded(lambda: self._retrieve.retrieve(claim))
+        if await self._guarded(lambda: self._retrieve.retrieve(claim)) is _FAILED:
+            await self._guarded(lambda: self._retrieve.put_off(claim))
 
     async def _finish(self) -> None:
         if not self._in_flight:
@@ -99,35 +114,41 @@ class Worker:
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
-        await self._guarded(lambda: self._retrieve.hand_back(claims))
+        await self._guarded(lambda: self._retrieve.claims.hand_back(claims))
 
     async def _renew_for_ever(self) -> None:
         while True:
             await asyncio.sleep(self._renew_seconds)
             if self._in_flight:
-                await self._guarded(lambda: self._retrieve.renew(list(self._in_flight.values())))
+                await self._guarded(lambda: self._retrieve.claims.renew(list(self._in_flight.values())))
 
-    async def _sweep_for_ever(self) -> None:
+    async def _for_ever(self, work: Callable[[], Awaitable[object]], seconds: float) -> None:
         while True:
-            await self._guarded(self._sweep.sweep)
-            await asyncio.sleep(SWEEP_SECONDS)
+            await self._guarded(work)
+            await asyncio.sleep(seconds)
 
     async def _guarded(self, work: Callable[[], Awaitable[object]]) -> object:
-        """Does one piece of work; its failure is logged and ends neither the loop nor the other pieces."""
+        """What one piece of work answers; its failure is logged and ends neither the loop nor the other pieces."""
         try:
             return await work()
         except (ServiceError, OSError) as error:
             log.warning("work_failed", error=type(error).__name__, where=where(error.__traceback__))
         except Exception as error:
             log.error("work_crashed", error=type(error).__name__, where=where(error.__traceback__))
-        return None
+        return _FAILED
 
 
 @asynccontextmanager
 async def working(services: Services) -> AsyncIterator[Worker]:
     """A worker that runs while the block does."""
     async with open_retrieval(services) as retrieve:
-        worker = Worker(retrieve, services.sweep, services.signals, concurrency=services.settings.worker_concurrency)
+        worker = Worker(
+            retrieve,
+            services.sweep,
+            services.health,
+            services.signals,
+            concurrency=services.settings.worker_concurrency,
+        )
         task = asyncio.create_task(worker.run(), name="worker")
         try:
             yield worker

@@ -133,7 +133,11 @@ def _register(found: Settings, stream: BinaryIO, rule_id: str | None, client: st
         try:
             services = runner.run(stack.enter_async_context(open_services(found)))
             service = BackfillService(
-                database=services.database, verifications=VerificationStore(), signals=services.signals, clock=now
+                database=services.database,
+                rules=found,
+                verifications=VerificationStore(),
+                signals=services.signals,
+                clock=now,
             )
             for batch in read_batches(stream, rule_id):
                 runner.run(service.register(client, batch, summary))

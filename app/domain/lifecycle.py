@@ -4,15 +4,27 @@ from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
 
-from app.domain.decision import FIRST_POLL, GiveUp, LookAgain, Retry, Step, Store, deadline
+from app.domain.decision import (
+    FIRST_POLL,
+    AskForLess,
+    GiveUp,
+    LookAgain,
+    Pause,
+    Retry,
+    Step,
+    Store,
+    deadline,
+)
 from app.domain.detection import Outcome
-from app.domain.verification import Call, Facts, State, Verification
+from app.domain.verification import Call, Facts, Priority, State, Verification
 from app.errors import ConflictError
 
 
-def new(*, client: str, biz_token: str, rule_id: str, now: datetime) -> Verification:
+def new(*, client: str, biz_token: str, rule_id: str, account: str, now: datetime) -> Verification:
     """A token that nobody told us of before; `registered` or `called_back` says what is to be done."""
-    return Verification(client=client, biz_token=biz_token, rule_id=rule_id, due_at=None, deadline_at=now)
+    return Verification(
+        client=client, biz_token=biz_token, rule_id=rule_id, account=account, due_at=None, deadline_at=now
+    )
 
 
 def registered(verification: Verification, facts: Facts, now: datetime) -> Verification:
@@ -32,6 +44,7 @@ def registered(verification: Verification, facts: Facts, now: datetime) -> Verif
             created_at=_agreed("created_at", verification.created_at, facts.created_at),
             registered_at=verification.registered_at or now,
             due_at=poll_at if is_new else verification.due_at,
+            priority=Priority.POLL if is_new else verification.priority,
         )
     )
 
@@ -58,7 +71,7 @@ def woken(verification: Verification, now: datetime) -> Verification:
     """Due at once; while a worker is at it, due again as soon as that one reports back."""
     if verification.leased:
         return replace(verification, woken=True)
-    return replace(verification, due_at=min(now, verification.due_at or now))
+    return replace(verification, due_at=min(now, verification.due_at or now), priority=Priority.FRESH)
 
 
 def asked_again(verification: Verification, now: datetime) -> Verification:
@@ -74,24 +87,34 @@ def after(verification: Verification, step: Step, call: Call, now: datetime) -> 
     """A worker reports back what it decided after `call`."""
     verification = _counted(verification, step, call)
     match step:
-        case Store(outcome, provisional, due_at):
-            verification = replace(
-                verification,
-                state=State.RETRIEVED,
-                outcome=outcome,
-                provisional=provisional,
-                due_at=due_at,
-                retrieved_at=now,
-            )
-        case LookAgain(due_at) | Retry(due_at):
-            verification = replace(verification, due_at=due_at)
+        case Store():
+            verification = _stored(verification, step, now)
+        case LookAgain(due_at):
+            verification = replace(verification, due_at=due_at, priority=Priority.POLL)
+        case Retry(due_at) | Pause(due_at):
+            verification = replace(verification, due_at=due_at, priority=Priority.RETRY)
+        case AskForLess(due_at):
+            verification = replace(verification, due_at=due_at, priority=Priority.RETRY, one_by_one=True)
         case GiveUp(state):
             verification = replace(verification, state=state, due_at=None)
         case _:  # Keep
-            verification = replace(verification, provisional=False, due_at=None)
+            verification = replace(verification, provisional=False, due_at=None, pulled="")
     if verification.woken and verification.due_at:
-        verification = replace(verification, due_at=now)
+        verification = replace(verification, due_at=now, priority=Priority.FRESH)
     return replace(verification, leased=False, woken=False)
+
+
+def _stored(verification: Verification, step: Store, now: datetime) -> Verification:
+    return replace(
+        verification,
+        state=State.RETRIEVED,
+        outcome=step.outcome or verification.outcome,
+        provisional=step.provisional,
+        due_at=step.due_at,
+        priority=Priority.RETRY if step.pulled else Priority.POLL,
+        pulled="".join(sorted(step.pulled)),
+        retrieved_at=now,
+    )
 
 
 def _counted(verification: Verification, step: Step, call: Call) -> Verification:

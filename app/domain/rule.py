@@ -1,8 +1,9 @@
-"""How results of a RuleId are retrieved: by which account, which action, and which parts."""
+"""How results of a RuleId are retrieved: by which account, by which action, and which parts."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
-from app.domain.detection import EVERYTHING, InfoType
+from app.domain.detection import EVERYTHING, InfoType, Part
 
 DEFAULT_ACCOUNT = "default"
 """The account of rules that name none; its settings are those without a name."""
@@ -28,3 +29,22 @@ class Rule:
     info_type: InfoType = EVERYTHING
     text_first: bool = False
     enhanced: Enhanced | None = None
+
+    def missing(self, pulled: Collection[Part]) -> frozenset[Part]:
+        """Which of the wanted parts are not among the pulled ones."""
+        return self.info_type.parts - frozenset(pulled)
+
+    def next_parts(self, pulled: Collection[Part], *, one_by_one: bool, failures: int) -> InfoType:
+        """What to ask for next. The text comes first wherever the parts come apart, since it says who is finished.
+
+        Args:
+            pulled: what is stored already; where that is all, everything is pulled anew.
+            one_by_one: whether all at once were too much.
+            failures: in a row; one by one, a part that cannot be had does not keep the others waiting.
+        """
+        missing = self.missing(pulled) or self.info_type.parts
+        if Part.TEXT in missing and (one_by_one or self.text_first):
+            return InfoType(Part.TEXT)
+        if one_by_one:
+            return InfoType(sorted(missing)[failures % len(missing)])
+        return InfoType("".join(sorted(missing))) if missing < self.info_type.parts else self.info_type

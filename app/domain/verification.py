@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass, field
 from datetime import datetime
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
-from app.domain.detection import Detection, Medium, Outcome
+from app.domain.detection import Detection, Medium, Outcome, Part
+from app.domain.rule import DEFAULT_ACCOUNT
 
 
 class State(StrEnum):
@@ -15,6 +16,14 @@ class State(StrEnum):
     FAILED = "failed"
     EXPIRED = "expired"
     ERASED = "erased"
+
+
+class Priority(IntEnum):
+    """Who goes first where the quota does not suffice for all that is due."""
+
+    FRESH = 0  # somebody waits for it
+    RETRY = 1
+    POLL = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,12 +45,16 @@ class Verification:
     `attempts` counts all calls to Tencent, `failures` those without an answer since the last one that had one,
     `looks` those that found the person not finished yet. `claim` is the number of the newest claim, `leased` says that
     its worker has not reported back, `woken` that a callback came since.
+
+    `pulled` are the parts that are stored while others are still to come, as the digits of InfoType; empty before the
+    first and after the last. `one_by_one` says that all at once were too much.
     """
 
     id: int = 0
     client: str
     biz_token: str
     rule_id: str
+    account: str = DEFAULT_ACCOUNT
     subject_ref: str | None = None
     purpose: str | None = None
     callback_extra: str | None = field(default=None, repr=False)
@@ -54,6 +67,9 @@ class Verification:
     retrieved_at: datetime | None = None
     deadline_at: datetime
     due_at: datetime | None
+    priority: Priority = Priority.FRESH
+    pulled: str = ""
+    one_by_one: bool = False
     claim: int = 0
     leased: bool = False
     woken: bool = False
@@ -68,6 +84,11 @@ class Verification:
         """When the token was created, as far as we know: the best lower bound of its age."""
         known = (self.created_at, self.registered_at, self.received_at)
         return min(at for at in known if at is not None)
+
+    @property
+    def pulled_parts(self) -> frozenset[Part]:
+        """`pulled`, as parts."""
+        return frozenset(map(Part, self.pulled))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

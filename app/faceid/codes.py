@@ -11,24 +11,25 @@ CONNECTION_FAILED = "network.connection"
 UNREADABLE = "reply.unreadable"
 TOO_LARGE = "reply.too_large"
 HTTP_STATUS = "http."  # and the status
+CRASHED = "internal.crash"  # a fault of our own, at whatever the answer was
 
 _CLASSES = {
     "InternalError": ErrorClass.RETRY,
     "FailedOperation": ErrorClass.RETRY,
     "ServiceUnavailable": ErrorClass.RETRY,
     "ResourceUnavailable": ErrorClass.RETRY,
-    "AuthFailure.SignatureExpire": ErrorClass.RETRY,
+    "AuthFailure.SignatureExpire": ErrorClass.CLOCK,
     "RequestLimitExceeded": ErrorClass.SLOW_DOWN,
     "LimitExceeded": ErrorClass.SLOW_DOWN,
     "ResourceInsufficient": ErrorClass.SLOW_DOWN,
     "ResponseSizeLimitExceeded": ErrorClass.ASK_FOR_LESS,
-    "UnauthorizedOperation": ErrorClass.OPERATOR,
-    "AuthFailure": ErrorClass.OPERATOR,
-    "IpInBlacklist": ErrorClass.OPERATOR,
-    "IpNotInWhitelist": ErrorClass.OPERATOR,
-    "InvalidParameterValue.RuleIdNotExist": ErrorClass.OPERATOR,
-    "InvalidParameterValue.RuleIdDisabled": ErrorClass.OPERATOR,
-    "FailedOperation.StsUnAuthErrError": ErrorClass.OPERATOR,
+    "UnauthorizedOperation": ErrorClass.ACCOUNT,
+    "AuthFailure": ErrorClass.ACCOUNT,
+    "IpInBlacklist": ErrorClass.ACCOUNT,
+    "IpNotInWhitelist": ErrorClass.ACCOUNT,
+    "InvalidParameterValue.RuleIdNotExist": ErrorClass.RULE,
+    "InvalidParameterValue.RuleIdDisabled": ErrorClass.RULE,
+    "FailedOperation.StsUnAuthErrError": ErrorClass.ACCOUNT,
     "InvalidParameterValue.BizTokenExpired": ErrorClass.EXPIRED,
     "InvalidParameterValue": ErrorClass.FINAL,
     "InvalidParameter": ErrorClass.FINAL,
@@ -44,6 +45,7 @@ _CLASSES = {
     "ActionOffline": ErrorClass.BUG,
     "InvalidRequest": ErrorClass.BUG,
     TOO_LARGE: ErrorClass.ASK_FOR_LESS,
+    TIMED_OUT: ErrorClass.TIMED_OUT,
 }
 
 

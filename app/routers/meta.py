@@ -1,13 +1,18 @@
 """For machines that look after the service."""
 
+import structlog
 from fastapi import APIRouter, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from app.errors import UnavailableError
 from app.routers.dependencies import Provided
+from app.routers.models import Readiness
 from app.routers.problems import declared
 
 router = APIRouter(tags=["meta"])
+
+log = structlog.get_logger()
 
 
 @router.get("/livez")
@@ -17,13 +22,16 @@ async def live() -> dict[str, str]:
 
 
 @router.get("/readyz", responses=declared(503))
-async def ready(services: Provided) -> dict[str, str]:
-    """Callbacks can be taken in; 503 with the reason otherwise."""
-    await services.health.check()
-    return {"status": "ok"}
+async def ready(services: Provided) -> Readiness:
+    """Callbacks can be taken in; 503 with the reason otherwise. Warnings tell what an operator should do."""
+    return Readiness(status="ok", warnings=list((await services.health.check()).warnings))
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def metrics() -> Response:
-    """Prometheus' text format."""
+async def metrics(services: Provided) -> Response:
+    """Prometheus' text format. What stands in the database is missing while that does not answer."""
+    try:
+        await services.health.look()
+    except UnavailableError:
+        log.warning("metrics_incomplete")
     return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -64,6 +64,13 @@ Instant = Annotated[
 ]
 
 
+class Readiness(BaseModel):
+    """That the service is up, and what an operator should look after."""
+
+    status: str
+    warnings: list[str]
+
+
 class Registration(BaseModel):
     """What may be told of a token when DetectAuth returned it; all of it is optional."""
 

@@ -2,12 +2,13 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from app.domain import lifecycle
 from app.domain.verification import Facts
 from app.errors import ConflictError
+from app.services.rules import RulesSettings
 from app.storage.database import Database, Transaction
 from app.storage.signals import DUE, Signals
 from app.storage.verifications import VerificationStore
@@ -53,11 +54,13 @@ class BackfillService:
         self,
         *,
         database: Database,
+        rules: RulesSettings,
         verifications: VerificationStore,
         signals: Signals,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
+        self._rules = rules
         self._verifications = verifications
         self._signals = signals
         self._clock = clock
@@ -97,8 +100,9 @@ class BackfillService:
     async def _register(self, tx: Transaction, client: str, row: Row) -> bool:
         """Whether the token is new."""
         now = self._clock()
-        new = lifecycle.new(client=client, biz_token=row.biz_token, rule_id=row.rule_id, now=now)
-        due = lifecycle.woken(lifecycle.registered(new, row.facts, now), now)
+        account = self._rules.rule(row.rule_id).account
+        new = lifecycle.new(client=client, biz_token=row.biz_token, rule_id=row.rule_id, account=account, now=now)
+        due = replace(lifecycle.registered(new, row.facts, now), due_at=now)  # and goes after what people wait for
         if await self._verifications.add(tx, due):
             return True
         known = await self._verifications.lock(tx, row.biz_token)

@@ -6,25 +6,30 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import aclosing, asynccontextmanager
-from dataclasses import dataclass
-from datetime import timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from io import BytesIO
 from pathlib import Path
 
 from app.domain.decision import ErrorClass
 from app.domain.detection import InfoType
+from app.domain.rule import DEFAULT_ACCOUNT
 from app.errors import ServiceError, SetUpError
-from app.faceid.accounts import FaceIdSettings
+from app.faceid.accounts import CredentialSource, FaceIdSettings
+from app.faceid.advice import CLOCK, ENDPOINT, KEY_PAIR, advice
 from app.faceid.client import FaceIdClient
 from app.faceid.clock import clock_offset
-from app.faceid.codes import CONNECTION_FAILED, HTTP_STATUS, TIMED_OUT, UNREADABLE, classify
+from app.faceid.codes import classify
+from app.services.health import HealthService
 from app.services.receive import ReceiveSettings
-from app.services.retrieve import ACCOUNT
+from app.services.rules import RulesSettings
 from app.storage import schema
 from app.storage.database import Database, DatabaseSettings
 from app.storage.media import MediaSettings, open_media_store
+from app.storage.pauses import PauseStore
 from app.storage.quota import QuotaStore
+from app.storage.verifications import VerificationStore
 
 LEAST_FREE_BYTES = 2**30  # some hundred results with their videos
 CLOCK_WARNING = timedelta(seconds=60)
@@ -60,35 +65,44 @@ class DoctorService:
         *,
         faceid: FaceIdSettings,
         receive: ReceiveSettings,
+        rules: RulesSettings,
         database: DatabaseSettings,
         media: MediaSettings,
     ) -> None:
         self._faceid = faceid
-        self._rule_id = receive.faceid_rule_id
-        self._requests_per_second = faceid.faceid_requests_per_second
+        self._rule_ids = {rule.account: rule_id for rule_id, rule in rules.rules.items()}
+        if receive.faceid_rule_id:
+            self._rule_ids[rules.rule(receive.faceid_rule_id).account] = receive.faceid_rule_id
         self._database = database
         self._media = media
-        self._slot = 0.0  # of the one call to Tencent, by `time.monotonic`
+        self._slots: dict[str, float] = {}  # of each account's one call to Tencent, by `time.monotonic`
 
     async def examine(self) -> Sequence[Finding]:
         """All findings; never raises for what it finds. The embedded database is made as `serve` makes it."""
         data_dir = _examine_folder(self._database.data_dir)
         media = asyncio.create_task(_guarded("media store", _MEDIA_ADVICE, self._examine_media()))
-        clock = asyncio.create_task(_guarded("clock", _ENDPOINT_ADVICE, self._examine_clock()))
         stores = await self._examine_database()
-        credentials = await _guarded("credentials", _ENDPOINT_ADVICE, self._examine_credentials())
-        return [credentials, await clock, *stores, await media, data_dir]
+        accounts = [finding for name in self._faceid.all_accounts for finding in await self._examine_account(name)]
+        return [*accounts, *stores, await media, data_dir]
+
+    async def _examine_account(self, name: str) -> Sequence[Finding]:
+        account, suffix = self._faceid.all_accounts[name], "" if name == DEFAULT_ACCOUNT else f" of {name}"
+        return [
+            await _guarded(f"credentials{suffix}", ENDPOINT, self._examine_credentials(name)),
+            await _guarded(f"clock{suffix}", ENDPOINT, self._examine_clock(account.endpoint)),
+        ]
 
     async def _examine_database(self) -> Sequence[Finding]:
         findings = [await _guarded("database", _DATABASE_ADVICE, self._reach_database())]
-        for check, advice, work in (
+        for check, todo, work in (
             ("schema", "Run `faceid-results migrate` of the version that is to serve.", self._require_schema),
-            ("quota", "Check that the user of DATABASE_URL may write to all tables.", self._reserve_slot),
+            ("quota", "Check that the user of DATABASE_URL may write to all tables.", self._reserve_slots),
+            ("retrieval", _DATABASE_ADVICE, self._examine_retrieval),
         ):
-            if findings[-1].status is Status.OK:
-                findings.append(await _guarded(check, advice, work()))
-            else:
+            if findings[-1].status is not Status.OK:
                 findings.append(Finding(check, Status.SKIPPED, "It cannot be examined without the check before it."))
+            else:
+                findings.append(await _guarded(check, todo, work()))
         return findings
 
     async def _reach_database(self) -> Finding:
@@ -103,13 +117,28 @@ class DoctorService:
                 raise SetUpError("The schema is not the one of this version.")
         return Finding("schema", Status.OK, "The schema is the one of this version.")
 
-    async def _reserve_slot(self) -> Finding:
-        interval = timedelta(seconds=1 / self._requests_per_second)
-        async with self._opened_database() as database, database.write() as tx:
-            self._slot = await QuotaStore().reserve(tx, ACCOUNT, interval=interval, slots=1)
-        wait = max(self._slot - time.monotonic(), 0)
-        found = f"{self._requests_per_second:g} calls per second; the next one can be made in {wait:.1f} s."
-        return Finding("quota", Status.OK, found)
+    async def _reserve_slots(self) -> Finding:
+        found = []
+        for name, account in self._faceid.all_accounts.items():
+            interval = timedelta(seconds=1 / account.requests_per_second)
+            async with self._opened_database() as database, database.write() as tx:
+                self._slots[name] = await QuotaStore().reserve(tx, name, interval=interval, slots=1)
+            wait = max(self._slots[name] - time.monotonic(), 0)
+            found.append(f"{name}: {account.requests_per_second:g} calls per second, the next one in {wait:.1f} s.")
+        return Finding("quota", Status.OK, "\n".join(found))
+
+    async def _examine_retrieval(self) -> Finding:
+        async with self._opened_database() as database:
+            health = HealthService(
+                database=database,
+                verifications=VerificationStore(),
+                pauses=PauseStore(),
+                clock=lambda: datetime.now(UTC),
+            )
+            warnings = (await health.look()).warnings
+        if warnings:
+            return Finding("retrieval", Status.WARNING, "\n".join(warnings))
+        return Finding("retrieval", Status.OK, "No account is paused, and no deadline is near.")
 
     async def _examine_media(self) -> Finding:
         async with aclosing(open_media_store(self._media)) as store:
@@ -117,19 +146,21 @@ class DoctorService:
         kind = "bucket" if self._media.media_location.scheme == "s3" else "folder"
         return Finding("media store", Status.OK, f"The {kind} takes, gives and removes an object.")
 
-    async def _examine_clock(self) -> Finding:
-        return clock_finding(await clock_offset(self._faceid.faceid_endpoint))
+    async def _examine_clock(self, endpoint: str) -> Finding:
+        return clock_finding(await clock_offset(endpoint))
 
-    async def _examine_credentials(self) -> Finding:
-        if not (self._faceid.tencentcloud_secret_id and self._faceid.tencentcloud_secret_key.get_secret_value()):
-            found = "TENCENTCLOUD_SECRET_ID or TENCENTCLOUD_SECRET_KEY is not set."
-            return Finding("credentials", Status.FAILED, found, _KEY_PAIR_ADVICE)
-        async with FaceIdClient(self._faceid, connections=1) as client:
-            await asyncio.sleep(max(self._slot - time.monotonic(), 0))
+    async def _examine_credentials(self, account: str) -> Finding:
+        rule_id = self._rule_ids.get(account)
+        try:
+            CredentialSource(account, self._faceid.all_accounts[account])
+        except SetUpError as error:
+            return Finding("credentials", Status.FAILED, error.detail, KEY_PAIR)
+        async with FaceIdClient(self._faceid, account, connections=1) as client:
+            await asyncio.sleep(max(self._slots.get(account, 0) - time.monotonic(), 0))
             fetched = await client.get_detect_info(
-                biz_token=_NOBODY, rule_id=self._rule_id or "1", info_type=InfoType("1"), open_sink=BytesIO
+                biz_token=_NOBODY, rule_id=rule_id or "1", info_type=InfoType("1"), open_sink=BytesIO
             )
-        return credentials_finding(fetched.call.error_code, fetched.call.request_id, rule_id=self._rule_id)
+        return credentials_finding(fetched.call.error_code, fetched.call.request_id, rule_id=rule_id)
 
     @asynccontextmanager
     async def _opened_database(self) -> AsyncIterator[Database]:
@@ -142,16 +173,15 @@ def credentials_finding(error_code: str | None, request_id: str | None, *, rule_
     error_code = error_code or ""
     is_in = not error_code or classify(error_code) in {ErrorClass.FINAL, ErrorClass.EXPIRED}
     if rule_id is None and (is_in or error_code.startswith("InvalidParameterValue.RuleId")):
-        found = "Tencent accepts the key pair; FACEID_RULE_ID is not set."
-        advice = "Set FACEID_RULE_ID, unless all registrations and callbacks name their RuleId."
-        return Finding("credentials", Status.WARNING, found, advice)
+        found = "Tencent accepts the key pair; no RuleId is known of the account."
+        todo = "Set FACEID_RULE_ID or name rules, unless all registrations and callbacks name their RuleId."
+        return Finding("credentials", Status.WARNING, found, todo)
     if is_in:
         return Finding("credentials", Status.OK, "Tencent accepts the key pair and the RuleId.")
     found = f"The call ended with {error_code} (RequestId {request_id or 'none'})."
-    known = max((prefix for prefix in _CODE_ADVICE if error_code.startswith(prefix)), key=len, default=None)
-    if known is None:
+    if (known := advice(error_code)) is None:
         return Finding("credentials", Status.WARNING, found, "Try again; if it stays, ask Tencent with the RequestId.")
-    return Finding("credentials", Status.FAILED, found, _CODE_ADVICE[known])
+    return Finding("credentials", Status.FAILED, found, known)
 
 
 def clock_finding(offset: timedelta) -> Finding:
@@ -160,7 +190,7 @@ def clock_finding(offset: timedelta) -> Finding:
     found = f"This machine is {offset.total_seconds():+.0f} s off the endpoint's clock."
     if abs(offset) <= CLOCK_WARNING:
         return Finding("clock", Status.OK, found)
-    return Finding("clock", status, found, _CLOCK_ADVICE)
+    return Finding("clock", status, found, CLOCK)
 
 
 def disk_finding(free_bytes: int) -> Finding:
@@ -185,42 +215,15 @@ def _examine_folder(data_dir: Path) -> Finding:
 async def _guarded(check: str, advice: str, work: Awaitable[Finding]) -> Finding:
     try:
         async with asyncio.timeout(_CHECK_SECONDS):
-            return await work
+            return replace(await work, check=check)
     except ServiceError as error:
         return Finding(check, Status.FAILED, error.detail, advice)
     except TimeoutError:
         return Finding(check, Status.FAILED, f"There was no answer within {_CHECK_SECONDS:.0f} s.", advice)
 
 
-_KEY_PAIR_ADVICE = "Copy both halves of a key pair anew from https://console.cloud.tencent.com/cam/capi."
-_CLOCK_ADVICE = "Synchronise this machine's clock by NTP: Tencent refuses signatures that are 300 s off."
-_ENDPOINT_ADVICE = "Check FACEID_ENDPOINT, and that name resolution and firewall let this machine reach it."
 _DATABASE_ADVICE = (
     "Check DATABASE_URL and that its server runs and lets us in; for SQLite, that its folder is writable."
 )
 _MEDIA_ADVICE = "Check MEDIA_URL and that we may write there; for a bucket also AWS_ENDPOINT_URL and the AWS key pair."
 _DATA_DIR_ADVICE = "Set DATA_DIR to a folder that this user may write to."
-_CODE_ADVICE = {  # by the longest prefix of the code
-    "AuthFailure": _KEY_PAIR_ADVICE,
-    "AuthFailure.SignatureExpire": _CLOCK_ADVICE,
-    "AuthFailure.SecretIdNotFound": "Check TENCENTCLOUD_SECRET_ID: the key is deleted, disabled or another site's.",
-    "AuthFailure.SignatureFailure": "Check TENCENTCLOUD_SECRET_KEY: it does not belong to TENCENTCLOUD_SECRET_ID.",
-    "AuthFailure.TokenFailure": "Renew the temporary credentials: TENCENTCLOUD_TOKEN is over or another key's.",
-    "AuthFailure.UnauthorizedOperation": "Grant the sub-account faceid:GetDetectInfo in Tencent's access management.",
-    "UnauthorizedOperation": "Grant the sub-account faceid:GetDetectInfo in Tencent's access management.",
-    "UnauthorizedOperation.ActivateError": "Ask Tencent's support: activating FaceID for the account went wrong.",
-    "UnauthorizedOperation.Activating": "Wait: Tencent is activating FaceID for the account.",
-    "UnauthorizedOperation.Arrears": "Pay the Tencent Cloud account's bill.",
-    "UnauthorizedOperation.NonAuthorize": "Verify the owner of the Tencent Cloud account by its real name.",
-    "UnauthorizedOperation.Nonactivated": "Activate FaceID at https://console.cloud.tencent.com/faceid.",
-    "FailedOperation.StsUnAuthErrError": "Grant FaceID's service role in Tencent's access management.",
-    "IpInBlacklist": "Take this machine's address off the block list in Tencent's console.",
-    "IpNotInWhitelist": "Put this machine's address on the allow list in Tencent's console.",
-    "InvalidParameterValue.RuleId": "Set FACEID_RULE_ID to an enabled RuleId of https://console.cloud.tencent.com/faceid.",
-    TIMED_OUT: _ENDPOINT_ADVICE,
-    CONNECTION_FAILED: _ENDPOINT_ADVICE,
-    UNREADABLE: _ENDPOINT_ADVICE,
-    HTTP_STATUS: _ENDPOINT_ADVICE,
-    "InvalidAction": _ENDPOINT_ADVICE,
-    "NoSuchProduct": _ENDPOINT_ADVICE,
-}

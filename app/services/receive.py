@@ -9,6 +9,7 @@ from app.domain import lifecycle
 from app.domain.access import ApiKey
 from app.domain.verification import Facts, Verification
 from app.errors import InvalidRequestError, NotFoundError
+from app.services.rules import RulesSettings
 from app.storage.database import Database
 from app.storage.signals import DUE, Signals
 from app.storage.verifications import VerificationStore
@@ -27,12 +28,14 @@ class ReceiveService:
         self,
         *,
         settings: ReceiveSettings,
+        rules: RulesSettings,
         database: Database,
         verifications: VerificationStore,
         signals: Signals,
         clock: Callable[[], datetime],
     ) -> None:
         self._rule_id = settings.faceid_rule_id
+        self._rules = rules
         self._database = database
         self._verifications = verifications
         self._signals = signals
@@ -98,7 +101,7 @@ class ReceiveService:
         rule_id = rule_id or self._rule_id
         async with self._database.write() as tx:
             accepted = rule_id and await self._verifications.add(
-                tx, change(lifecycle.new(client=caller.client, biz_token=biz_token, rule_id=rule_id, now=now))
+                tx, change(self._new(caller.client, biz_token, rule_id, now))
             )
             is_new = bool(accepted)
             if not accepted:
@@ -110,6 +113,10 @@ class ReceiveService:
         if accepted.due_at and accepted.due_at <= now:
             self._signals.send(DUE)
         return accepted, is_new
+
+    def _new(self, client: str, biz_token: str, rule_id: str, now: datetime) -> Verification:
+        account = self._rules.rule(rule_id).account
+        return lifecycle.new(client=client, biz_token=biz_token, rule_id=rule_id, account=account, now=now)
 
 
 def _visible(caller: ApiKey, verification: Verification | None) -> Verification:

@@ -1,8 +1,7 @@
-"""Retrieves results: claims what is due within the quota, fetches, puts the media, records all in one transaction."""
+"""Steps 3 to 6 of the story: fetches what was claimed, puts the media, records all in one transaction."""
 
 import asyncio
 import random
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
@@ -10,111 +9,88 @@ from datetime import datetime, timedelta
 from typing import cast
 
 import structlog
-from pydantic import BaseModel, field_validator
 
-from app.domain import lifecycle
-from app.domain.decision import ErrorClass, Found, Reply, Step, Store, Trouble, decide
+from app.domain import lifecycle, pause
+from app.domain.decision import ErrorClass, Found, Pause, Reply, Step, Store, Trouble, decide
 from app.domain.detection import InfoType, MediaKind, Medium, Outcome, Part
+from app.domain.rule import Rule
 from app.domain.sniffing import sniff
-from app.domain.verification import Call, Verification
+from app.domain.verification import Call
 from app.errors import UnavailableError
-from app.faceid.client import MEDIA_NOT_STORED, FaceIdClient, Fetched
+from app.faceid import codes
+from app.faceid.advice import advice
+from app.faceid.client import MEDIA_NOT_STORED, Fetched
 from app.faceid.codes import classify
 from app.observability import CALL_SECONDS, RECEIVED_BYTES, STEPS
-from app.storage.database import Database
+from app.services.claim import Claim, ClaimService
+from app.services.rules import RulesSettings
+from app.storage.database import Database, Transaction
 from app.storage.media import Draft, MediaStore
-from app.storage.queue import Queue
+from app.storage.pauses import PauseStore
 from app.storage.quota import QuotaStore
 from app.storage.results import ResultStore
 from app.storage.signals import Signals
 from app.storage.verifications import VerificationStore
 
-ACCOUNT = "default"
-
-LEASE = timedelta(seconds=15)  # renewed while the worker lives; what a dead one held comes due after it
-
-_FARTHEST_SLOT = timedelta(seconds=2.5)  # what would have to wait longer stays due, for whoever comes first
-_RENEW_SECONDS = 3.0  # a renewal that hangs leaves time for another
 _PUT_SECONDS = 30.0  # for the media of one result
 _PAUSE = timedelta(seconds=1)  # Tencent counts by the second
-_MOST_LATE_SECONDS = 0.05  # a slot used later than this crowds its successors
-_SLOT_TRIES = 2  # a machine that is always late goes on all the same
+_IT_ANSWERS = {ErrorClass.FINAL, ErrorClass.EXPIRED, ErrorClass.SLOW_DOWN, ErrorClass.ASK_FOR_LESS}
 
 _RANDOM = random.SystemRandom()
 
 log = structlog.get_logger()
 
 
-class RetrieveSettings(BaseModel):
-    """What is asked of Tencent, and how fast."""
-
-    faceid_info_type: str = "0"
-
-    @field_validator("faceid_info_type")
-    @classmethod
-    def _known_parts(cls, value: str) -> str:
-        return str(InfoType(value))
-
-
 @dataclass(frozen=True, slots=True)
-class Claim:
-    """A verification that is ours for the length of a lease; its call is to be made at `slot` (monotonic)."""
+class _Work:
+    """A claim, and what is asked for it."""
 
-    verification: Verification
-    slot: float
+    claim: Claim
+    rule: Rule
+    asked: InfoType
+
+    def reply(self, fetched: Fetched) -> Reply:
+        """What came, as it is to be decided on."""
+        if fetched.call.error_code:
+            return Trouble(classify(fetched.call.error_code))
+        before = self.claim.verification.pulled_parts
+        pulled = self.asked.parts | (before if self.rule.missing(before) else frozenset())
+        return Found(self._outcome(fetched), pulled, self.rule.missing(pulled))
+
+    def _outcome(self, fetched: Fetched) -> Outcome | None:
+        if fetched.detection:
+            return fetched.detection.outcome
+        has_media = fetched.media or self.claim.verification.pulled
+        return None if has_media and Part.TEXT not in self.asked.parts else Outcome.UNFINISHED
 
 
 class RetrieveService:
-    """The way of one verification from due to recorded."""
+    """The way of one verification from claimed to recorded; `claims` gives the claims out."""
 
     def __init__(
         self,
         *,
-        settings: RetrieveSettings,
-        requests_per_second: float,
+        claims: ClaimService,
+        rules: RulesSettings,
         database: Database,
         verifications: VerificationStore,
-        queue: Queue,
         results: ResultStore,
         quota: QuotaStore,
+        pauses: PauseStore,
         media: MediaStore,
-        faceid: FaceIdClient,
         signals: Signals,
         clock: Callable[[], datetime],
     ) -> None:
-        self._info_type = InfoType(settings.faceid_info_type)
-        self._interval = timedelta(seconds=1 / requests_per_second)
+        self.claims = claims
+        self._rules = rules
         self._database = database
         self._verifications = verifications
-        self._queue = queue
         self._results = results
         self._quota = quota
+        self._pauses = pauses
         self._media = media
-        self._faceid = faceid
         self._signals = signals
         self._clock = clock
-
-    async def claim(self, limit: int) -> Sequence[Claim]:
-        """Takes what is due, `limit` at most and no more than there are slots for, each with its slot in the quota."""
-        async with self._database.write() as tx:
-            room = (_FARTHEST_SLOT - await self._quota.wait(tx, ACCOUNT)) // self._interval + 1
-            limit = max(min(limit, room), 0)
-            claimed = await self._queue.claim(tx, now=self._clock(), lease=LEASE, limit=limit)
-            if not claimed:
-                return []
-            slot = await self._quota.reserve(tx, ACCOUNT, interval=self._interval, slots=len(claimed))
-        seconds = self._interval.total_seconds()
-        return [Claim(verification, slot + place * seconds) for place, verification in enumerate(claimed)]
-
-    async def renew(self, claims: Collection[Claim]) -> None:
-        """Says that these are still being worked on."""
-        async with self._database.write(seconds=_RENEW_SECONDS) as tx:
-            await self._queue.renew(tx, [claim.verification for claim in claims], until=self._clock() + LEASE)
-
-    async def hand_back(self, claims: Collection[Claim]) -> None:
-        """Gives up claims that will not be worked on: the next worker takes them at once."""
-        async with self._database.write() as tx:
-            await self._queue.hand_back(tx, [claim.verification for claim in claims], now=self._clock())
 
     async def retrieve(self, claim: Claim) -> None:
         """Makes the call and records what came of it.
@@ -122,44 +98,52 @@ class RetrieveService:
         Raises:
             UnavailableError: the database failed; the lease runs out, and the verification comes due again.
         """
-        await self._wait_for(claim.slot)
-        verification = claim.verification
+        await self.claims.until_slot(claim)
+        verification, rule = claim.verification, self._rules.rule(claim.verification.rule_id)
+        asked = rule.next_parts(
+            verification.pulled_parts, one_by_one=verification.one_by_one, failures=verification.failures
+        )
         with ExitStack() as drafts:
-            fetched = await self._faceid.get_detect_info(
+            fetched = await claim.account.faceid.get_detect_info(
                 biz_token=verification.biz_token,
                 rule_id=verification.rule_id,
-                info_type=self._info_type,
+                info_type=asked,
                 open_sink=lambda: drafts.enter_context(self._media.draft()),
             )
-            await self._conclude(verification, fetched)
+            await self._conclude(_Work(claim, rule, asked), fetched)
 
-    async def _conclude(self, verification: Verification, fetched: Fetched) -> None:
-        call = fetched.call
-        step = self._decide(verification, self._reply(fetched))
+    async def put_off(self, claim: Claim) -> None:
+        """Retries later what crashed, in growing intervals: what is wrong with it may be wrong every time."""
+        call = Call(
+            called_at=self._clock(),
+            action="",
+            info_type="",
+            request_id=None,
+            error_code=codes.CRASHED,
+            duration_ms=0,
+            bytes_received=0,
+        )
+        step = self._decide(claim, Trouble(classify(codes.CRASHED)))
+        await self._record(claim, step, Fetched(call), ())
+
+    async def _conclude(self, work: _Work, fetched: Fetched) -> None:
+        step = self._decide(work.claim, work.reply(fetched))
         media: Sequence[Medium] = ()
         if isinstance(step, Store):
             try:
                 async with asyncio.timeout(_PUT_SECONDS):
                     media = await self._put(cast("Mapping[MediaKind, Draft]", fetched.media))  # the sinks we opened
             except (UnavailableError, TimeoutError):
-                call = replace(call, error_code=MEDIA_NOT_STORED)
-                step = self._decide(verification, Trouble(ErrorClass.RETRY))
-        _tell(verification, step, call)
-        outdated = await self._record(verification, step, call, fetched, media)
-        self._signals.send(str(verification.id))
+                fetched = Fetched(replace(fetched.call, error_code=MEDIA_NOT_STORED))
+                step = self._decide(work.claim, Trouble(ErrorClass.RETRY))
+        _tell(work.claim, step, fetched.call)
+        outdated = await self._record(work.claim, step, fetched, media)
+        self._signals.send(str(work.claim.verification.id))
         for key in outdated:
             await self._media.delete(key)
 
-    def _reply(self, fetched: Fetched) -> Reply:
-        if fetched.call.error_code:
-            return Trouble(classify(fetched.call.error_code))
-        if fetched.detection:
-            return Found(fetched.detection.outcome)
-        text_was_asked = Part.TEXT in self._info_type.parts
-        return Found(None if fetched.media and not text_was_asked else Outcome.UNFINISHED)
-
-    def _decide(self, verification: Verification, reply: Reply) -> Step:
-        return decide(verification, reply, self._clock(), jitter=_RANDOM.random())
+    def _decide(self, claim: Claim, reply: Reply) -> Step:
+        return decide(claim.verification, reply, self._clock(), jitter=_RANDOM.random())
 
     async def _put(self, sinks: Mapping[MediaKind, Draft]) -> Sequence[Medium]:
         """Bytes first: when the rows name the media, they are there. All at once: each waits for the disk by itself."""
@@ -180,37 +164,50 @@ class RetrieveService:
             stored_at=self._clock(),
         )
 
-    async def _record(
-        self, claimed: Verification, step: Step, call: Call, fetched: Fetched, media: Sequence[Medium]
-    ) -> Collection[str]:
+    async def _record(self, claim: Claim, step: Step, fetched: Fetched, media: Sequence[Medium]) -> Collection[str]:
         """Writes all that was learned, unless a newer claim is at work; answers the object keys that nothing names."""
+        claimed = claim.verification
         async with self._database.write() as tx:
-            current = await self._verifications.lock(tx, claimed.biz_token)  # before the quota's row, as a claim does
-            await self._results.add_call(tx, claimed.id, call)
-            if classify(call.error_code or "") is ErrorClass.SLOW_DOWN:
-                await self._quota.slow_down(tx, ACCOUNT, pause=_PAUSE)
+            current = await self._verifications.lock(tx, claimed.biz_token)
+            await self._results.add_call(tx, claimed.id, fetched.call)
+            await self._heed(tx, claim, step, fetched.call)
             if current is None or current.claim != claimed.claim:
                 return [medium.object_key for medium in media]
-            await self._verifications.save(tx, current, lifecycle.after(current, step, call, self._clock()))
+            await self._verifications.save(tx, current, lifecycle.after(current, step, fetched.call, self._clock()))
             if not isinstance(step, Store):
                 return []
             if fetched.detection:
                 await self._results.replace_detection(tx, claimed.id, fetched.detection)
             return await self._results.replace_media(tx, claimed.id, media)
 
-    async def _wait_for(self, slot: float) -> None:
-        for _ in range(_SLOT_TRIES):
-            await asyncio.sleep(slot - time.monotonic())
-            if time.monotonic() - slot <= _MOST_LATE_SECONDS:
-                return
-            async with self._database.write() as tx:
-                slot = await self._quota.reserve(tx, ACCOUNT, interval=self._interval, slots=1)
-        await asyncio.sleep(slot - time.monotonic())
+    async def _heed(self, tx: Transaction, claim: Claim, step: Step, call: Call) -> None:
+        """What the answer means for the account as a whole."""
+        error_class = classify(call.error_code) if call.error_code else None
+        account, rule_id = claim.account.name, claim.verification.rule_id
+        if isinstance(step, Pause):
+            begun = pause.begin(account, rule_id if step.rule_only else None, call.error_code or "", self._clock())
+            if await self._pauses.begin(tx, begun):
+                log.error("paused", **_named(begun), advice=advice(begun.error_code))
+        if claim.probe and _is_over(claim.probe, error_class):
+            await self._pauses.end(tx, claim.probe)
+            log.warning("resumed", **_named(claim.probe))
+        if error_class is ErrorClass.SLOW_DOWN:  # the quota's row comes last, as in a claim
+            await self._quota.slow_down(tx, account, pause=_PAUSE)
 
 
-def _tell(verification: Verification, step: Step, call: Call) -> None:
+def _is_over(probed: pause.Pause, error_class: ErrorClass | None) -> bool:
+    """Whether an answer of this class (None: a result) says that the operator has acted."""
+    is_another_pause = error_class is ErrorClass.RULE and probed.rule_id is None
+    return error_class is None or error_class in _IT_ANSWERS or is_another_pause
+
+
+def _named(found: pause.Pause) -> dict[str, str | None]:
+    return {"account": found.account, "rule_id": found.rule_id, "error_code": found.error_code}
+
+
+def _tell(claim: Claim, step: Step, call: Call) -> None:
     name = type(step).__name__
-    log.info("retrieved", verification=verification.id, step=name, error_code=call.error_code)
+    log.info("retrieved", verification=claim.verification.id, step=name, error_code=call.error_code)
     STEPS.labels(name).inc()
     result = classify(call.error_code) if call.error_code else "answered"
     CALL_SECONDS.labels(call.action, result).observe(call.duration_ms / 1000)

@@ -5,44 +5,80 @@ its claim number outdated and writes nothing (`app.services.retrieve`).
 """
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import Update, select, true, tuple_, update
+from sqlalchemy import ColumnElement, Update, select, true, tuple_, union_all, update
 
-from app.domain.verification import Verification
+from app.domain.verification import Priority, Verification
 from app.storage.database import Transaction
 from app.storage.tables import verification as table
 from app.storage.verifications import as_verification
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """What may be claimed of what an account has due at `now`: all of it, or that of one rule.
+
+    What is closed, the account or some rules of it, gives away only what has its last try before `last_try_before`.
+    """
+
+    account: str
+    now: datetime
+    last_try_before: datetime
+    rule_id: str | None = None
+    is_closed: bool = False
+    closed_rule_ids: Collection[str] = ()
+
+
 class Queue:
     """Claims of verifications. The caller brings the transaction."""
 
-    async def claim(self, tx: Transaction, *, now: datetime, lease: timedelta, limit: int) -> Sequence[Verification]:
-        """Takes what has been due longest, `limit` rows at most, for the length of the lease."""
-        due = (
+    async def claim(self, tx: Transaction, due: Due, *, lease: timedelta, limit: int) -> Sequence[Verification]:
+        """Takes `limit` rows at most for the length of the lease: by priority, and then what has been due longest."""
+        by_priority = [
             select(table.c.id)
-            .where(table.c.due_at <= now)
+            .where(table.c.priority == priority, *_conditions(due))
             .order_by(table.c.due_at)
             .limit(limit)
             .with_for_update(skip_locked=True)  # SQLite has one writer and leaves the clause out
-            .cte("due")  # a mere subquery may be run once for each row, and then takes more than the limit
-        )
+            .subquery()
+            for priority in Priority
+        ]
+        # A mere subquery may be run once for each row, and then takes more than the limit; so may a common one that
+        # Postgres is free to inline.
+        first = union_all(*(select(part.c.id) for part in by_priority)).limit(limit).cte("first")
         statement = (
             update(table)
-            .where(table.c.id.in_(select(due.c.id)))
-            .values(due_at=now + lease, claim=table.c.claim + 1, leased=true(), woken=False)
+            .where(table.c.id.in_(select(first.prefix_with("MATERIALIZED", dialect="postgresql").c.id)))
+            .values(due_at=due.now + lease, claim=table.c.claim + 1, leased=true(), woken=False)
             .returning(*table.c)
         )
-        return [as_verification(row) for row in await tx.execute(statement)]
+        claimed = [as_verification(row) for row in await tx.execute(statement)]
+        return sorted(claimed, key=lambda verification: verification.priority)
 
     async def renew(self, tx: Transaction, claimed: Collection[Verification], *, until: datetime) -> None:
         """Moves the end of leases that are still held; claims that a newer one has outdated are left alone."""
         await tx.execute(_held(claimed).values(due_at=until))
 
-    async def hand_back(self, tx: Transaction, claimed: Collection[Verification], *, now: datetime) -> None:
-        """Makes claimed rows due at once: the worker that holds them stops."""
-        await tx.execute(_held(claimed).values(due_at=now, leased=False))
+    async def hand_back(
+        self, tx: Transaction, claimed: Collection[Verification], *, now: datetime, account: str | None = None
+    ) -> None:
+        """Makes claimed rows due at once, for this account where one is said: they will not be worked on here."""
+        moved = {} if account is None else {"account": account}
+        await tx.execute(_held(claimed).values(due_at=now, leased=False, **moved))
+
+
+def _conditions(due: Due) -> list[ColumnElement[bool]]:
+    conditions = [table.c.account == due.account, table.c.due_at <= due.now]
+    if due.rule_id is not None:
+        conditions.append(table.c.rule_id == due.rule_id)
+    is_last_try = table.c.deadline_at <= due.last_try_before
+    if due.is_closed:
+        conditions.append(is_last_try)
+    elif due.closed_rule_ids:
+        conditions.append(table.c.rule_id.not_in(due.closed_rule_ids) | is_last_try)
+    return conditions
 
 
 def _held(claimed: Collection[Verification]) -> Update:

@@ -17,6 +17,7 @@ from sqlalchemy import (
     Table,
     TypeDecorator,
     UniqueConstraint,
+    false,
     text,
 )
 
@@ -63,6 +64,10 @@ def _verification_key(*, primary: bool = False) -> Column[int]:
     )
 
 
+def _partial_index(name: str, where: str, *columns: str) -> Index:
+    return Index(f"ix_verification_{name}", *columns, sqlite_where=text(where), postgresql_where=text(where))
+
+
 verification = Table(
     "verification",
     metadata,
@@ -70,6 +75,7 @@ verification = Table(
     Column("client", String, nullable=False),
     Column("biz_token", String, nullable=False),
     Column("rule_id", String, nullable=False),
+    Column("account", String, nullable=False, server_default="default"),
     Column("subject_ref", String),
     Column("purpose", String),
     Column("callback_extra", String),
@@ -83,6 +89,9 @@ verification = Table(
     Column("deadline_at", Instant, nullable=False),
     # The queue: what is due, and whose claim is the newest. `woken` remembers a callback that came during a fetch.
     Column("due_at", Instant),
+    Column("priority", Integer, nullable=False, server_default="1"),
+    Column("pulled", String, nullable=False, server_default=text("''")),
+    Column("one_by_one", Boolean, nullable=False, server_default=false()),
     Column("claim", Integer, nullable=False, default=0),
     Column("leased", Boolean, nullable=False, default=False),
     Column("woken", Boolean, nullable=False, default=False),
@@ -92,12 +101,8 @@ verification = Table(
     Column("last_request_id", String),
     Column("last_error_code", String),
     UniqueConstraint("biz_token"),
-    Index(
-        "ix_verification_due_at",
-        "due_at",
-        sqlite_where=text("due_at IS NOT NULL"),
-        postgresql_where=text("due_at IS NOT NULL"),
-    ),
+    _partial_index("queue", "due_at IS NOT NULL", "account", "priority", "due_at"),
+    _partial_index("deadline_at", "state = 'pending' OR pulled <> ''", "deadline_at"),
     *(Index(None, column, "id") for column in ("client", "state", "outcome", "rule_id", "subject_ref", "received_at")),
     sqlite_autoincrement=True,  # an id that was erased never names another person
 )
@@ -174,6 +179,16 @@ quota = Table(
     metadata,
     Column("account", String, primary_key=True),
     Column("tat_us", BigInteger, nullable=False),  # theoretical arrival time: microseconds since the epoch
+)
+
+pause = Table(
+    "pause",
+    metadata,
+    Column("account", String, primary_key=True),
+    Column("rule_id", String, primary_key=True),  # empty: the whole account
+    Column("error_code", String, nullable=False),
+    Column("paused_at", Instant, nullable=False),
+    Column("probe_at", Instant, nullable=False),
 )
 
 api_key = Table(

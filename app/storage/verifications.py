@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields
+from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.domain.detection import Outcome
-from app.domain.verification import Filter, State, Verification
+from app.domain.verification import Filter, Priority, State, Verification
 from app.storage.database import Transaction
 from app.storage.tables import verification as table
 
@@ -46,6 +47,12 @@ class VerificationStore:
         if changes:
             await tx.execute(update(table).where(table.c.id == before.id).values(changes))
 
+    async def count_pending(self, tx: Transaction, *, deadline_before: datetime) -> int:
+        """How many are not retrieved completely and cannot be from then on."""
+        is_open = (table.c.state == State.PENDING) | (table.c.pulled != "")
+        statement = select(func.count()).where(is_open, table.c.deadline_at < deadline_before)
+        return (await tx.execute(statement)).scalar_one()
+
     async def search(
         self, tx: Transaction, wanted: Filter, *, limit: int, before_id: int | None
     ) -> Sequence[Verification]:
@@ -67,5 +74,6 @@ class VerificationStore:
 def as_verification(row: Row[Any]) -> Verification:
     """A row of the table as a value."""
     values = row._asdict()
-    outcome = values["outcome"]
-    return Verification(**values | {"state": State(values["state"]), "outcome": outcome and Outcome(outcome)})
+    values["state"], values["priority"] = State(values["state"]), Priority(values["priority"])
+    values["outcome"] = values["outcome"] and Outcome(values["outcome"])
+    return Verification(**values)

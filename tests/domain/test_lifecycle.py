@@ -17,9 +17,23 @@ from hypothesis.stateful import (
 )
 
 from app.domain import lifecycle
-from app.domain.decision import ErrorClass, Found, GiveUp, Keep, LookAgain, Reply, Retry, Step, Store, Trouble, decide
-from app.domain.detection import Outcome
-from app.domain.verification import Call, Facts, State, Verification
+from app.domain.decision import (
+    AskForLess,
+    ErrorClass,
+    Found,
+    GiveUp,
+    Keep,
+    LookAgain,
+    Pause,
+    Reply,
+    Retry,
+    Step,
+    Store,
+    Trouble,
+    decide,
+)
+from app.domain.detection import Outcome, Part
+from app.domain.verification import Call, Facts, Priority, State, Verification
 from app.errors import ConflictError
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
@@ -38,9 +52,11 @@ ANSWERED = Call(
 REFUSED = replace(ANSWERED, error_code="InternalError", request_id="request-2")
 CUT = replace(ANSWERED, error_code="network.timeout", request_id=None)
 
-NEW = lifecycle.new(client="shop", biz_token="token", rule_id="1", now=NOW)
+NEW = lifecycle.new(client="shop", biz_token="token", rule_id="1", account="default", now=NOW)
 CALLED_BACK = replace(NEW, received_at=NOW, due_at=NOW, deadline_at=NOW + 70 * HOUR)
-REGISTERED = replace(NEW, registered_at=NOW, due_at=NOW + 10 * MINUTE, deadline_at=NOW + 70 * HOUR)
+REGISTERED = replace(
+    NEW, registered_at=NOW, due_at=NOW + 10 * MINUTE, priority=Priority.POLL, deadline_at=NOW + 70 * HOUR
+)
 CLAIMED = replace(CALLED_BACK, claim=1, leased=True, due_at=NOW + LEASE)
 PASSED = replace(CALLED_BACK, state=State.RETRIEVED, outcome=Outcome.PASSED, retrieved_at=NOW, due_at=None)
 PROVISIONAL = replace(PASSED, outcome=Outcome.FAILED, provisional=True, due_at=NOW + 2 * HOUR)
@@ -154,7 +170,11 @@ def test_after_a_callback(known: Verification, called_back: Verification) -> Non
     ("known", "asked_again"),
     [
         pytest.param(CALLED_BACK, CALLED_BACK, id="what is due stays due"),
-        pytest.param(REGISTERED, replace(REGISTERED, due_at=NOW), id="what waits is due at once"),
+        pytest.param(
+            REGISTERED,
+            replace(REGISTERED, due_at=NOW, priority=Priority.FRESH),
+            id="what waits is due at once",
+        ),
         pytest.param(CLAIMED, replace(CLAIMED, woken=True), id="one at work is due once more after it"),
         pytest.param(PASSED, replace(PASSED, due_at=NOW), id="a stored result stays readable"),
         pytest.param(FAILED, CALLED_BACK, id="a failed one is pending again, with short intervals"),
@@ -174,7 +194,14 @@ BACK = replace(CLAIMED, attempts=1, leased=False, last_request_id="request-1")
     [
         (
             Store(Outcome.PASSED),
-            replace(BACK, state=State.RETRIEVED, outcome=Outcome.PASSED, due_at=None, retrieved_at=LATER),
+            replace(
+                BACK,
+                state=State.RETRIEVED,
+                outcome=Outcome.PASSED,
+                due_at=None,
+                priority=Priority.POLL,
+                retrieved_at=LATER,
+            ),
         ),
         (
             Store(Outcome.FAILED, provisional=True, due_at=NOW + HOUR),
@@ -184,12 +211,27 @@ BACK = replace(CLAIMED, attempts=1, leased=False, last_request_id="request-1")
                 outcome=Outcome.FAILED,
                 provisional=True,
                 due_at=NOW + HOUR,
+                priority=Priority.POLL,
                 retrieved_at=LATER,
             ),
         ),
-        (Store(None), replace(BACK, state=State.RETRIEVED, due_at=None, retrieved_at=LATER)),
-        (LookAgain(NOW + HOUR), replace(BACK, looks=1, due_at=NOW + HOUR)),
-        (Retry(NOW + HOUR), replace(BACK, due_at=NOW + HOUR)),
+        (
+            Store(Outcome.PASSED, due_at=LATER, pulled=frozenset({Part.ID_CARD, Part.TEXT})),
+            replace(
+                BACK,
+                state=State.RETRIEVED,
+                outcome=Outcome.PASSED,
+                due_at=LATER,
+                priority=Priority.RETRY,
+                pulled="12",
+                retrieved_at=LATER,
+            ),
+        ),
+        (Store(None), replace(BACK, state=State.RETRIEVED, due_at=None, priority=Priority.POLL, retrieved_at=LATER)),
+        (LookAgain(NOW + HOUR), replace(BACK, looks=1, due_at=NOW + HOUR, priority=Priority.POLL)),
+        (Retry(NOW + HOUR), replace(BACK, due_at=NOW + HOUR, priority=Priority.RETRY)),
+        (Pause(NOW + HOUR), replace(BACK, due_at=NOW + HOUR, priority=Priority.RETRY)),
+        (AskForLess(NOW + HOUR), replace(BACK, due_at=NOW + HOUR, priority=Priority.RETRY, one_by_one=True)),
         (GiveUp(State.FAILED), replace(BACK, state=State.FAILED, due_at=None)),
         (GiveUp(State.EXPIRED), replace(BACK, state=State.EXPIRED, due_at=None)),
     ],
@@ -221,9 +263,9 @@ def test_a_callback_during_a_call_counts_once_and_only_where_something_is_left_t
 ) -> None:
     woken = replace(CLAIMED, woken=True)
 
-    assert lifecycle.after(woken, step, ANSWERED, LATER) == replace(
-        lifecycle.after(CLAIMED, step, ANSWERED, LATER), due_at=due_at
-    )
+    undisturbed = lifecycle.after(CLAIMED, step, ANSWERED, LATER)
+    priority = Priority.FRESH if due_at else undisturbed.priority
+    assert lifecycle.after(woken, step, ANSWERED, LATER) == replace(undisturbed, due_at=due_at, priority=priority)
 
 
 def test_calls_are_counted_and_the_last_request_id_is_kept() -> None:
@@ -251,7 +293,7 @@ def live(row: Verification, reply: Reply) -> tuple[list[datetime], Verification]
     return calls, row
 
 
-@pytest.mark.parametrize("error_class", [ErrorClass.RETRY, ErrorClass.SLOW_DOWN, ErrorClass.OPERATOR, ErrorClass.BUG])
+@pytest.mark.parametrize("error_class", [ErrorClass.RETRY, ErrorClass.TIMED_OUT, ErrorClass.ACCOUNT, ErrorClass.RULE])
 def test_trouble_is_met_with_retries_to_the_deadline_the_last_one_a_minute_before_it(error_class: ErrorClass) -> None:
     calls, end = live(CALLED_BACK, Trouble(error_class))
 
@@ -261,20 +303,19 @@ def test_trouble_is_met_with_retries_to_the_deadline_the_last_one_a_minute_befor
     assert end.attempts == len(calls) < 6000
 
 
-@pytest.mark.parametrize(
-    ("row", "calls"),
-    [
-        pytest.param(CALLED_BACK, 21, id="called back: growing intervals"),
-        pytest.param(REGISTERED, 2, id="registered: after ten minutes, and when the person's time is over"),
-    ],
-)
-def test_who_never_finishes_is_unfinished_when_the_token_is_two_hours_and_five_minutes_old(
-    row: Verification, calls: int
-) -> None:
-    called_at, end = live(row, Found(Outcome.UNFINISHED))
+def test_who_never_finishes_is_unfinished_when_the_token_is_two_hours_and_five_minutes_old() -> None:
+    called_at, end = live(CALLED_BACK, Found(Outcome.UNFINISHED))
 
     assert (end.state, end.outcome, end.provisional) == (State.RETRIEVED, Outcome.UNFINISHED, False)
-    assert (len(called_at), called_at[-1]) == (calls, NOW + 2 * HOUR + 5 * MINUTE)
+    assert (len(called_at), called_at[-1]) == (21, NOW + 2 * HOUR + 5 * MINUTE)
+
+
+def test_whose_callback_may_be_lost_is_polled_after_ten_minutes_and_two_hours_and_then_hourly() -> None:
+    called_at, end = live(REGISTERED, Found(Outcome.UNFINISHED))
+
+    settled_at = NOW + 2 * HOUR + 5 * MINUTE
+    assert called_at == [NOW + 10 * MINUTE, *(settled_at + hours * HOUR for hours in range(68))]
+    assert (end.state, end.outcome, end.retrieved_at) == (State.RETRIEVED, Outcome.UNFINISHED, settled_at)
 
 
 def test_who_fails_at_once_is_looked_at_once_more_when_no_other_try_is_possible() -> None:

@@ -10,7 +10,7 @@ from app.faceid.codes import classify
 
 TABLE = {
     ErrorClass.RETRY: [
-        codes.TIMED_OUT,
+        codes.CRASHED,
         codes.CONNECTION_FAILED,
         codes.UNREADABLE,
         *(f"{codes.HTTP_STATUS}{status}" for status in (301, 400, 403, 413, 429, 500, 502, 503, 504)),
@@ -22,8 +22,9 @@ TABLE = {
         "ServiceUnavailable",
         "ResourceUnavailable",
         "ResourceUnavailable.NotExist",
-        "AuthFailure.SignatureExpire",
     ],
+    ErrorClass.TIMED_OUT: [codes.TIMED_OUT],
+    ErrorClass.CLOCK: ["AuthFailure.SignatureExpire"],
     ErrorClass.SLOW_DOWN: [
         "ResourceInsufficient",
         "ResourceInsufficient.Memory",
@@ -34,7 +35,7 @@ TABLE = {
         "LimitExceeded",
     ],
     ErrorClass.ASK_FOR_LESS: [codes.TOO_LARGE, "ResponseSizeLimitExceeded"],
-    ErrorClass.OPERATOR: [
+    ErrorClass.ACCOUNT: [
         "UnauthorizedOperation",
         "UnauthorizedOperation.ActivateError",
         "UnauthorizedOperation.Activating",
@@ -51,10 +52,9 @@ TABLE = {
         "AuthFailure.UnauthorizedOperation",
         "IpInBlacklist",
         "IpNotInWhitelist",
-        "InvalidParameterValue.RuleIdNotExist",
-        "InvalidParameterValue.RuleIdDisabled",
         "FailedOperation.StsUnAuthErrError",
     ],
+    ErrorClass.RULE: ["InvalidParameterValue.RuleIdNotExist", "InvalidParameterValue.RuleIdDisabled"],
     ErrorClass.EXPIRED: ["InvalidParameterValue.BizTokenExpired"],
     ErrorClass.FINAL: [
         "InvalidParameterValue.BizTokenIllegal",

@@ -13,6 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from app.config import Settings
+from app.domain.rule import DEFAULT_ACCOUNT
 from app.services.doctor import (
     LEAST_FREE_BYTES,
     DoctorService,
@@ -22,7 +23,6 @@ from app.services.doctor import (
     credentials_finding,
     disk_finding,
 )
-from app.services.retrieve import ACCOUNT
 from app.simulator.options import SimulatorOptions
 from app.storage.database import Database
 from app.storage.quota import QuotaStore
@@ -31,11 +31,11 @@ from tests.servers import S3
 from tests.simulator.live import LiveSimulator, live_simulator
 
 NOWHERE = "http://127.0.0.1:1"
-CHECKS = ["credentials", "clock", "database", "schema", "quota", "media store", "disk"]
+CHECKS = ["credentials", "clock", "database", "schema", "quota", "retrieval", "media store", "disk"]
 
 
 async def examine(settings: Settings) -> dict[str, Finding]:
-    doctor = DoctorService(faceid=settings, receive=settings, database=settings, media=settings)
+    doctor = DoctorService(faceid=settings, receive=settings, rules=settings, database=settings, media=settings)
     return {finding.check: finding for finding in await doctor.examine()}
 
 
@@ -51,7 +51,7 @@ async def test_the_one_call_takes_its_slot_of_the_quota(settings: Settings, data
     await examine(settings.model_copy(update={"faceid_requests_per_second": 0.1}))
 
     async with database.read() as tx:
-        assert await QuotaStore().wait(tx, ACCOUNT) > timedelta(seconds=1)
+        assert await QuotaStore().wait(tx, DEFAULT_ACCOUNT) > timedelta(seconds=1)
 
 
 async def test_an_embedded_database_is_made(tmp_path: Path, faceid: LiveSimulator) -> None:
@@ -93,6 +93,7 @@ async def test_what_cannot_be_reached_is_named_and_nothing_secret_is(tmp_path: P
         "database": Status.FAILED,
         "schema": Status.SKIPPED,
         "quota": Status.SKIPPED,
+        "retrieval": Status.SKIPPED,
         "media store": Status.FAILED,
     }
     assert [
@@ -101,6 +102,7 @@ async def test_what_cannot_be_reached_is_named_and_nothing_secret_is(tmp_path: P
         ["FACEID_ENDPOINT"],
         ["FACEID_ENDPOINT"],
         ["DATABASE_URL"],
+        [],
         [],
         [],
         ["MEDIA_URL"],
@@ -114,7 +116,7 @@ async def test_what_cannot_be_reached_is_named_and_nothing_secret_is(tmp_path: P
         ("database_url", SecretStr("mysql://x"), "database", "DATABASE_URL must begin with"),
         ("faceid_endpoint", "ftp://x", "credentials", "FACEID_ENDPOINT must be"),
         ("faceid_endpoint", "ftp://x", "clock", "FACEID_ENDPOINT must be"),
-        ("tencentcloud_secret_id", "", "credentials", "TENCENTCLOUD_SECRET_ID or TENCENTCLOUD_SECRET_KEY is not set."),
+        ("tencentcloud_secret_id", "", "credentials", "TENCENTCLOUD_SECRET_ID is not set"),
         ("data_dir", Path("/dev/null/data"), "disk", "DATA_DIR cannot be made: Not a directory."),
         ("media_url", "file:///dev/null/media", "media store", "The media folder cannot be made"),
     ],
@@ -192,8 +194,8 @@ def test_a_rule_that_nobody_set_is_a_warning(code: str) -> None:
         ("UnauthorizedOperation", Status.FAILED, "faceid:GetDetectInfo"),
         ("UnauthorizedOperation.Arrears", Status.FAILED, "bill"),
         ("UnauthorizedOperation.Nonactivated", Status.FAILED, "Activate"),
-        ("InvalidParameterValue.RuleIdNotExist", Status.FAILED, "FACEID_RULE_ID"),
-        ("InvalidParameterValue.RuleIdDisabled", Status.FAILED, "FACEID_RULE_ID"),
+        ("InvalidParameterValue.RuleIdNotExist", Status.FAILED, "Use an enabled RuleId"),
+        ("InvalidParameterValue.RuleIdDisabled", Status.FAILED, "Use an enabled RuleId"),
         ("IpNotInWhitelist", Status.FAILED, "allow list"),
         ("network.timeout", Status.FAILED, "FACEID_ENDPOINT"),
         ("http.502", Status.FAILED, "FACEID_ENDPOINT"),

@@ -17,12 +17,16 @@ import pytest
 from sqlalchemy import text
 
 from app.config import Settings
-from app.domain.detection import MediaKind
+from app.domain.detection import MediaKind, Part
+from app.domain.rule import DEFAULT_ACCOUNT, Rule
 from app.domain.verification import State, Verification
 from app.errors import UnavailableError
+from app.faceid import codes
 from app.faceid.client import MEDIA_NOT_STORED
 from app.factory import Services, open_retrieval
-from app.services.retrieve import ACCOUNT, Claim, RetrieveService
+from app.services.claim import Claim
+from app.services.retrieve import RetrieveService
+from app.services.rules import RuleSettings
 from app.simulator.media import media_of
 from app.storage.quota import QuotaStore
 from app.storage.verifications import VerificationStore
@@ -109,7 +113,7 @@ def drafts(settings: Settings) -> list[Path]:
 
 
 async def retrieve_all(retrieval: RetrieveService) -> int:
-    claims = await retrieval.claim(16)
+    claims = await retrieval.claims.take(16)
     for claim in claims:
         await retrieval.retrieve(claim)
     return len(claims)
@@ -179,7 +183,7 @@ async def test_a_database_that_fails_at_the_record_loses_nothing(
     services, clock = idle_service.services, Clock()
     biz_token = await call_back(idle_api, "passed")
     async with retrieving(idle_service, clock) as retrieval:
-        (claim,) = await retrieval.claim(16)
+        (claim,) = await retrieval.claims.take(16)
         await execute(services, "ALTER TABLE media RENAME TO away")
         with pytest.raises(UnavailableError):
             await retrieval.retrieve(claim)
@@ -207,9 +211,9 @@ async def test_a_stale_claim_leaves_nothing_but_the_record_of_its_call(
 ) -> None:
     clock, biz_token = Clock(), await call_back(idle_api, "passed")
     async with retrieving(idle_service, clock) as retrieval:
-        (stale,) = await retrieval.claim(16)
+        (stale,) = await retrieval.claims.take(16)
         clock.ahead = timedelta(minutes=2)
-        (newer,) = await retrieval.claim(16)
+        (newer,) = await retrieval.claims.take(16)
         for claim in (stale, newer) if is_stale_one_first else (newer, stale):
             await retrieval.retrieve(claim)
 
@@ -238,7 +242,7 @@ async def test_a_hundred_callbacks_during_a_fetch_make_another_look_only_where_o
     idle_service: Running, idle_api: httpx.AsyncClient, retrieval: RetrieveService, scenario: str, looks: int
 ) -> None:
     biz_token = await call_back(idle_api, scenario)
-    (claim,) = await retrieval.claim(16)
+    (claim,) = await retrieval.claims.take(16)
     told = await asyncio.gather(*(idle_api.post("/v1/callbacks", json={"BizToken": biz_token}) for _ in range(100)))
     await retrieval.retrieve(claim)
 
@@ -254,12 +258,12 @@ async def test_what_is_handed_back_goes_to_the_next_worker_at_once(
     idle_api: httpx.AsyncClient, retrieval: RetrieveService
 ) -> None:
     biz_token = await call_back(idle_api, "passed")
-    claims = await retrieval.claim(16)
-    assert await retrieval.claim(16) == []
+    claims = await retrieval.claims.take(16)
+    assert await retrieval.claims.take(16) == []
 
-    await retrieval.hand_back(claims)
+    await retrieval.claims.hand_back(claims)
 
-    (again,) = await retrieval.claim(16)
+    (again,) = await retrieval.claims.take(16)
     assert (again.verification.biz_token, again.verification.claim) == (biz_token, 2)
 
 
@@ -279,8 +283,8 @@ async def test_no_more_is_claimed_than_there_are_slots_for_soon(
 ) -> None:
     await add_due(idle_service.services, 40)
     async with retrieving(idle_service, faceid_requests_per_second=rate) as retrieval:
-        claims = await retrieval.claim(16)
-        more = await retrieval.claim(16)
+        claims = await retrieval.claims.take(16)
+        more = await retrieval.claims.take(16)
 
     assert len(claims) == claimed
     assert [round((claim.slot - claims[0].slot) * rate) for claim in claims] == list(range(claimed))
@@ -291,7 +295,7 @@ async def test_a_slot_that_was_missed_is_exchanged_for_another(
     idle_service: Running, idle_api: httpx.AsyncClient, retrieval: RetrieveService
 ) -> None:
     biz_token = await call_back(idle_api, "passed")
-    (claim,) = await retrieval.claim(16)
+    (claim,) = await retrieval.claims.take(16)
     before = await reserved_us(idle_service.services)
 
     await retrieval.retrieve(replace(claim, slot=time.monotonic() - 1))
@@ -309,10 +313,10 @@ async def reserved_us(services: Services) -> int:
 async def test_too_much_for_tencent_slows_every_worker_down(idle_service: Running, idle_api: httpx.AsyncClient) -> None:
     biz_token, clock = await call_back(idle_api, "throttled-1"), Clock()
     async with retrieving(idle_service, clock) as retrieval:
-        (claim,) = await retrieval.claim(16)
+        (claim,) = await retrieval.claims.take(16)
         await retrieval.retrieve(claim)
         async with idle_service.services.database.read() as tx:
-            wait = await QuotaStore().wait(tx, ACCOUNT)
+            wait = await QuotaStore().wait(tx, DEFAULT_ACCOUNT)
         clock.ahead = timedelta(seconds=5)
         assert await retrieve_all(retrieval) == 1
 
@@ -327,7 +331,7 @@ async def test_many_workers_retrieve_each_verification_once(idle_service: Runnin
     async def work() -> Collection[Claim]:
         async with retrieving(idle_service, faceid_info_type="1") as retrieval:
             done: list[Claim] = []
-            while claims := await retrieval.claim(3):
+            while claims := await retrieval.claims.take(3):
                 await asyncio.gather(*(retrieval.retrieve(claim) for claim in claims))
                 done += claims
             return done
@@ -339,3 +343,78 @@ async def test_many_workers_retrieve_each_verification_once(idle_service: Runnin
     assert len(tokens) == len(set(tokens)) == 40
     assert sorted(asked) == sorted(tokens)
     assert await calls(idle_service.services) == [None] * 40
+
+
+def asked(faceid: LiveSimulator, biz_token: str) -> Sequence[str | None]:
+    """What was asked of the simulator for a token: its InfoTypes, in their order."""
+    return [entry.info_type for entry in faceid.simulator.ledger.entries if entry.biz_token == biz_token]
+
+
+async def test_the_verdict_is_there_before_the_media_are_asked_for(
+    idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator
+) -> None:
+    biz_token = await call_back(idle_api, "passed")
+    async with retrieving(idle_service, rules={"1": RuleSettings(text_first=True)}) as retrieval:
+        assert await retrieve_all(retrieval) == 1
+        first = await view(idle_api, biz_token)
+        assert await retrieve_all(retrieval) == 1
+        assert await retrieve_all(retrieval) == 0
+
+    assert asked(faceid, biz_token) == ["1", "234"]
+    assert (first["state"], first["outcome"], first["media"]) == ("retrieved", "passed", [])
+    assert first["retrieval"]["due_at"]
+    assert await media(idle_api, biz_token) == media_of(biz_token)
+    assert await counts(idle_service.services) == {"texts": 1, "media": 4, "objects": 4}
+
+
+async def test_a_failure_that_may_change_is_pulled_anew_in_all_its_parts(
+    idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator
+) -> None:
+    clock, biz_token = Clock(), await call_back(idle_api, "failed-2016-x2")
+    async with retrieving(idle_service, clock, rules={"1": RuleSettings(text_first=True)}) as retrieval:
+        assert [await retrieve_all(retrieval) for _ in range(3)] == [1, 1, 0]
+        young = await view(idle_api, biz_token)
+        clock.ahead = timedelta(hours=3)
+        assert [await retrieve_all(retrieval) for _ in range(3)] == [1, 1, 0]
+
+    old = await view(idle_api, biz_token)
+    assert asked(faceid, biz_token) == ["1", "234"] * 2
+    assert [(seen["outcome"], seen["provisional"], len(seen["media"])) for seen in (young, old)] == [
+        ("failed", True, 4),
+        ("passed", False, 4),
+    ]
+
+
+async def test_parts_are_pulled_one_by_one_where_all_at_once_are_too_much(
+    idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator
+) -> None:
+    clock, biz_token = Clock(), await call_back(idle_api, "error-ResponseSizeLimitExceeded-x1-novideo")
+    async with retrieving(idle_service, clock) as retrieval:
+        assert await retrieve_all(retrieval) == 1
+        clock.ahead = timedelta(seconds=5)
+        assert [await retrieve_all(retrieval) for _ in range(5)] == [1, 1, 1, 1, 0]
+
+    assert asked(faceid, biz_token) == ["0", "1", "2", "3", "4"]
+    assert (await view(idle_api, biz_token))["retrieval"]["due_at"] is None  # there never was a video
+    assert set(await media(idle_api, biz_token)) == set(media_of(biz_token)) - {MediaKind.LIVENESS_VIDEO}
+
+
+async def test_an_answer_above_our_own_cap_is_taken_in_parts_and_a_part_above_it_does_not_keep_the_others_waiting(
+    idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator
+) -> None:
+    clock, biz_token = Clock(), await call_back(idle_api, "passed")
+    async with retrieving(idle_service, clock, faceid_max_bytes=500_000) as retrieval:
+        for _ in range(6):
+            await retrieve_all(retrieval)
+            clock.ahead += timedelta(minutes=5)
+
+    assert asked(faceid, biz_token)[:5] == ["0", "1", "2", "3", "4"]
+    assert set(await media(idle_api, biz_token)) == set(media_of(biz_token)) - {MediaKind.LIVENESS_VIDEO}
+    seen = await view(idle_api, biz_token)
+    assert (seen["outcome"], seen["retrieval"]["last_error_code"]) == ("passed", codes.TOO_LARGE)
+
+
+def test_a_part_that_cannot_be_had_is_asked_for_in_turn_with_the_others() -> None:
+    asked_for = [Rule().next_parts({Part.TEXT}, one_by_one=True, failures=failures).text for failures in range(4)]
+
+    assert asked_for == ["2", "3", "4", "2"]

@@ -2,40 +2,45 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 from pydantic import SecretStr
 
 from app.domain import lifecycle
-from app.domain.verification import Verification
+from app.domain.verification import Priority, Verification
 from app.storage.database import Database, DatabaseSettings
-from app.storage.queue import Queue
+from app.storage.queue import Due, Queue
 from app.storage.verifications import VerificationStore
 
 QUEUE = Queue()
 STORE = VerificationStore()
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 LEASE = timedelta(seconds=60)
-SECOND = timedelta(seconds=1)
+SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
+
+
+ROW = Verification(client="default", biz_token="", rule_id="1", due_at=NOW, deadline_at=NOW + 70 * HOUR)
 
 
 async def add(database: Database, dues: Collection[datetime | None]) -> Sequence[Verification]:
     """One row for each instant, named by its place."""
-    async with database.write() as tx:
-        rows = [
-            await STORE.add(
-                tx,
-                Verification(client="default", biz_token=str(place), rule_id="1", due_at=due, deadline_at=NOW),
-            )
-            for place, due in enumerate(dues)
-        ]
-    return [row for row in rows if row]
+    return await add_rows(database, [replace(ROW, biz_token=str(place), due_at=due) for place, due in enumerate(dues)])
 
 
-async def claim(database: Database, *, now: datetime = NOW, limit: int = 10) -> Sequence[Verification]:
+async def add_rows(database: Database, rows: Collection[Verification]) -> Sequence[Verification]:
     async with database.write() as tx:
-        return await QUEUE.claim(tx, now=now, lease=LEASE, limit=limit)
+        added = [await STORE.add(tx, row) for row in rows]
+    return [row for row in added if row]
+
+
+DUE = Due(account="default", now=NOW, last_try_before=NOW + SECOND)
+
+
+async def claim(database: Database, due: Due = DUE, *, now: datetime = NOW, limit: int = 10) -> Sequence[Verification]:
+    async with database.write() as tx:
+        return await QUEUE.claim(tx, replace(due, now=now), lease=LEASE, limit=limit)
 
 
 async def find(database: Database, name: str = "0") -> Verification:
@@ -86,7 +91,7 @@ async def test_a_claim_that_is_rolled_back_took_nothing(database: Database) -> N
 
     async def fail() -> None:
         async with database.write() as tx:
-            assert await QUEUE.claim(tx, now=NOW, lease=LEASE, limit=1)
+            assert await QUEUE.claim(tx, DUE, lease=LEASE, limit=1)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -205,3 +210,55 @@ async def test_a_worker_whose_clock_is_behind_leaves_the_leases_of_others_alone(
     await claim(database)
 
     assert await claim(database, now=NOW - timedelta(days=1)) == []
+
+
+async def test_what_somebody_waits_for_goes_before_retries_and_these_before_polls(database: Database) -> None:
+    await add_rows(
+        database,
+        [
+            replace(ROW, biz_token=f"{priority.name} {age}", priority=priority, due_at=NOW - age * SECOND)
+            for age in (1, 2)
+            for priority in reversed(Priority)
+        ],
+    )
+
+    batches = [[row.biz_token for row in await claim(database, limit=3)] for _ in range(2)]
+
+    assert [sorted(batch) for batch in batches] == [["FRESH 1", "FRESH 2", "RETRY 2"], ["POLL 1", "POLL 2", "RETRY 1"]]
+    assert batches[0][-1] == "RETRY 2"
+    assert batches[1][0] == "RETRY 1"
+
+
+async def test_each_account_has_a_queue_of_its_own(database: Database) -> None:
+    await add_rows(database, [replace(ROW, biz_token=name, account=name) for name in ("default", "bank")])
+
+    assert names(await claim(database, replace(DUE, account="bank"))) == {"bank"}
+    assert names(await claim(database)) == {"default"}
+
+
+@pytest.mark.parametrize(
+    ("due", "claimed"),
+    [
+        pytest.param(replace(DUE, rule_id="2"), {"2"}, id="one rule only"),
+        pytest.param(replace(DUE, closed_rule_ids=["2", "3"]), {"1", "3 last"}, id="some rules are closed"),
+        pytest.param(replace(DUE, is_closed=True), {"3 last"}, id="the account is closed"),
+    ],
+)
+async def test_what_is_closed_gives_away_only_what_has_its_last_try(
+    database: Database, due: Due, claimed: set[str]
+) -> None:
+    rows = [replace(ROW, biz_token=rule_id, rule_id=rule_id) for rule_id in ("1", "2", "3")]
+    await add_rows(database, [*rows, replace(ROW, biz_token="3 last", rule_id="3", deadline_at=NOW + SECOND)])
+
+    assert names(await claim(database, due)) == claimed
+
+
+async def test_what_is_handed_back_for_another_account_is_due_there(database: Database) -> None:
+    await add(database, [NOW])
+    held = await claim(database)
+
+    async with database.write() as tx:
+        await QUEUE.hand_back(tx, held, now=NOW, account="bank")
+
+    assert await claim(database) == []
+    assert names(await claim(database, replace(DUE, account="bank"))) == {"0"}
