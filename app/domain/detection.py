@@ -64,6 +64,13 @@ class MediaKind(StrEnum):
     LIVENESS_VIDEO = "liveness_video"
 
 
+def instant_of(req_time: str | None) -> datetime | None:
+    """Tencent's `ReqTime`, 13 digits (milliseconds since the epoch), as an aware instant; None where it is not that."""
+    if req_time is None or not _MILLISECONDS.fullmatch(req_time):
+        return None
+    return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(req_time))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LivenessAttempt:
     """One try of the person before the camera. `further` keeps what has no field of its own, under Tencent's names."""
@@ -77,10 +84,8 @@ class LivenessAttempt:
 
     @property
     def requested_at(self) -> datetime | None:
-        """`req_time`, which Tencent sends as 13 digits (milliseconds since the epoch), as an aware instant."""
-        if self.req_time is None or not _MILLISECONDS.fullmatch(self.req_time):
-            return None
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(milliseconds=int(self.req_time))
+        """`req_time` as an aware instant."""
+        return instant_of(self.req_time)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,10 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from typing import Self
+from datetime import UTC, date, datetime, timedelta
+from functools import partial
+from io import BytesIO
+from typing import Self, TypeVar
 
 import httpx
 import msgspec
@@ -16,8 +18,9 @@ from app.domain.verification import Call
 from app.errors import SetUpError, UnavailableError
 from app.faceid import codes
 from app.faceid.accounts import CredentialSource, FaceIdSettings
-from app.faceid.decode import Answer, DecodeError, decode
-from app.faceid.lift import Lifter, Sink
+from app.faceid.bills import BilledToken, decode_bill
+from app.faceid.decode import DecodeError, Head, decode
+from app.faceid.lift import Lifted, Lifter, Sink
 from app.faceid.signing import authorization
 
 VERSION = "2018-03-01"
@@ -25,6 +28,8 @@ CONTENT_TYPE = "application/json"
 MEDIA_NOT_STORED = "storage.media"  # stands for Tencent's code where the answer was good and our own store was not
 _CONNECT_SECONDS = 5.0
 _SOCKET_SECONDS = 15.0  # between two reads; the total deadline is the setting
+
+AnyAnswer = TypeVar("AnyAnswer", bound=Head)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,15 @@ class Fetched:
     call: Call
     detection: Detection | None = None
     media: Mapping[MediaKind, Sink] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Billed:
+    """One page of a day's bill; `next_cursor` is None on the last page and after an error."""
+
+    call: Call
+    biz_tokens: Sequence[BilledToken] = ()
+    next_cursor: int | None = None
 
 
 class FaceIdClient:
@@ -71,35 +85,55 @@ class FaceIdClient:
         Media are written to sinks of `open_sink` while they arrive; which of them count, `Fetched.media` says. Never
         raises for what the network, Tencent or a sink does (`UnavailableError`): `Fetched.call.error_code` says it.
         """
-        body = msgspec.json.encode({"BizToken": biz_token, "RuleId": rule_id, "InfoType": str(info_type)})
+        parameters = {"BizToken": biz_token, "RuleId": rule_id, "InfoType": str(info_type)}
+        call, answer = await self._call("GetDetectInfo", parameters, open_sink, partial(decode, open_sink=open_sink))
+        return Fetched(call, answer.detection, answer.media) if answer else Fetched(call)
+
+    async def get_wechat_bill_details(self, *, day: date, rule_id: str, cursor: int = 0) -> Billed:
+        """Calls GetWeChatBillDetails (https://cloud.tencent.com/document/product/1007/51442) once.
+
+        The bill of a day in UTC+8, of all rules where `rule_id` is empty, is there from 06:00 of the next day on for
+        365 days. `cursor` is 0, or the `next_cursor` of the page before. Never raises, as `get_detect_info`.
+        """
+        parameters = {"Date": day.isoformat(), "Cursor": cursor, "RuleId": rule_id}
+        call, page = await self._call("GetWeChatBillDetails", parameters, BytesIO, decode_bill)
+        return Billed(call, page.biz_tokens, page.next_cursor) if page else Billed(call)
+
+    async def _call(
+        self,
+        action: str,
+        parameters: Mapping[str, object],
+        open_sink: Callable[[], Sink],
+        read: Callable[[Lifted], AnyAnswer],
+    ) -> tuple[Call, AnyAnswer | None]:
+        """The one way to call: whatever happens is on record, and there is an answer or the reason why not."""
         called_at, start, meter = datetime.now(UTC), time.perf_counter(), _Meter(self._max_bytes)
-        answer, error_code = await _told(self._call("GetDetectInfo", body, open_sink, meter))
+        answer, error_code = await _told(self._ask(action, parameters, Lifter(open_sink), meter), read)
         call = Call(
             called_at=called_at,
-            action="GetDetectInfo",
-            info_type=str(info_type),
+            action=action,
+            info_type=str(parameters.get("InfoType", "")),
             request_id=answer.request_id if answer else None,
             error_code=error_code,
             duration_ms=round((time.perf_counter() - start) * 1000),
             bytes_received=meter.bytes,
         )
-        return Fetched(call, answer.detection, answer.media) if answer else Fetched(call)
+        return call, answer
 
-    async def _call(self, action: str, body: bytes, open_sink: Callable[[], Sink], meter: "_Meter") -> Answer:
-        headers = self._headers(action, body)
+    async def _ask(self, action: str, parameters: Mapping[str, object], lifter: Lifter, meter: "_Meter") -> Lifted:
+        body = msgspec.json.encode(parameters)
         async with (
             asyncio.timeout(self.timeout.total_seconds()),
-            self._http.stream("POST", self._url, content=body, headers=headers) as response,
+            self._http.stream("POST", self._url, content=body, headers=self._headers(action, body)) as response,
         ):
             if response.status_code != httpx.codes.OK:
                 raise _NoAnswerError(f"{codes.HTTP_STATUS}{response.status_code}")
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 raise _NoAnswerError(codes.UNREADABLE)  # we asked for none: a small body could unpack to gigabytes
-            lifter = Lifter(open_sink)
             async for chunk in response.aiter_raw():
                 meter.count(chunk)
                 lifter.feed(chunk)
-            return decode(lifter.finish(), open_sink)
+            return lifter.finish()
 
     def _headers(self, action: str, body: bytes) -> dict[str, str]:
         timestamp, credentials = int(time.time()), self._credentials.current()
@@ -143,10 +177,10 @@ class _Meter:
             raise _NoAnswerError(codes.TOO_LARGE)
 
 
-async def _told(call: Awaitable[Answer]) -> tuple[Answer | None, str | None]:
+async def _told(asked: Awaitable[Lifted], read: Callable[[Lifted], AnyAnswer]) -> tuple[AnyAnswer | None, str | None]:
     """The answer and the error code of a call, whatever happened to it."""
     try:
-        answer = await call
+        answer = read(await asked)
     except _NoAnswerError as error:
         return None, str(error)
     except (TimeoutError, httpx.TimeoutException):

@@ -7,9 +7,9 @@ from typing import Any
 
 from app.domain.detection import Detection, LivenessAttempt, MediaKind
 from app.faceid.lift import Lifted, Sink, strict_base64
-from app.faceid.payloads import DecodeError, DetectInfo, Envelope, JsonObject, Response, parse
+from app.faceid.payloads import DecodeError, DetectInfo, DetectResponse, Envelope, JsonObject, Response, parse
 
-__all__ = ["Answer", "ApiError", "DecodeError", "decode"]
+__all__ = ["Answer", "ApiError", "DecodeError", "Head", "decode", "head_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,14 +21,17 @@ class ApiError:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What Tencent said: an error and nothing else, or the parts of the result that were asked for and exist.
-
-    `detection` is None without a Text part.
-    """
+class Head:
+    """What every answer says, whatever was asked; with an error, there is nothing else in it."""
 
     request_id: str | None
     error: ApiError | None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer(Head):
+    """The parts of the result that were asked for and exist; `detection` is None without a Text part."""
+
     detection: Detection | None
     media: Mapping[MediaKind, Sink]
 
@@ -39,17 +42,23 @@ def decode(lifted: Lifted, open_sink: Callable[[], Sink]) -> Answer:
     Raises:
         DecodeError: it is not what Tencent documents. Nothing about the token follows from that.
     """
-    response = parse(lifted.skeleton, Envelope).response
-    request_id = response.request_id or None
-    if response.error:
-        return Answer(request_id, ApiError(response.error.code, response.error.message), None, {})
+    response = parse(lifted.skeleton, Envelope[DetectResponse]).response
+    head = head_of(response)
+    if head.error:
+        return Answer(head.request_id, head.error, None, {})
     info = _detect_info(response)
     detection = _detection(info.text, lifted) if isinstance(info.text, dict) else None
     media = {kind: _medium(text, lifted, open_sink) for kind, text in _media(info) if text}
-    return Answer(request_id, None, detection, media)
+    return Answer(head.request_id, None, detection, media)
 
 
-def _detect_info(response: Response) -> DetectInfo:
+def head_of(response: Response) -> Head:
+    """The part that is common to all answers."""
+    error = response.error
+    return Head(response.request_id or None, ApiError(error.code, error.message) if error else None)
+
+
+def _detect_info(response: DetectResponse) -> DetectInfo:
     document = bytes(response.detect_info)
     return parse(parse(document, str).encode() if document.startswith(b'"') else document, DetectInfo)
 

@@ -1,7 +1,7 @@
 """The shape of Tencent's answers, in Tencent's spelling, and the one place where JSON from outside is parsed."""
 
 import re
-from typing import Literal, TypeVar
+from typing import Annotated, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -23,17 +23,44 @@ class Error(msgspec.Struct, rename="pascal"):
 
 
 class Response(msgspec.Struct, rename="pascal"):
-    """What every answer carries; `detect_info` is a JSON document in a string, or the object itself."""
+    """What every answer carries."""
 
     request_id: str | None = None
     error: Error | None = None
+
+
+class DetectResponse(Response):
+    """GetDetectInfo's answer; `detect_info` is a JSON document in a string, or the object itself."""
+
     detect_info: msgspec.Raw = msgspec.Raw(b"null")
 
 
-class Envelope(msgspec.Struct, rename="pascal"):
+class ChargeDetail(msgspec.Struct, rename="pascal"):
+    """One comparison on a bill; what it says of the person is of no interest here."""
+
+    req_time: str | int | None = None
+
+
+class BillDetail(msgspec.Struct, rename="pascal"):
+    """One BizToken on a bill, with its comparisons."""
+
+    biz_token: Annotated[str, msgspec.Meta(min_length=1)]
+    rule_id: str = ""
+    charge_details: list[ChargeDetail] | None = None
+
+
+class BillResponse(Response):
+    """GetWeChatBillDetails' answer: a page of one day's bill. Without an error, `has_next_page` is always there."""
+
+    has_next_page: bool | None = None
+    next_cursor: int | None = None
+    we_chat_bill_details: list[BillDetail] | None = None
+
+
+class Envelope(msgspec.Struct, Generic[T], rename="pascal"):
     """The whole body."""
 
-    response: Response
+    response: T
 
 
 class IdCardData(msgspec.Struct, rename="pascal"):

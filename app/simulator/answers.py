@@ -25,8 +25,8 @@ _MESSAGES = {
     2016: "比对相似度低于通过标准",
 }
 _MESSAGES_BY_THOUSANDS = {1: "活体检测未通过", 2: "比对未通过"}
-_ATTEMPTS_OF_A_FAILURE = 3
-_MS_BETWEEN_ATTEMPTS = 25_000
+ATTEMPTS_OF_A_FAILURE = 3
+MS_BETWEEN_ATTEMPTS = 25_000
 _MOST_BEST_FRAMES = 10
 _OCR_FIELDS = (
     *("OcrNation", "OcrAddress", "OcrBirth", "OcrAuthority"),
@@ -154,11 +154,11 @@ def _attempts(person: Person, err_code: int) -> list[_JsonObject]:
         {
             "ErrCode": err_code,
             "ErrMsg": message_of(err_code),
-            "ReqTime": str(person.first_attempt_ms + number * _MS_BETWEEN_ATTEMPTS),
+            "ReqTime": str(person.first_attempt_ms + number * MS_BETWEEN_ATTEMPTS),
             "IdCard": person.id_card,
             "Name": person.name,
         }
-        for number in range(_ATTEMPTS_OF_A_FAILURE if err_code else 1)
+        for number in range(ATTEMPTS_OF_A_FAILURE if err_code else 1)
     ]
 
 

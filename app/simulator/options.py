@@ -22,10 +22,14 @@ class SimulatorOptions:
         scenario: what tokens that ask for nothing play, in the grammar of `app.simulator.scenarios`.
         requests_per_second: GetDetectInfo calls let in within any one second; 0 for no limit. Tencent's default is 50.
         enhanced_requests_per_second: the same for GetDetectInfoEnhanced. Tencent's default is 100.
+        bill_requests_per_second: the same for GetWeChatBillDetails. Tencent's default is 20.
+        bills_per_page: BizTokens on one page of GetWeChatBillDetails.
         video_bytes: size of every video, reached by padding that players skip; never below the sample's own 0.7 MB.
         latency_ms: how long every answered call takes, on top of what its scenario says.
-        max_tokens: how many BizTokens are remembered; beyond, the oldest is forgotten and begins anew.
-        clock: seconds since the epoch, for the five minutes of a signature, the 72 hours of a result and the quota.
+        max_tokens: how many BizTokens are remembered; beyond, the oldest is forgotten and begins anew, and is billed
+            no more.
+        clock: seconds since the epoch, for the five minutes of a signature, the 72 hours of a result, the quota and
+            the day of a bill.
 
     Raises:
         SetUpError: there is no such scenario.
@@ -35,6 +39,8 @@ class SimulatorOptions:
     scenario: str = "passed"
     requests_per_second: int = 50
     enhanced_requests_per_second: int = 100
+    bill_requests_per_second: int = 20
+    bills_per_page: int = 100
     video_bytes: int = VIDEO_BYTES
     latency_ms: int = 0
     max_tokens: int = 100_000

@@ -1,6 +1,7 @@
 """What the simulator can be asked, and Tencent's answers to what it cannot."""
 
 from collections.abc import Mapping
+from datetime import date
 from typing import Annotated
 
 import msgspec
@@ -58,12 +59,21 @@ class DetectInfoEnhancedRequest(DetectInfoRequest, frozen=True):
     is_return_all_video: bool = False
 
 
-AnyRequest = DetectAuthRequest | DetectInfoRequest | DetectInfoEnhancedRequest
+class BillDetailsRequest(_Request, frozen=True):
+    """GetWeChatBillDetails: a page of what was charged for on a day in UTC+8."""
+
+    date: date
+    cursor: Annotated[int, msgspec.Meta(ge=0)]
+    rule_id: _Short = ""
+
+
+AnyRequest = DetectAuthRequest | DetectInfoRequest | DetectInfoEnhancedRequest | BillDetailsRequest
 
 ACTIONS: Mapping[str, type[AnyRequest]] = {
     "DetectAuth": DetectAuthRequest,
     "GetDetectInfo": DetectInfoRequest,
     "GetDetectInfoEnhanced": DetectInfoEnhancedRequest,
+    "GetWeChatBillDetails": BillDetailsRequest,
 }
 
 

@@ -43,6 +43,7 @@ _ERRORS = {
     "expired": "InvalidParameterValue.BizTokenExpired",
     "illegal": "InvalidParameter",
 }
+_VERDICTS = {"passed", "failed", "novideo", "slashes"}
 _SIMILARITY_TOO_LOW = 2016
 _NOT_FINISHED = 17
 
@@ -64,6 +65,11 @@ class Scenario:
     def is_finished(self) -> bool:
         """Whether the person has been through it, with whatever verdict."""
         return self.err_code not in {None, _NOT_FINISHED}
+
+    @property
+    def is_charged(self) -> bool:
+        """Whether there was a verdict to charge for; errors and faults of the transport tell of none."""
+        return self.name in _VERDICTS and self.is_finished
 
 
 @dataclass(frozen=True, slots=True)

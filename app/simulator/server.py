@@ -9,6 +9,7 @@ The step `cut` needs a real server, since there is no connection to be closed in
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
+from datetime import datetime
 from math import inf
 from uuid import uuid4
 
@@ -20,10 +21,12 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from app.simulator.answers import Subject, detect_info, enhanced_info
+from app.simulator.bills import Bill, Bills
 from app.simulator.gate import authenticate
 from app.simulator.options import SimulatorOptions
 from app.simulator.requests import (
     ACTIONS,
+    BillDetailsRequest,
     DetectAuthRequest,
     DetectInfoEnhancedRequest,
     DetectInfoRequest,
@@ -65,8 +68,10 @@ class Simulator:
             {
                 "GetDetectInfo": options.requests_per_second,
                 "GetDetectInfoEnhanced": options.enhanced_requests_per_second,
+                "GetWeChatBillDetails": options.bill_requests_per_second,
             }
         )
+        self._bills = Bills(options.max_tokens)
         self._tokens: OrderedDict[str, _Token] = OrderedDict()
         self._asgi = Starlette(
             routes=[
@@ -78,6 +83,12 @@ class Simulator:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serves one connection, as ASGI defines it."""
         await self._asgi(scope, receive, send)
+
+    def bill(self, biz_token: str, rule_id: str, at: datetime) -> None:
+        """Charges for a person who passed at that (aware) instant, though nobody has called or ever calls for it."""
+        self._bills.add(
+            Bill(subject=Subject(biz_token=biz_token), scenario=Scenario(), rule_id=rule_id, at=at.timestamp())
+        )
 
     async def _respond(self, request: Request) -> Response:
         entry = self.ledger.open(at=self.options.clock(), action=request.headers.get("x-tc-action", "")[:64])
@@ -101,13 +112,17 @@ class Simulator:
         parameters = decode_request(entry.action, body)
         if isinstance(parameters, DetectAuthRequest):
             return self._begin(parameters, entry)
+        if isinstance(parameters, BillDetailsRequest):
+            return self._bills.page(parameters, size=self.options.bills_per_page, now=entry.at)
         return await self._tell(parameters, entry)
 
     def _begin(self, parameters: DetectAuthRequest, entry: Entry) -> dict[str, object]:
         """DetectAuth: hands out a BizToken and remembers what it was told."""
         biz_token = entry.biz_token = str(uuid4()).upper()
         subject = Subject(biz_token=biz_token, extra=parameters.extra, id_card=parameters.id_card, name=parameters.name)
-        self._remember(_Token(subject, scenario_in_extra(parameters.extra), expires_at=entry.at + RESULT_SECONDS))
+        scenario = scenario_in_extra(parameters.extra)
+        self._remember(_Token(subject, scenario, expires_at=entry.at + RESULT_SECONDS))
+        self._charge(subject, scenario_of(scenario, default=self.options.scenario), parameters.rule_id, entry.at)
         return {"Url": f"https://faceid.invalid/h5?BizToken={biz_token}", "BizToken": biz_token}
 
     async def _tell(self, parameters: DetectInfoRequest, entry: Entry) -> dict[str, object]:
@@ -123,6 +138,7 @@ class Simulator:
         token.calls += 1
         scenario = scenario_of(token.scenario, call=token.calls, default=self.options.scenario)
         entry.scenario = scenario.name
+        self._charge(token.subject, scenario, parameters.rule_id, entry.at)
         await asyncio.sleep((self.options.latency_ms + scenario.latency_ms) / 1000)
         return self._result(parameters, parts, token.subject, scenario)
 
@@ -137,6 +153,11 @@ class Simulator:
         if parameters.encryption or parameters.is_encrypt_response:
             raise TencentError("UnsupportedOperation", "The simulator does not encrypt.")
         return enhanced_info(subject, scenario, parts=parts, request=parameters, video_bytes=video_bytes)
+
+    def _charge(self, subject: Subject, scenario: Scenario, rule_id: str, at: float) -> None:
+        """Once, when the person is first seen finished: at the start, where no step comes before the verdict."""
+        if scenario.is_charged:
+            self._bills.add(Bill(subject=subject, scenario=scenario, rule_id=rule_id, at=at))
 
     def _remember(self, token: _Token) -> _Token:
         self._tokens[token.subject.biz_token] = token

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.domain.detection import Detection, InfoType, LivenessAttempt, Outcome, Part
+from app.domain.detection import Detection, InfoType, LivenessAttempt, Outcome, Part, instant_of
 
 RESULT_CODES: list[tuple[int | None, Outcome]] = [
     (None, Outcome.UNFINISHED),
@@ -85,7 +85,7 @@ def test_similarity_is_a_finite_number_or_absent(sim: str | None, similarity: fl
 def test_requested_at_is_thirteen_digits_of_milliseconds_or_absent(
     req_time: str | None, requested_at: datetime | None
 ) -> None:
-    assert LivenessAttempt(req_time=req_time).requested_at == requested_at
+    assert instant_of(req_time) == LivenessAttempt(req_time=req_time).requested_at == requested_at
 
 
 def test_info_type_0_asks_for_everything() -> None:

@@ -20,7 +20,7 @@ from app.faceid.signing import Credentials, authorization
 from app.simulator.options import DEMO_CREDENTIALS, SimulatorOptions
 from app.simulator.server import Simulator, create_simulator
 
-NO_QUOTA = SimulatorOptions(requests_per_second=0, enhanced_requests_per_second=0)
+NO_QUOTA = SimulatorOptions(requests_per_second=0, enhanced_requests_per_second=0, bill_requests_per_second=0)
 
 
 @dataclass(frozen=True)

@@ -116,10 +116,13 @@ async def test_huge_body_is_refused(caller: Caller) -> None:
 
 
 @given(
-    action=st.sampled_from(["DetectAuth", "GetDetectInfo", "GetDetectInfoEnhanced"]),
+    action=st.sampled_from(["DetectAuth", "GetDetectInfo", "GetDetectInfoEnhanced", "GetWeChatBillDetails"]),
     parameters=st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(),
-        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["BizToken", "RuleId", "InfoType"]), inner),
+        lambda inner: (
+            st.lists(inner)
+            | st.dictionaries(st.sampled_from(["BizToken", "RuleId", "InfoType", "Date", "Cursor"]), inner)
+        ),
     ),
 )
 async def test_whatever_is_asked_gets_an_answer_of_tencent_s_shape(action: str, parameters: object) -> None:
@@ -185,7 +188,11 @@ async def test_quota_is_counted_per_action_in_a_sliding_second(clock: Clock) -> 
 
     assert codes == [None, None, "RequestLimitExceeded", None, "RequestLimitExceeded", None]
     assert enhanced == [None, "RequestLimitExceeded"]
-    assert caller.simulator.ledger.peaks == {"GetDetectInfo": 4, "GetDetectInfoEnhanced": 2}
+    assert caller.simulator.ledger.peaks == {
+        "GetDetectInfo": 4,
+        "GetDetectInfoEnhanced": 2,
+        "GetWeChatBillDetails": 0,
+    }
 
 
 async def test_ledger_tells_who_called(caller: Caller, clock: Clock) -> None:
@@ -202,7 +209,7 @@ async def test_ledger_tells_who_called(caller: Caller, clock: Clock) -> None:
     refused = {"biz_token": None, "info_type": None, "scenario": None, "code": "AuthFailure.SignatureFailure"}
     expired = "InvalidParameterValue.BizTokenExpired"
     assert ledger == {
-        "peak_per_second": {"GetDetectInfo": 2, "GetDetectInfoEnhanced": 0},
+        "peak_per_second": {"GetDetectInfo": 2, "GetDetectInfoEnhanced": 0, "GetWeChatBillDetails": 0},
         "entries": [
             shared | {"biz_token": "passed-anna", "info_type": "1", "scenario": "passed", "code": None},
             shared | {"biz_token": "expired-bob", "info_type": "1", "scenario": "expired", "code": expired},

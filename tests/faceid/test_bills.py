@@ -1,0 +1,227 @@
+"""Tencent's bills become lists of BizTokens; our client and the official SDK hear the same from the same server."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta, timezone
+from io import BytesIO
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentCloudSDKException
+from tencentcloud.faceid.v20180301 import models
+
+from app.domain.detection import instant_of
+from app.faceid import codes
+from app.faceid.bills import BilledToken, BillPage, decode_bill
+from app.faceid.client import Billed
+from app.faceid.decode import ApiError, DecodeError
+from app.faceid.lift import Lifter
+from app.simulator.options import SimulatorOptions
+from tests.faceid.test_client import client_of, peer, saying
+from tests.simulator.live import LiveSimulator, live_simulator
+
+AT = datetime(2024, 5, 10, 7, 52, 43, 289000, tzinfo=UTC)
+FINISHED_AT = datetime.now(UTC).replace(hour=3, microsecond=0) - timedelta(days=2)  # 11 o'clock in China
+DAY = FINISHED_AT.astimezone(timezone(timedelta(hours=8))).date()
+
+
+def read(body: bytes) -> BillPage:
+    lifter = Lifter(BytesIO)
+    lifter.feed(body)
+    return decode_bill(lifter.finish())
+
+
+def answer(details: object, **others: object) -> bytes:
+    response = {"HasNextPage": False, "NextCursor": 5, "WeChatBillDetails": details, "RequestId": "r-1"}
+    return json.dumps({"Response": response | others}).encode()
+
+
+def detail(**others: object) -> dict[str, object]:
+    return {"BizToken": "anna", "RuleId": "7", "ChargeCount": 0, "ChargeDetails": []} | others
+
+
+# The answer.
+
+
+def test_the_example_of_the_documentation_is_read() -> None:
+    charge = {
+        "ErrorMessage": "成功",
+        "Name": "**测",
+        "Seq": "xxxxx",
+        "Idcard": "0****************8",
+        "ErrorCode": 0,
+        "IsNeedCharge": True,
+        "ChargeType": "核身",
+        "ReqTime": "1715327563289",
+        "Sim": "100.00",
+    }
+
+    body = answer([detail(ChargeCount=1, ChargeDetails=[charge])], HasNextPage=True, NextCursor=1873)
+    assert read(body) == BillPage("r-1", None, [BilledToken("anna", "7", AT)], 1873)
+
+
+@pytest.mark.parametrize(
+    ("charges", "first_attempt_at"),
+    [
+        ([{"ReqTime": "1715327563290"}, {"ReqTime": 1715327563289}, {"ReqTime": "1715327563291"}], AT),
+        ([{"ReqTime": ""}, {"ReqTime": None}, {}, {"ReqTime": "soon"}, {"ReqTime": "1715327563289"}], AT),
+        ([{"ReqTime": "0"}], None),
+        ([{}], None),
+        ([], None),
+        (None, None),
+    ],
+)
+def test_the_first_attempt_is_the_earliest_that_has_a_time(
+    charges: list[object] | None, first_attempt_at: datetime | None
+) -> None:
+    assert read(answer([detail(ChargeDetails=charges)])).biz_tokens == [BilledToken("anna", "7", first_attempt_at)]
+
+
+@pytest.mark.parametrize("details", [None, []])
+def test_a_day_may_have_no_bill(details: object) -> None:
+    assert read(answer(details)) == BillPage("r-1", None, [], None)
+
+
+@pytest.mark.parametrize(
+    ("more", "cursor", "expected"), [(True, 5, 5), (True, 0, 0), (False, 5, None), (False, None, None)]
+)
+def test_the_last_page_has_no_next(more: bool, cursor: int | None, expected: int | None) -> None:
+    assert read(answer([], HasNextPage=more, NextCursor=cursor)).next_cursor == expected
+
+
+def test_an_error_is_the_whole_answer() -> None:
+    error = {"Code": "InvalidParameter", "Message": "m"}
+
+    assert read(answer([detail()], Error=error)) == BillPage("r-1", ApiError("InvalidParameter", "m"))
+
+
+MALFORMED = [
+    b"",
+    b"<html>",
+    b"[]",
+    b"{}",
+    b'{"Response":{}}',
+    b'{"Response":{"WeChatBillDetails":[],"RequestId":"r"}}',
+    answer([], HasNextPage=None),
+    answer([], HasNextPage="true"),
+    answer([], HasNextPage=True, NextCursor=None),
+    answer([], HasNextPage=True, NextCursor="5"),
+    answer("none"),
+    answer(["anna"]),
+    answer([detail(BizToken=None)]),
+    answer([detail(BizToken="")]),
+    answer([{"RuleId": "7"}]),
+    answer([detail(RuleId=7)]),
+    answer([detail(ChargeDetails="none")]),
+    answer([detail(ChargeDetails=[{"ReqTime": []}])]),
+    answer([])[:-1],
+    b"[" * 100_000,
+]
+
+
+@pytest.mark.parametrize("body", MALFORMED)
+def test_what_tencent_does_not_document_is_an_error(body: bytes) -> None:
+    with pytest.raises(DecodeError):
+        read(body)
+
+
+@settings(deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(["HasNextPage", "NextCursor", "WeChatBillDetails", "BizToken", "ReqTime", "Error"]),
+                inner,
+                max_size=4,
+            )
+        ),
+    )
+)
+def test_whatever_comes_is_a_page_or_a_decode_error(response: object) -> None:
+    try:
+        page = read(json.dumps({"Response": response}).encode())
+    except DecodeError:
+        return
+    assert isinstance(page, BillPage)
+
+
+# The call.
+
+
+@pytest.fixture(scope="module")
+def paged() -> Iterator[LiveSimulator]:
+    with live_simulator(SimulatorOptions(bills_per_page=3, bill_requests_per_second=0)) as running:
+        for number in range(7):
+            running.simulator.bill(f"token-{number}", str(number % 2), FINISHED_AT + timedelta(seconds=number))
+        yield running
+
+
+def by_sdk(simulator: LiveSimulator, rule_id: str, cursor: int) -> tuple[list[BilledToken], int | None]:
+    request = models.GetWeChatBillDetailsRequest()
+    request.Date, request.Cursor, request.RuleId = DAY.isoformat(), cursor, rule_id
+    page = simulator.official_client().GetWeChatBillDetails(request)
+    tokens = [
+        BilledToken(each.BizToken, each.RuleId, instant_of(each.ChargeDetails[0].ReqTime))
+        for each in page.WeChatBillDetails
+    ]
+    return tokens, page.NextCursor if page.HasNextPage else None
+
+
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")
+@pytest.mark.parametrize(("rule_id", "sizes"), [("", [3, 3, 1]), ("0", [3, 1]), ("1", [3]), ("2", [0])])
+async def test_page_by_page_we_hear_what_the_official_sdk_hears(
+    paged: LiveSimulator, rule_id: str, sizes: list[int]
+) -> None:
+    cursor: int | None = 0
+    pages = []
+    async with client_of(paged.url) as client:
+        while cursor is not None:
+            billed = await client.get_wechat_bill_details(day=DAY, rule_id=rule_id, cursor=cursor)
+            assert (billed.biz_tokens, billed.next_cursor) == by_sdk(paged, rule_id, cursor)
+            assert (billed.call.action, billed.call.info_type) == ("GetWeChatBillDetails", "")
+            assert billed.call.error_code is None
+            assert len(billed.call.request_id or "") == 36
+            pages.append(billed.biz_tokens)
+            cursor = billed.next_cursor
+
+    billed_for = {token.biz_token for page in pages for token in page}
+    assert [len(page) for page in pages] == sizes
+    assert billed_for == {f"token-{number}" for number in range(7) if rule_id in {"", str(number % 2)}}
+
+
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")
+async def test_we_are_refused_as_the_official_sdk_is(paged: LiveSimulator) -> None:
+    tomorrow = DAY + timedelta(days=3)
+    request = models.GetWeChatBillDetailsRequest()
+    request.Date, request.Cursor = tomorrow.isoformat(), 0
+    with pytest.raises(TencentCloudSDKException) as raised:
+        paged.official_client().GetWeChatBillDetails(request)
+
+    async with client_of(paged.url) as client:
+        billed = await client.get_wechat_bill_details(day=tomorrow, rule_id="")
+
+    assert billed == Billed(billed.call)
+    assert billed.call.error_code == raised.value.code == "InvalidParameterValue"
+    assert len(billed.call.request_id or "") == len(raised.value.requestId)
+
+
+@pytest.mark.parametrize("body", MALFORMED)
+async def test_a_malformed_bill_is_told_and_never_raised(body: bytes) -> None:
+    async with peer(saying(body)) as (url, _), client_of(url) as client:
+        billed = await client.get_wechat_bill_details(day=DAY, rule_id="1")
+
+    assert billed == Billed(replace(billed.call, error_code=codes.UNREADABLE, request_id=None))
+
+
+async def test_a_bill_has_the_cap_and_the_deadline_of_every_call() -> None:
+    body = answer([detail()] * 1000)
+    async with peer(saying(body)) as (url, _), client_of(url, max_bytes=5000) as client:
+        large = await client.get_wechat_bill_details(day=DAY, rule_id="1")
+    async with peer(saying(b"", length=9)) as (url, _), client_of(url, seconds=0.2) as client:
+        late = await client.get_wechat_bill_details(day=DAY, rule_id="1")
+
+    assert (large.call.error_code, late.call.error_code) == (codes.TOO_LARGE, codes.TIMED_OUT)
