@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from app.errors import SetUpError
 from app.faceid.accounts import FaceIdSettings
 from app.services.receive import ReceiveSettings
+from app.services.reconcile import ReconcileSettings
 from app.services.rules import RulesSettings
 from app.storage.database import DatabaseSettings
 from app.storage.media import MediaSettings
@@ -20,7 +21,9 @@ from app.storage.media import MediaSettings
 _SECRETS = Path("/run/secrets")
 
 
-class Settings(BaseSettings, DatabaseSettings, MediaSettings, FaceIdSettings, ReceiveSettings, RulesSettings):
+class Settings(
+    BaseSettings, DatabaseSettings, MediaSettings, FaceIdSettings, ReceiveSettings, RulesSettings, ReconcileSettings
+):
     """All settings. The README's table describes them."""
 
     model_config = SettingsConfigDict(

@@ -14,6 +14,7 @@ from app.services.claim import Account, ClaimService
 from app.services.health import HealthService
 from app.services.query import QueryService
 from app.services.receive import ReceiveService
+from app.services.reconcile import ReconcileService
 from app.services.retrieve import RetrieveService
 from app.services.sweep import SweepService
 from app.storage import schema
@@ -24,6 +25,7 @@ from app.storage.media import MediaStore, open_media_store
 from app.storage.pauses import PauseStore
 from app.storage.queue import Queue
 from app.storage.quota import QuotaStore
+from app.storage.reconciliations import ReconciliationStore
 from app.storage.results import ResultStore
 from app.storage.signals import Signals, open_signals
 from app.storage.verifications import VerificationStore
@@ -82,9 +84,15 @@ async def open_retrieval(services: Services, *, clock: Callable[[], datetime] = 
     Raises:
         SetUpError: the credentials are missing, or the endpoint is no address.
     """
-    settings = services.settings
+    async with open_accounts(services.settings) as accounts:
+        yield retrieval(services, accounts, clock=clock)
+
+
+@asynccontextmanager
+async def open_accounts(settings: Settings) -> AsyncIterator[Sequence[Account]]:
+    """The accounts, each with its client of Tencent. Raises as `open_retrieval`."""
     async with AsyncExitStack() as stack:
-        accounts = [
+        yield [
             Account(
                 name=name,
                 faceid=await stack.enter_async_context(
@@ -94,12 +102,28 @@ async def open_retrieval(services: Services, *, clock: Callable[[], datetime] = 
             )
             for name, account in settings.all_accounts.items()
         ]
-        yield _compose_retrieval(services, accounts, clock)
 
 
-def _compose_retrieval(
-    services: Services, accounts: Sequence[Account], clock: Callable[[], datetime]
+def reconciliation(
+    services: Services, accounts: Sequence[Account], *, clock: Callable[[], datetime] = now
+) -> ReconcileService:
+    """The service that reads Tencent's bills."""
+    return ReconcileService(
+        accounts=accounts,
+        rules=services.settings,
+        receive=services.settings,
+        database=services.database,
+        verifications=VerificationStore(),
+        reconciliations=ReconciliationStore(),
+        signals=services.signals,
+        clock=clock,
+    )
+
+
+def retrieval(
+    services: Services, accounts: Sequence[Account], *, clock: Callable[[], datetime] = now
 ) -> RetrieveService:
+    """The service that retrieves."""
     quota, pauses = QuotaStore(), PauseStore()
     claims = ClaimService(
         accounts=accounts,

@@ -18,7 +18,7 @@ _FIELDS = {
     *("request_id", "method", "route", "status", "duration_ms", "key_id"),
     *("verification", "step", "error_code", "removed", "concurrency"),
     *("sqlstate", "version", "database", "port"),
-    *("account", "rule_id", "advice", "pending", "hours"),
+    *("account", "rule_id", "advice", "pending", "hours", "found", "known"),
     *("_record", "_from_structlog"),  # what structlog notes for itself and takes out again
 }
 

@@ -10,10 +10,11 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 
 from app.errors import ServiceError
-from app.factory import Services, open_retrieval
+from app.factory import Services, open_accounts, reconciliation, retrieval
 from app.observability import where
 from app.services.claim import Claim
 from app.services.health import HealthService
+from app.services.reconcile import ReconcileService
 from app.services.retrieve import RetrieveService
 from app.services.sweep import SweepService
 from app.storage.signals import DUE, Signals
@@ -22,6 +23,7 @@ POLL_SECONDS = 1.0  # wake-ups are hints; retries and polls come due without one
 RENEW_SECONDS = 4.0  # a third of a lease: two renewals may fail
 SWEEP_SECONDS = 3600.0
 ALARM_SECONDS = 60.0
+RECONCILE_SECONDS = 60.0  # most times nothing is to be read
 GRACE_SECONDS = 20.0  # for what is in flight when the worker stops; a container is killed after 30
 
 _FAILED = object()
@@ -39,6 +41,7 @@ class Worker:
         health: HealthService,
         signals: Signals,
         *,
+        reconcile: ReconcileService | None = None,
         concurrency: int,
         grace_seconds: float = GRACE_SECONDS,
         renew_seconds: float = RENEW_SECONDS,
@@ -46,6 +49,7 @@ class Worker:
         self._retrieve = retrieve
         self._sweep = sweep
         self._health = health
+        self._reconcile = reconcile
         self._signals = signals
         self._concurrency = concurrency
         self._grace_seconds = grace_seconds
@@ -71,11 +75,10 @@ class Worker:
         log.info("worker_stopped")
 
     def _loops(self) -> Sequence[Coroutine[None, None, None]]:
-        return [
-            self._renew_for_ever(),
-            self._for_ever(self._sweep.sweep, SWEEP_SECONDS),
-            self._for_ever(self._health.alarm, ALARM_SECONDS),
-        ]
+        chores = [(self._sweep.sweep, SWEEP_SECONDS), (self._health.alarm, ALARM_SECONDS)]
+        if self._reconcile:
+            chores.append((self._reconcile.reconcile, RECONCILE_SECONDS))
+        return [self._renew_for_ever(), *(self._for_ever(chore, seconds) for chore, seconds in chores)]
 
     async def _retrieve_until_stopped(self) -> None:
         with self._signals.subscribed(DUE) as wake:
@@ -141,13 +144,15 @@ class Worker:
 @asynccontextmanager
 async def working(services: Services) -> AsyncIterator[Worker]:
     """A worker that runs while the block does."""
-    async with open_retrieval(services) as retrieve:
+    settings = services.settings
+    async with open_accounts(settings) as accounts:
         worker = Worker(
-            retrieve,
+            retrieval(services, accounts),
             services.sweep,
             services.health,
             services.signals,
-            concurrency=services.settings.worker_concurrency,
+            reconcile=reconciliation(services, accounts) if settings.faceid_reconcile else None,
+            concurrency=settings.worker_concurrency,
         )
         task = asyncio.create_task(worker.run(), name="worker")
         try:

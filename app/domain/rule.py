@@ -8,6 +8,9 @@ from app.domain.detection import EVERYTHING, InfoType, Part
 DEFAULT_ACCOUNT = "default"
 """The account of rules that name none; its settings are those without a name."""
 
+DEFAULT_CLIENT = "default"
+"""The client of API keys and commands that name none."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enhanced:
@@ -23,9 +26,13 @@ class Enhanced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One RuleId's way; `text_first` stores the verdict before the media are asked for."""
+    """One RuleId's way; `text_first` stores the verdict before the media are asked for.
+
+    `client` is whose verifications those are that nobody but Tencent told of.
+    """
 
     account: str = DEFAULT_ACCOUNT
+    client: str = DEFAULT_CLIENT
     info_type: InfoType = EVERYTHING
     text_first: bool = False
     enhanced: Enhanced | None = None

@@ -7,6 +7,9 @@ from enum import IntEnum, StrEnum
 from app.domain.detection import Detection, Medium, Outcome, Part
 from app.domain.rule import DEFAULT_ACCOUNT
 
+SPELLING = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
+"""What may be a BizToken, as a regular expression."""
+
 
 class State(StrEnum):
     """Where the retrieval stands; Tencent's verdict is the `Outcome`, apart from it."""

@@ -7,9 +7,10 @@ import structlog
 from fastapi import APIRouter, Query, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from app.domain.verification import SPELLING
 from app.errors import UnavailableError
 from app.routers.dependencies import Notifier, Provided
-from app.routers.models import PATTERN, Callback, CallbackAccepted
+from app.routers.models import Callback, CallbackAccepted
 from app.routers.problems import KEYED, declared
 
 router = APIRouter(prefix="/v1/callbacks", tags=["callbacks"])
@@ -34,7 +35,7 @@ async def redirected(services: Provided, biz_token: Annotated[str, Query(alias="
 
     Only registered tokens are woken. A lost wake-up is no loss: registered tokens are polled as well.
     """
-    if re.fullmatch(PATTERN, biz_token):
+    if re.fullmatch(SPELLING, biz_token):
         try:
             await services.receive.redirected(biz_token)
         except UnavailableError:

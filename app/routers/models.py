@@ -22,7 +22,7 @@ from pydantic_core import PydanticKnownError
 
 from app.domain import masking
 from app.domain.detection import Detection, MediaKind, Medium, Outcome
-from app.domain.verification import Facts, Result, State, Verification
+from app.domain.verification import SPELLING, Facts, Result, State, Verification
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _LAST = datetime(9999, 12, 30, tzinfo=UTC)
@@ -52,8 +52,7 @@ def _rfc3339(value: datetime) -> str:
     return (text.rstrip("0") if "." in text else text) + "Z"
 
 
-PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
-BizToken = Annotated[str, Field(pattern=PATTERN, examples=["CE661F1A-0F1E-45BD-BE13-34C05CEA7681"])]
+BizToken = Annotated[str, Field(pattern=SPELLING, examples=["CE661F1A-0F1E-45BD-BE13-34C05CEA7681"])]
 RuleId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", examples=["1"])]
 Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,256}$")]
 Text = Annotated[str, Field(pattern=r"^[^\x00]{0,2048}$")]

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from app.domain.detection import InfoType
-from app.domain.rule import DEFAULT_ACCOUNT, Enhanced, Rule
+from app.domain.rule import DEFAULT_ACCOUNT, DEFAULT_CLIENT, Enhanced, Rule
 
 MOST_BEST_FRAMES = 10  # Tencent sends no more
 
@@ -27,6 +27,7 @@ class RuleSettings(BaseModel):
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
     account: str = DEFAULT_ACCOUNT
+    client: str = DEFAULT_CLIENT
     info_type: Parts | None = None
     text_first: bool = False
     enhanced: bool = False
@@ -55,6 +56,7 @@ class RulesSettings(BaseModel):
         )
         return Rule(
             account=named.account,
+            client=named.client,
             info_type=InfoType(named.info_type or self.faceid_info_type),
             text_first=named.text_first,
             enhanced=more if named.enhanced else None,

@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
     Dialect,
     ForeignKey,
@@ -189,6 +190,15 @@ pause = Table(
     Column("error_code", String, nullable=False),
     Column("paused_at", Instant, nullable=False),
     Column("probe_at", Instant, nullable=False),
+)
+
+reconciliation = Table(
+    "reconciliation",
+    metadata,
+    Column("rule_id", String, primary_key=True),
+    Column("day", Date, primary_key=True),
+    Column("cursor", BigInteger, nullable=False),
+    Column("due_at", Instant),
 )
 
 api_key = Table(
