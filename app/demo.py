@@ -25,7 +25,7 @@ from app.main import create_app
 from app.simulator.options import DEMO_CREDENTIALS, SimulatorOptions
 from app.simulator.server import create_simulator
 
-_ALL_MEDIA = [kind.value for kind in MediaKind]
+_ALL_MEDIA = [MediaKind.ID_CARD_FRONT, MediaKind.ID_CARD_BACK, MediaKind.BEST_FRAME, MediaKind.LIVENESS_VIDEO]
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,12 +56,29 @@ class Outcome(StrEnum):
 
 
 class MediaKind(StrEnum):
-    """The media that a result may hold."""
+    """The media that a result may hold; all after the video are GetDetectInfoEnhanced's, where it is asked for them."""
 
     ID_CARD_FRONT = "id_card_front"
     ID_CARD_BACK = "id_card_back"
     BEST_FRAME = "best_frame"
     LIVENESS_VIDEO = "liveness_video"
+    ID_CARD_FRONT_CUT = "id_card_front_cut"
+    ID_CARD_BACK_CUT = "id_card_back_cut"
+    ID_CARD_AVATAR = "id_card_avatar"
+    BEST_FRAME_1 = "best_frame_1"
+    BEST_FRAME_2 = "best_frame_2"
+    BEST_FRAME_3 = "best_frame_3"
+    BEST_FRAME_4 = "best_frame_4"
+    BEST_FRAME_5 = "best_frame_5"
+    BEST_FRAME_6 = "best_frame_6"
+    BEST_FRAME_7 = "best_frame_7"
+    BEST_FRAME_8 = "best_frame_8"
+    BEST_FRAME_9 = "best_frame_9"
+    BEST_FRAME_10 = "best_frame_10"
+
+
+BEST_FRAMES = tuple(MediaKind(f"best_frame_{number}") for number in range(1, 11))
+"""The further frames in the order of Tencent's `BestFrames`, which has ten at most."""
 
 
 def instant_of(req_time: str | None) -> datetime | None:
@@ -93,7 +110,8 @@ class Detection:
     """The text part of a result: values as Tencent sent them, absence (null, empty, missing) always None.
 
     `sim` is the similarity in percent as text (`"96.42"`); `further` keeps what a newer Tencent adds, and any value
-    that is not of its field's type, under Tencent's names.
+    that is not of its field's type, under Tencent's names; what else comes beside text and media, under the name of
+    Tencent's object: `{"IdCardData": {"WarnInfos": [-9103]}}`.
     """
 
     err_code: int | None = None

@@ -5,7 +5,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from app.domain.detection import Detection, LivenessAttempt, MediaKind
+import msgspec
+
+from app.domain.detection import BEST_FRAMES, Detection, LivenessAttempt, MediaKind
+from app.faceid.further import PARTS, beside, plain, refers
 from app.faceid.lift import Lifted, Sink, strict_base64
 from app.faceid.payloads import DecodeError, DetectInfo, DetectResponse, Envelope, JsonObject, Response, parse
 
@@ -46,8 +49,9 @@ def decode(lifted: Lifted, open_sink: Callable[[], Sink]) -> Answer:
     head = head_of(response)
     if head.error:
         return Answer(head.request_id, head.error, None, {})
-    info = _detect_info(response)
-    detection = _detection(info.text, lifted) if isinstance(info.text, dict) else None
+    document = _document(response, lifted)
+    info = parse(document, DetectInfo)
+    detection = _detection(info.text, document, lifted) if isinstance(info.text, dict) else None
     media = {kind: _medium(text, lifted, open_sink) for kind, text in _media(info) if text}
     return Answer(head.request_id, None, detection, media)
 
@@ -58,17 +62,26 @@ def head_of(response: Response) -> Head:
     return Head(response.request_id or None, ApiError(error.code, error.message) if error else None)
 
 
-def _detect_info(response: DetectResponse) -> DetectInfo:
+def _document(response: DetectResponse, lifted: Lifted) -> bytes:
     document = bytes(response.detect_info)
-    return parse(parse(document, str).encode() if document.startswith(b'"') else document, DetectInfo)
+    if document:
+        return parse(document, str).encode() if document.startswith(b'"') else document
+    document = bytes(parse(lifted.skeleton, Envelope[msgspec.Raw]).response)
+    if not parse(document, JsonObject).keys() & PARTS:
+        raise DecodeError("there is no part of a result in the answer")
+    return document
 
 
 def _media(info: DetectInfo) -> Iterator[tuple[MediaKind, str | None]]:
     if info.id_card_data:
         yield MediaKind.ID_CARD_FRONT, info.id_card_data.ocr_front
         yield MediaKind.ID_CARD_BACK, info.id_card_data.ocr_back
+        yield MediaKind.ID_CARD_FRONT_CUT, info.id_card_data.processed_front_image
+        yield MediaKind.ID_CARD_BACK_CUT, info.id_card_data.processed_back_image
+        yield MediaKind.ID_CARD_AVATAR, info.id_card_data.avatar
     if info.best_frame:
         yield MediaKind.BEST_FRAME, info.best_frame.best_frame
+        yield from zip(BEST_FRAMES, info.best_frame.best_frames or (), strict=False)
     if info.video_data:
         yield MediaKind.LIVENESS_VIDEO, info.video_data.liveness_video
 
@@ -82,20 +95,20 @@ def _medium(text: str, lifted: Lifted, open_sink: Callable[[], Sink]) -> Sink:
     return sink
 
 
-def _detection(text: JsonObject, lifted: Lifted) -> Detection:
+def _detection(text: JsonObject, document: bytes, lifted: Lifted) -> Detection:
     fields, further = _read(text, _TEXT)
     if "ErrCode" in further:
         raise DecodeError("Text.ErrCode is not a number")
     # A reference must not be stored in place of what it stands for.
-    if any(reference.encode() in bytes(value) for reference in lifted.sinks for value in text.values()):
+    if any(refers(name.encode() + bytes(value), lifted) for name, value in text.items()):
         raise DecodeError("a medium stands within Text")
     attempts, rest = fields.pop("detail", ((), {}))
     if rest:
         further["Detail"] = rest
-    return Detection(**fields, further=further, liveness_attempts=attempts)
+    attempts += fields.pop("liveness_attempts", ())
+    return Detection(**fields, further=further | beside(document, lifted), liveness_attempts=attempts)
 
 
-_DEEPEST = 32
 _Reader = Callable[[bytes], object]
 
 
@@ -107,21 +120,11 @@ def _read(values: JsonObject, table: Mapping[str, tuple[str, _Reader]]) -> tuple
         source = bytes(raw)
         field, read = table.get(name, ("", _unknown))
         value = read(source)
-        if value is not None:
+        if value is not None and field not in fields:
             fields[field] = value
         elif read is _unknown or source not in {b"null", b'""'}:
-            further[name] = _not_deeper(parse(source, object), _DEEPEST)
+            further[name] = plain(source)
     return fields, further
-
-
-def _not_deeper(value: object, levels: int) -> object:
-    """The value, if what keeps it can walk down it: Python's own recursion is limited."""
-    children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for child in children:
-        if levels == 0:
-            raise DecodeError("a value is nested too deeply")
-        _not_deeper(child, levels - 1)
-    return value
 
 
 def _unknown(_source: bytes) -> None:
@@ -165,6 +168,10 @@ _ATTEMPT: Mapping[str, tuple[str, _Reader]] = {
     "ReqTime": ("req_time", _string),
     "IdCard": ("id_card", _string),
     "Name": ("name", _string),
+    # In GetDetectInfoEnhanced's spelling.
+    "Errcode": ("err_code", _code),
+    "Errmsg": ("err_msg", _string),
+    "Idcard": ("id_card", _string),
 }
 _DETAIL: Mapping[str, tuple[str, _Reader]] = {"LivenessData": ("liveness_attempts", _attempts)}
 _TEXT: Mapping[str, tuple[str, _Reader]] = {
@@ -188,4 +195,5 @@ _TEXT: Mapping[str, tuple[str, _Reader]] = {
     "Location": ("location", _string),
     "Extra": ("extra", _string),
     "Detail": ("detail", _detail),
+    "LivenessDetail": ("liveness_attempts", _attempts),
 }

@@ -62,11 +62,15 @@ _CUT_ESCAPE_MAX = 7
 
 # The byte in front belongs to the match, because a backslash there makes the key the end of a longer string, and a
 # piece may be cut between the two. Space is bounded so that a match is, too.
+_SPACE = rb"(?:[ \t\r\n]|\\[trn]){0,8}"
 _OPENING = re.compile(
-    rb'[^\\](?P<escape>\\?)"(?:OcrFront|OcrBack|BestFrame|LivenessVideo)(?P=escape)"'
-    rb'(?:[ \t\r\n]|\\[trn]){0,8}:(?:[ \t\r\n]|\\[trn]){0,8}(?P=escape)"'
+    rb'[^\\](?P<escape>\\?)"'
+    rb"(?:OcrFront|OcrBack|ProcessedFrontImage|ProcessedBackImage|Avatar|BestFrame|LivenessVideo|(?P<list>BestFrames))"
+    rb'(?P=escape)"%b:%b(?(list)\[%b)(?P=escape)"' % (_SPACE, _SPACE, _SPACE)
 )
-_OPENING_MAX = 64
+_OPENING_MAX = 80
+# In a list, from the end of one medium to the beginning of the next, which is not yet there where the piece ends first.
+_NEXT = re.compile(rb'\\*"%b(?:\\?\Z|,%b(?:\\?\Z|(?P<escape>\\?)"))' % (_SPACE, _SPACE))
 
 
 class Lifter:
@@ -85,6 +89,7 @@ class Lifter:
         self._skeleton = bytearray()
         self._sinks: dict[str, Sink] = {}
         self._run: _Run | None = None
+        self._in_list = False
         self._rest = b""
 
     def feed(self, chunk: bytes) -> None:
@@ -111,15 +116,20 @@ class Lifter:
 
     def _scan(self, data: bytes, at: int) -> tuple[int, bool]:
         """Look for the next medium; tells up to where `data` is done, and whether to go on with it now."""
-        opening = _OPENING.search(data, at)
+        following = _NEXT.match(data, at) if self._in_list else None
+        if following and following["escape"] is None:
+            return at, False
+        self._in_list = following is not None
+        opening = following or _OPENING.search(data, at)
         if opening is None:
             return self._keep(data, at, max(at, len(data) - _OPENING_MAX)), False
         start = opening.end()
         quote = data.find(b'"', start, start + self._threshold + 1)
-        if quote >= 0:
-            return self._keep(data, at, quote + 1), True
-        if len(data) - start <= self._threshold:
+        if quote < 0 and len(data) - start <= self._threshold:
             return self._keep(data, at, opening.start()), False
+        self._in_list = self._in_list or opening["list"] is not None
+        if quote >= 0:
+            return self._keep(data, at, quote), True
         reference = f"{self._prefix}{len(self._sinks)}"
         sink = self._sinks[reference] = self._open_sink()
         self._run = _Run(sink, _INNER if opening["escape"] else _OUTER)

@@ -30,9 +30,12 @@ class Response(msgspec.Struct, rename="pascal"):
 
 
 class DetectResponse(Response):
-    """GetDetectInfo's answer; `detect_info` is a JSON document in a string, or the object itself."""
+    """GetDetectInfo's answer, a JSON document in a string, or the object itself.
 
-    detect_info: msgspec.Raw = msgspec.Raw(b"null")
+    GetDetectInfoEnhanced has no `detect_info` (which is then empty): the whole response is the object.
+    """
+
+    detect_info: msgspec.Raw = msgspec.Raw()
 
 
 class ChargeDetail(msgspec.Struct, rename="pascal"):
@@ -64,16 +67,20 @@ class Envelope(msgspec.Struct, Generic[T], rename="pascal"):
 
 
 class IdCardData(msgspec.Struct, rename="pascal"):
-    """Both sides of the ID card."""
+    """Both sides of the ID card, as they were taken and cut out of that, and the face on it."""
 
     ocr_front: str | None = None
     ocr_back: str | None = None
+    processed_front_image: str | None = None
+    processed_back_image: str | None = None
+    avatar: str | None = None
 
 
 class BestFrame(msgspec.Struct, rename="pascal"):
-    """The best picture of the face."""
+    """The best picture of the face, and some more out of the video."""
 
     best_frame: str | None = None
+    best_frames: list[str | None] | Literal[""] | None = None
 
 
 class VideoData(msgspec.Struct, rename="pascal"):

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field, replace
 import msgspec
 import pybase64
 
-from app.domain.detection import MediaKind, Part
-from app.simulator.media import VIDEO_BYTES, media_of
+from app.domain.detection import BEST_FRAMES, MediaKind, Part
+from app.simulator.media import VIDEO_BYTES, media_of, picture_of
 from app.simulator.people import Person, person_of
 from app.simulator.requests import DetectInfoEnhancedRequest
 from app.simulator.scenarios import Scenario
@@ -15,19 +15,21 @@ from app.simulator.scenarios import Scenario
 _JsonObject = dict[str, object]
 _MediaObjects = dict[str, dict[str, str | None]]
 
+_CARD_EXPIRED = 302
+_WARNING_OF_EXPIRY = -9100  # of the side that has the dates
+
 _MESSAGES = {
     14: "已完成验证",
     15: "验证已超时",
     16: "超过最大重试次数",
     17: "未完成核身",
-    302: "身份证已过期",
+    _CARD_EXPIRED: "身份证已过期",
     2006: "姓名和身份证号不一致",
     2016: "比对相似度低于通过标准",
 }
 _MESSAGES_BY_THOUSANDS = {1: "活体检测未通过", 2: "比对未通过"}
 ATTEMPTS_OF_A_FAILURE = 3
 MS_BETWEEN_ATTEMPTS = 25_000
-_MOST_BEST_FRAMES = 10
 _OCR_FIELDS = (
     *("OcrNation", "OcrAddress", "OcrBirth", "OcrAuthority"),
     *("OcrValidDate", "OcrName", "OcrIdCard", "OcrGender"),
@@ -88,8 +90,8 @@ def enhanced_info(
     media = _media_objects(subject, scenario, parts, video_bytes)
     return {
         "Text": _enhanced_text(subject, scenario) if Part.TEXT in parts else None,
-        "IdCardData": _enhanced_card(media, request),
-        "BestFrame": _enhanced_frame(media, request),
+        "IdCardData": _enhanced_card(media, request, scenario),
+        "BestFrame": _enhanced_frame(media, request, scenario),
         "VideoData": media["VideoData"] | {"LivenessVideos": None} if "VideoData" in media else None,
         "IsVerifyIntention": False,
         **dict.fromkeys(_ABSENT_OBJECTS),
@@ -195,25 +197,35 @@ def _enhanced_attempt(attempt: _JsonObject, text: _JsonObject, number: int) -> _
     }
 
 
-def _enhanced_card(media: _MediaObjects, request: DetectInfoEnhancedRequest) -> _JsonObject | None:
-    """The card's pictures; nothing is to be cut off the samples, and the front serves as avatar."""
+def _enhanced_card(media: _MediaObjects, request: DetectInfoEnhancedRequest, scenario: Scenario) -> _JsonObject | None:
+    """The card's pictures; nothing is to be cut off the samples. A card that has expired is warned of."""
     if (card := media.get("IdCardData")) is None:
         return None
+    wanted = {
+        "ProcessedFrontImage": (MediaKind.ID_CARD_FRONT_CUT, request.is_cut_id_card_image),
+        "ProcessedBackImage": (MediaKind.ID_CARD_BACK_CUT, request.is_cut_id_card_image),
+        "Avatar": (MediaKind.ID_CARD_AVATAR, request.is_need_id_card_avatar),
+    }
     return {
         **card,
-        "ProcessedFrontImage": card["OcrFront"] if request.is_cut_id_card_image else None,
-        "ProcessedBackImage": card["OcrBack"] if request.is_cut_id_card_image else None,
-        "Avatar": card["OcrFront"] if request.is_need_id_card_avatar else None,
+        **{
+            name: _picture(request, kind) if is_wanted and scenario.is_finished else None
+            for name, (kind, is_wanted) in wanted.items()
+        },
         "WarnInfos": None,
-        "BackWarnInfos": None,
+        "BackWarnInfos": [_WARNING_OF_EXPIRY] if scenario.err_code == _CARD_EXPIRED else None,
     }
 
 
-def _enhanced_frame(media: _MediaObjects, request: DetectInfoEnhancedRequest) -> _JsonObject | None:
+def _enhanced_frame(media: _MediaObjects, request: DetectInfoEnhancedRequest, scenario: Scenario) -> _JsonObject | None:
     if (frame := media.get("BestFrame")) is None:
         return None
-    count = min(request.best_frames_count, _MOST_BEST_FRAMES)
-    return {**frame, "BestFrames": [frame["BestFrame"]] * count or None}
+    kinds = BEST_FRAMES[: request.best_frames_count] if scenario.is_finished else ()
+    return {**frame, "BestFrames": [_picture(request, kind) for kind in kinds] or None}
+
+
+def _picture(request: DetectInfoEnhancedRequest, kind: MediaKind) -> str:
+    return pybase64.b64encode_as_string(picture_of(request.biz_token, kind))
 
 
 def _media_objects(subject: Subject, scenario: Scenario, parts: AbstractSet[str], video_bytes: int) -> _MediaObjects:

@@ -50,7 +50,7 @@ class DetectInfoRequest(_Request, frozen=True):
 class DetectInfoEnhancedRequest(DetectInfoRequest, frozen=True):
     """GetDetectInfoEnhanced: the same and more, as objects."""
 
-    best_frames_count: int = 0
+    best_frames_count: Annotated[int, msgspec.Meta(ge=0)] = 0
     is_cut_id_card_image: bool = False
     is_need_id_card_avatar: bool = False
     is_encrypt: bool = False

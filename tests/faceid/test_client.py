@@ -89,16 +89,15 @@ def media_in(fetched: Fetched) -> dict[MediaKind, bytes]:
 
 
 @asynccontextmanager
-async def peer(speak: Speak) -> AsyncIterator[tuple[str, list[str]]]:
-    """A server that reads requests and then speaks as told; its URL, and the requests' heads."""
-    heads: list[str] = []
+async def peer(speak: Speak) -> AsyncIterator[tuple[str, list[tuple[str, bytes]]]]:
+    """A server that reads requests and then speaks as told; its URL, and the requests' heads and bodies."""
+    heard: list[tuple[str, bytes]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             while head := (await reader.readuntil(b"\r\n\r\n")).decode():
                 length = re.search(r"content-length: (\d+)", head, re.IGNORECASE)
-                await reader.readexactly(int(length[1]) if length else 0)
-                heads.append(head)
+                heard.append((head, await reader.readexactly(int(length[1]) if length else 0)))
                 await speak(writer)
                 await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -114,7 +113,7 @@ async def peer(speak: Speak) -> AsyncIterator[tuple[str, list[str]]]:
         speaking.append(asyncio.create_task(serve(reader, writer)))
 
     async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", heads
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", heard
         for task in speaking:
             task.cancel()
         await asyncio.gather(*speaking, return_exceptions=True)
@@ -241,10 +240,10 @@ async def test_temporary_credentials_travel_with_their_token() -> None:
 
 
 async def test_a_request_signs_what_it_must_and_asks_for_no_compression() -> None:
-    async with peer(saying(SUCCESS)) as (url, heads), client_of(url, Credentials("id", KEY, "token")) as client:
+    async with peer(saying(SUCCESS)) as (url, heard), client_of(url, Credentials("id", KEY, "token")) as client:
         await ask(client)
 
-    (head,) = heads
+    ((head, _),) = heard
     lines = dict(line.lower().split(": ", 1) for line in head.splitlines()[1:] if line)
     assert head.startswith("POST / HTTP/1.1\r\n")
     assert {name: lines[name] for name in ("content-type", "x-tc-action", "x-tc-version", "accept-encoding")} == {
@@ -269,12 +268,12 @@ async def test_an_error_is_an_error_whatever_content_type_it_comes_with() -> Non
 
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"])
 async def test_a_redirect_is_not_followed(status: str) -> None:
-    async with peer(saying(SUCCESS)) as (elsewhere, heads):
+    async with peer(saying(SUCCESS)) as (elsewhere, heard):
         headers = f"Location: {elsewhere}/\r\n"
         async with peer(saying(b"", status=status, headers=headers)) as (url, _):
             assert await error_code_at(url) == f"http.{status[:3]}"
 
-    assert heads == []
+    assert heard == []
 
 
 @pytest.mark.parametrize(
@@ -356,12 +355,12 @@ async def test_a_refused_connection_is_a_failure_of_the_connection() -> None:
 
 
 async def test_proxies_of_the_environment_see_nothing(faceid: LiveSimulator, monkeypatch: pytest.MonkeyPatch) -> None:
-    async with peer(saying(SUCCESS)) as (proxy, heads):
+    async with peer(saying(SUCCESS)) as (proxy, heard):
         for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
             monkeypatch.setenv(name, proxy)
         assert await error_code_at(faceid.url) is None
 
-    assert heads == []
+    assert heard == []
 
 
 async def test_connections_are_used_again() -> None:
@@ -371,11 +370,11 @@ async def test_connections_are_used_again() -> None:
         connections.add(writer)
         await saying(SUCCESS)(writer)
 
-    async with peer(speak) as (url, heads), client_of(url) as client:
+    async with peer(speak) as (url, heard), client_of(url) as client:
         for _ in range(3):
             assert (await ask(client)).call.error_code is None
 
-    assert (len(connections), len(heads)) == (1, 3)
+    assert (len(connections), len(heard)) == (1, 3)
 
 
 async def test_a_sink_that_fails_is_told_and_one_that_is_broken_is_not_hidden(faceid: LiveSimulator) -> None:

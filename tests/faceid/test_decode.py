@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.domain.detection import Detection, LivenessAttempt, MediaKind
+from app.domain.detection import BEST_FRAMES, Detection, LivenessAttempt, MediaKind
 from app.faceid.decode import Answer, ApiError, DecodeError, decode
 from app.faceid.lift import Lifter
 
@@ -42,6 +42,9 @@ PLACES = {
     MediaKind.ID_CARD_BACK: ("IdCardData", "OcrBack"),
     MediaKind.BEST_FRAME: ("BestFrame", "BestFrame"),
     MediaKind.LIVENESS_VIDEO: ("VideoData", "LivenessVideo"),
+    MediaKind.ID_CARD_FRONT_CUT: ("IdCardData", "ProcessedFrontImage"),
+    MediaKind.ID_CARD_BACK_CUT: ("IdCardData", "ProcessedBackImage"),
+    MediaKind.ID_CARD_AVATAR: ("IdCardData", "Avatar"),
 }
 
 
@@ -82,22 +85,34 @@ JSON = st.recursive(
 ATTEMPTS = st.fixed_dictionaries(
     {}, optional={"ErrCode": ABSENT | INTEGERS, "ReqTime": ABSENT | TEXTS, "Name": ABSENT | TEXTS, "Seq": JSON}
 )
+ENHANCED_ATTEMPTS = st.fixed_dictionaries(
+    {}, optional={"Errcode": ABSENT | INTEGERS, "ReqTime": ABSENT | TEXTS, "Idcard": ABSENT | TEXTS, "Seq": JSON}
+)
 TEXT_PARTS = st.fixed_dictionaries(
     {},
     optional=dict.fromkeys(CODES, ABSENT | INTEGERS)
     | dict.fromkeys(STRINGS, ABSENT | TEXTS)
-    | {"Detail": st.fixed_dictionaries({"LivenessData": st.lists(ATTEMPTS, max_size=3)}), "Mobile": JSON, "é/": JSON},
+    | {"Detail": st.fixed_dictionaries({"LivenessData": st.lists(ATTEMPTS, max_size=3)}), "Mobile": JSON, "é/": JSON}
+    | {"LivenessDetail": ABSENT | st.lists(ENHANCED_ATTEMPTS, max_size=3)},
 )
 MEDIA = ABSENT | st.builds(
     lambda random, size: base64.b64encode(random.randbytes(size) if size % 2 else b"\xff\xef\xbe" * size).decode(),
     st.randoms(use_true_random=True),
     st.sampled_from([0, 1, 2, 3, 29, 47, 48, 49, 50, 3071, 3072, 3073, 9001, 40001]),
 )
+LISTS = {"BestFrame": {"BestFrames": ABSENT | st.lists(MEDIA, max_size=11)}}
+WARNINGS = {"WarnInfos": ABSENT | st.lists(INTEGERS, max_size=2), "New": JSON}
 PARTS = {"Text": TEXT_PARTS} | {
-    part: st.fixed_dictionaries({}, optional={key: MEDIA for home, key in PLACES.values() if home == part})
+    part: st.fixed_dictionaries(
+        {}, optional={key: MEDIA for home, key in PLACES.values() if home == part} | LISTS.get(part, {}) | WARNINGS
+    )
     for part, _ in PLACES.values()
 }
-DOCUMENTS = st.fixed_dictionaries({}, optional={part: ABSENT | body for part, body in PARTS.items()})
+DOCUMENTS = st.fixed_dictionaries(
+    {},
+    optional={part: ABSENT | body for part, body in PARTS.items()}
+    | {"IsVerifyIntention": st.booleans(), "IntentionQuestionResult": JSON},
+)
 
 
 def shuffled(value: object, random: Random) -> object:
@@ -125,17 +140,36 @@ def present(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, An
     return {field: values[name] for name, field in names.items() if values.get(name) not in (None, "")}
 
 
-def expected_detection(text: dict[str, Any]) -> Detection:
-    names = {"ErrCode": "err_code", "ReqTime": "req_time", "Name": "name"}
+def expected_detection(info: dict[str, Any]) -> Detection | None:
+    text = info.get("Text")
+    if text in (None, ""):
+        return None
+    names = {"ErrCode": "err_code", "Errcode": "err_code", "ReqTime": "req_time", "Idcard": "id_card", "Name": "name"}
     attempts = [
         LivenessAttempt(**present(attempt, names), further={key: attempt[key] for key in attempt.keys() & {"Seq"}})
-        for attempt in text.get("Detail", {}).get("LivenessData", [])
+        for attempt in [*text.get("Detail", {}).get("LivenessData", []), *(text.get("LivenessDetail") or [])]
     ]
     return Detection(
         **present(text, CODES | STRINGS),
-        further={key: text[key] for key in text.keys() & {"Mobile", "é/"}},
+        further={key: text[key] for key in text.keys() & {"Mobile", "é/"}} | expected_beside(info),
         liveness_attempts=tuple(attempts),
     )
+
+
+def is_absent(value: object) -> bool:
+    if isinstance(value, dict | list):
+        return all(is_absent(each) for each in (value.values() if isinstance(value, dict) else value))
+    return value in {None, ""}
+
+
+def expected_beside(info: dict[str, Any]) -> dict[str, Any]:
+    parts = {
+        part: {key: info[part][key] for key in WARNINGS if info.get(part) and key in info[part]}
+        for part, _ in PLACES.values()
+    }
+    found = {part: {key: value for key, value in rest.items() if not is_absent(value)} for part, rest in parts.items()}
+    others = {key: info[key] for key in ("IsVerifyIntention", "IntentionQuestionResult") if key in info}
+    return {key: value for key, value in (found | others).items() if not is_absent(value)}
 
 
 def expected_media(info: dict[str, Any]) -> Iterator[tuple[MediaKind, bytes]]:
@@ -143,23 +177,35 @@ def expected_media(info: dict[str, Any]) -> Iterator[tuple[MediaKind, bytes]]:
         text = (info.get(part) or {}).get(key)
         if text:
             yield kind, base64.b64decode(text, validate=True)
+    frames = (info.get("BestFrame") or {}).get("BestFrames") or []
+    for kind, text in zip(BEST_FRAMES, frames, strict=False):
+        if text:
+            yield kind, base64.b64decode(text, validate=True)
 
 
 @settings(max_examples=60, deadline=None)
-@given(DOCUMENTS, st.booleans(), st.sampled_from([1, 64, 4096]), st.randoms(use_true_random=True))
+@given(
+    DOCUMENTS,
+    st.sampled_from(["text", "object", "response"]),
+    st.sampled_from([1, 64, 4096]),
+    st.randoms(use_true_random=True),
+)
 def test_any_document_is_read_as_if_it_had_been_parsed_whole(
-    document: dict[str, Any], typed: bool, threshold: int, random: Random
+    document: dict[str, Any], place: str, threshold: int, random: Random
 ) -> None:
     info = shuffled(document, random)
-    body = dumped({"Response": {"DetectInfo": info if typed else dumped(info, random), "RequestId": "r-1"}}, random)
-    whole = json.loads(body)["Response"]["DetectInfo"]
-    assert (whole if typed else json.loads(whole)) == document
+    responses: dict[str, dict[str, object]] = {
+        "text": {"DetectInfo": dumped(info, random)},
+        "object": {"DetectInfo": info},
+        "response": {"Text": None} | document,
+    }
+    body = dumped({"Response": responses[place] | {"RequestId": "r-1"}}, random)
     sizes = random.choice([(1,), (1, 2, 3, 4, 5), (100, 1000), (16384,), (10**9,)])
 
     found = read(body.encode(), cuts=lambda: random.choice(sizes), threshold=threshold)
 
     assert (found.request_id, found.error) == ("r-1", None)
-    assert found.detection == (expected_detection(document["Text"]) if document.get("Text") not in (None, "") else None)
+    assert found.detection == expected_detection(document)
     assert media(found) == dict(expected_media(document))
 
 
@@ -215,8 +261,6 @@ DEEP = "[" * 100_000 + "]" * 100_000
         b"[]",
         b"{}",
         b'{"Response":null}',
-        b'{"Response":{}}',
-        b'{"Response":{"RequestId":"r"}}',
         b'{"Response":{"RequestId":5,"DetectInfo":"{}"}}',
         b'{"Response":{"Error":"no"}}',
         b'{"Response":{"Error":{"Message":"no code"}}}',
@@ -255,6 +299,12 @@ def test_what_tencent_does_not_document_is_an_error_that_does_not_quote_it(body:
 
     assert str(caught.value) == "the answer is not what Tencent documents"
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize("response", [{}, {"RequestId": "r"}, {"IsVerifyIntention": False, "RequestId": "r"}])
+def test_an_answer_without_any_part_of_a_result_is_an_error(response: dict[str, object]) -> None:
+    with pytest.raises(DecodeError, match="no part of a result"):
+        read(json.dumps({"Response": response}).encode())
 
 
 # The text.
@@ -382,7 +432,6 @@ def test_characters_that_no_store_takes_are_replaced_in_errors() -> None:
     "body",
     [
         answer({"BestFrame": {"BestFrame": BASE64}}),
-        answer({"BestFrame": {"BestFrame": "A" * 64, "BestFrames": [BASE64]}}).replace(b"A" * 64, BASE64.encode()),
         answer({"BestFrame": {"BestFrame": BASE64}}).replace(b'\\"', b"\\u0022"),
         answer({"BestFrame": {"BestFrame": BASE64}}).replace(b"BestFrame", rb"Best\\u0046rame"),
         rb'{"Response":{"DetectInfo":{"BestFrame":{"BestFrame":"AA\/\u002f","BestFrame":"%s"}}}}' % BASE64.encode(),
@@ -399,10 +448,101 @@ def test_a_medium_that_is_not_strict_base64_is_an_error_that_does_not_quote_it(t
         read(answer({"VideoData": {"LivenessVideo": text}}))
 
 
-@pytest.mark.parametrize("text", [{"BestFrame": BASE64}, {"New": [{"OcrFront": BASE64}]}])
+@pytest.mark.parametrize(
+    "text",
+    [
+        {"BestFrame": BASE64},
+        {"New": [{"OcrFront": BASE64}]},
+        {"BestFrames": [BASE64]},
+        {"LivenessDetail": [{"Avatar": BASE64}]},
+        {f'New"Avatar":"{BASE64}"': 1},
+    ],
+)
 def test_a_reference_is_never_stored_as_text(text: dict[str, object]) -> None:
     with pytest.raises(DecodeError, match="a medium stands within Text"):
-        read(answer({"Text": text}))
+        read(json.dumps({"Response": {"Text": text}}).encode())
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        (None, []),
+        ("", []),
+        ([], []),
+        ([BASE64], ["best_frame_1"]),
+        ([None, BASE64, "", BASE64], ["best_frame_2", "best_frame_4"]),
+        (["AAAA", BASE64, None, BASE64], ["best_frame_1", "best_frame_2", "best_frame_4"]),
+        ([BASE64] * 12, [f"best_frame_{number}" for number in range(1, 11)]),
+    ],
+)
+def test_further_frames_keep_their_places_and_are_ten_at_most(frames: object, expected: list[str]) -> None:
+    found = media(read(answer({"BestFrame": {"BestFrames": frames}})))
+
+    assert list(found) == expected
+    assert set(found.values()) <= {MEDIUM, b"\0\0\0"}
+
+
+@pytest.mark.parametrize("frames", [BASE64, {"1": BASE64}, [5], [[BASE64]], ["?"]])
+def test_further_frames_that_are_no_list_of_base64_are_an_error(frames: object) -> None:
+    with pytest.raises(DecodeError):
+        read(answer({"BestFrame": {"BestFrames": frames}}))
+
+
+# What is neither text nor media.
+
+
+@pytest.mark.parametrize(
+    ("beside", "further"),
+    [
+        ({"IdCardData": {"WarnInfos": [-9103], "BackWarnInfos": None}}, {"IdCardData": {"WarnInfos": [-9103]}}),
+        (
+            {"VideoData": {"LivenessVideos": [{"Seq": "1", "Video": "bucket/1.mp4"}]}},
+            {"VideoData": {"LivenessVideos": [{"Seq": "1", "Video": "bucket/1.mp4"}]}},
+        ),
+        ({"IsVerifyIntention": False, "BucketName": ""}, {"IsVerifyIntention": False}),
+        ({"IntentionQuestionResult": {"AsrResult": [], "Video": None}, "EncryptedBody": ""}, {}),
+        ({"Encryption": {"TagList": [""], "Iv": {}}}, {}),
+        ({"IdCardData": {"OcrFront": BASE64, "Avatar": "AAAA"}, "BestFrame": {"BestFrames": [BASE64]}}, {}),
+        # Never a medium, wherever it stands, nor the reference to one.
+        ({"IdCardData": {"NewImage": "A" * 4096, "WarnInfos": [1]}}, {"IdCardData": {"WarnInfos": [1]}}),
+        ({"VideoData": {"LivenessVideos": [{"Video": "A" * 4096}]}}, {}),
+        ({"IntentionVerifyData": {"IntentionVerifyVideo": "A" * 4096, "ErrorCode": 0}}, {}),
+        ({"IntentionVerifyData": {"BestFrame": BASE64}, "New": 1}, {"New": 1}),
+        ({"BestFrame": {"New": {"BestFrames": [BASE64]}}}, {}),
+    ],
+)
+@pytest.mark.parametrize("enhanced", [True, False])
+def test_what_else_is_in_the_answer_is_kept_but_no_medium(
+    beside: dict[str, object], further: dict[str, object], enhanced: bool
+) -> None:
+    info = {"Text": {"ErrCode": 0, "Mobile": None}} | beside
+    body = json.dumps({"Response": info | {"RequestId": "r-1"}}).encode() if enhanced else answer(info)
+
+    assert read(body).detection == Detection(err_code=0, further={"Mobile": None} | further)
+
+
+def test_a_name_out_of_which_a_medium_was_lifted_is_not_kept() -> None:
+    body = json.dumps({"Response": {"Text": {}, f'New"Avatar":"{BASE64}"': 1}}).encode()
+
+    assert read(body).detection == Detection()
+
+
+def test_what_else_is_in_an_answer_has_a_bound_to_its_depth() -> None:
+    with pytest.raises(DecodeError, match="nested too deeply"):
+        read(answer({"Text": {}, "New": json.loads("[" * 40 + "]" * 40)}))
+
+
+def test_without_a_text_part_nothing_else_is_kept() -> None:
+    assert read(answer({"IdCardData": {"WarnInfos": [-9103]}})) == Answer("r-1", None, None, {})
+
+
+def test_an_attempt_told_in_both_spellings_loses_nothing() -> None:
+    text = '{"LivenessDetail":[{"ErrCode":1,"Errcode":2,"Seq":"s","Livestatus":0}],"Detail":{"LivenessData":[{}]}}'
+
+    assert detection(text).liveness_attempts == (
+        LivenessAttempt(),
+        LivenessAttempt(err_code=1, further={"Errcode": 2, "Seq": "s", "Livestatus": 0}),
+    )
 
 
 def test_what_is_personal_stays_out_of_repr() -> None:

@@ -5,14 +5,20 @@ import io
 import itertools
 import json
 from collections.abc import Callable
+from random import Random
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from app.faceid.lift import Lifted, Lifter, LiftError
 
 MEDIUM = bytes(range(256)) * 4 + b"\xff" * 50 + b"\xfb\xef\xbe" * 20 + b"x"
 BASE64 = base64.b64encode(MEDIUM).decode()
-KEYS = ["OcrFront", "OcrBack", "BestFrame", "LivenessVideo"]
+KEYS = [
+    *("OcrFront", "OcrBack", "BestFrame", "LivenessVideo"),
+    *("ProcessedFrontImage", "ProcessedBackImage", "Avatar"),
+]
 CUTS = [1, 2, 3, 5, 7, 64, 1000, 10**6]
 # As the wire has them, by character: alone in the outer JSON, and inside the DetectInfo string.
 OUTER = {"/": ["/", r"\/", r"\u002f", r"\u002F"], "+": ["+", r"\u002b", r"\u002B"], "=": ["=", r"\u003d", r"\u003D"]}
@@ -90,7 +96,7 @@ def test_space_around_the_colon_is_no_matter(space: str, size: int) -> None:
         pytest.param(outer(BASE64[:16]), id="as long as the threshold"),
         pytest.param('{"BestFrame":{"BestFrame":null}}', id="an object of the same name, and null"),
         pytest.param(r'{"a":"{\"BestFrame\":{\"BestFrame\":\"\"}}"}', id="an object of the same name, and empty"),
-        pytest.param(outer(BASE64, "Avatar"), id="another key"),
+        pytest.param(outer(BASE64, "Portrait"), id="another key"),
         pytest.param(f'{{"a\\"OcrFront":"{BASE64}"}}', id="a longer key that ends like one of ours"),
         pytest.param(rf'{{"a":"{{\"b\\\"OcrFront\":\"{BASE64}\"}}"}}', id="the same inside"),
         pytest.param(rf'{{"a":"{{\"Extra\":\"{{\\\"OcrFront\\\":\\\"{BASE64}\\\"}}\"}}"}}', id="one level too deep"),
@@ -170,6 +176,100 @@ def test_what_is_lifted_does_not_depend_on_where_the_pieces_are_cut() -> None:
         lifted = lift(inner("A" * 16), size=size, threshold=threshold)
 
         assert len(lifted.sinks) == (threshold < 17), "the backslash of the closing quote counts"
+
+
+# Lists of media.
+
+
+def listed(*texts: str) -> str:
+    return json.dumps({"BestFrame": {"BestFrames": texts, "BestFrame": "AAAA"}}, separators=(",", ":"))
+
+
+def wrapped(document: str) -> str:
+    return json.dumps({"DetectInfo": document})
+
+
+@pytest.mark.parametrize("size", CUTS)
+@pytest.mark.parametrize("wrap", [str, wrapped])
+@pytest.mark.parametrize("space", ["", " ", "\n\t ", " " * 8])
+def test_every_medium_of_a_list_becomes_a_reference(wrap: Callable[[str], str], space: str, size: int) -> None:
+    document = listed(BASE64, "AAAA", BASE64, BASE64).replace(",", f"{space},{space}").replace("[", f"[{space}")
+
+    lifted = lift(wrap(document), size=size)
+
+    references = iter(lifted.sinks)
+    assert list(media(lifted).values()) == [MEDIUM] * 3
+    expected = "".join(piece + next(references, "") for piece in document.split(BASE64))
+    assert lifted.skeleton.decode() == wrap(expected)
+
+
+@pytest.mark.parametrize("size", CUTS)
+@pytest.mark.parametrize(
+    ("body", "count"),
+    [
+        pytest.param(f'{{"BestFrames":[],"OcrFront":"{BASE64}"}}', 1, id="an empty list"),
+        pytest.param(f'{{"BestFrames":["{BASE64}"],"X":"{BASE64}","OcrFront":"{BASE64}"}}', 2, id="after a list"),
+        pytest.param(f'{{"BestFrames":["{BASE64}","{BASE64}"]', 2, id="cut after a list"),
+        pytest.param(f'{{"BestFrames":["{BASE64}" , ', 1, id="cut within a list"),
+        pytest.param(f'{{"BestFrames":["{BASE64}",null,"{BASE64}"]}}', 1, id="null in a list"),
+        pytest.param(f'{{"BestFrames":["{BASE64}"{" " * 9},"{BASE64}"]}}', 1, id="more space than anybody writes"),
+        pytest.param(f'{{"BestFrames":[["{BASE64}"]]}}', 0, id="a list in a list"),
+        pytest.param(f'{{"BestFrames":"{BASE64}"}}', 0, id="no list"),
+        pytest.param(f'{{"BestFrame":["{BASE64}"]}}', 0, id="a list of another key"),
+        pytest.param(f'{{"BestFrames":["AAAA"],"BestFrame":"{BASE64}"}}', 1, id="a short list and a medium"),
+    ],
+)
+def test_a_list_ends_where_something_else_begins(body: str, count: int, size: int) -> None:
+    lifted = lift(body, size=size)
+
+    assert list(media(lifted).values()) == [MEDIUM] * count
+    restored = lifted.skeleton.decode()
+    for reference in lifted.sinks:
+        restored = restored.replace(reference, BASE64)
+    assert restored == body
+
+
+TEXTS = st.binary(max_size=60).map(lambda data: base64.b64encode(data).decode())
+BODIES = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(KEYS, TEXTS | st.none()) | {"BestFrames": st.lists(TEXTS, max_size=12)}
+)
+SPACES = ("", " ", "\n", "\t ", " " * 8)
+
+
+def spelled(document: object, wrap: bool, random: Random) -> str:
+    """The document in one or in two levels of JSON, its slashes and its space spelled in any way."""
+    comma, colon = (random.choice(SPACES) + sign + random.choice(SPACES) for sign in ",:")
+    text = json.dumps(document, separators=(comma, colon))
+    slashed = "".join(random.choice(["/", r"\/", r"\u002f"]) if char == "/" else char for char in text)
+    return json.dumps({"DetectInfo": slashed}) if wrap else slashed
+
+
+@settings(deadline=None, max_examples=200)
+@given(BODIES, st.booleans(), st.integers(1, 90), st.integers(1, 40), st.randoms(use_true_random=True))
+def test_what_is_lifted_and_what_is_left_are_the_document(
+    document: dict[str, object], wrap: bool, threshold: int, most: int, random: Random
+) -> None:
+    wire = spelled(document, wrap, random).encode()
+    lifter = Lifter(io.BytesIO, threshold=threshold)
+    while wire:
+        size = random.randint(1, most)
+        lifter.feed(wire[:size])
+        wire = wire[size:]
+    lifted = lifter.finish()
+
+    skeleton = json.loads(lifted.skeleton)
+    left = json.loads(skeleton["DetectInfo"]) if wrap else skeleton
+    contents = {reference: base64.b64encode(data).decode() for reference, data in media(lifted).items()}
+
+    def restore(text: str) -> str:
+        assert text in contents or len(text) <= threshold, "what is long must not stay in memory"
+        return contents.get(text, text)
+
+    whole = {
+        key: [restore(text) for text in value] if isinstance(value, list) else value and restore(value)
+        for key, value in left.items()
+    }
+    assert whole == document
 
 
 class Pieces(list[bytes]):

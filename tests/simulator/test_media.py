@@ -3,9 +3,10 @@
 import pytest
 
 from app.domain.detection import MediaKind
-from app.simulator.media import VIDEO_BYTES, media_of
+from app.simulator.media import VIDEO_BYTES, media_of, picture_of
 
 PICTURES = [kind for kind in MediaKind if kind != MediaKind.LIVENESS_VIDEO]
+TOLD_TO_ALL = [MediaKind.ID_CARD_FRONT, MediaKind.ID_CARD_BACK, MediaKind.BEST_FRAME, MediaKind.LIVENESS_VIDEO]
 
 
 def jpeg_markers(data: bytes) -> list[int]:
@@ -32,7 +33,7 @@ def mp4_boxes(data: bytes) -> list[tuple[bytes, int]]:
 
 @pytest.mark.parametrize("kind", PICTURES)
 def test_picture_is_a_jpeg_with_a_stamp(kind: MediaKind) -> None:
-    picture = media_of("anna")[kind]
+    picture = picture_of("anna", kind)
 
     assert (picture[:2], picture[-2:]) == (b"\xff\xd8", b"\xff\xd9")
     assert jpeg_markers(picture)[:2] == [0xFE, 0xE0]
@@ -58,6 +59,7 @@ def test_video_is_never_cut_below_the_sample() -> None:
 
 def test_no_two_media_are_alike_and_each_is_the_same_again() -> None:
     media = [*media_of("anna").values(), *media_of("bob").values()]
+    pictures = {picture_of(biz_token, kind) for biz_token in ("anna", "bob") for kind in PICTURES}
 
-    assert len(set(media)) == len(media)
-    assert media_of("anna") == dict(zip(MediaKind, media, strict=False))
+    assert (len(set(media)), len(pictures), len(pictures & set(media))) == (8, 2 * len(PICTURES), 6)
+    assert media_of("anna") == dict(zip(TOLD_TO_ALL, media, strict=False))
