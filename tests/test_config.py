@@ -7,7 +7,10 @@ import pytest
 from pydantic import SecretStr
 
 from app.config import Settings, read_settings
+from app.domain.detection import InfoType
+from app.domain.rule import Enhanced, Rule
 from app.errors import SetUpError
+from app.faceid.accounts import AccountSettings
 
 CANARY = "hunter2"
 
@@ -70,6 +73,67 @@ def test_the_file_takes_names_in_either_case(here: Path, name: str) -> None:
     settings = read_settings()
 
     assert (settings.faceid_rule_id, settings.faceid_requests_per_second) == ("7", 20)
+
+
+TOML = """
+[accounts.bank]
+secret_id = "AKIDBANK"
+credentials_file = "/run/secrets/bank"
+requests_per_second = 90
+
+[rules.7]
+account = "bank"
+client = "shop"
+info_type = "134"
+text_first = true
+
+[rules.8]
+enhanced = true
+best_frames = 3
+"""
+
+
+def test_accounts_and_rules_stand_in_the_file(here: Path) -> None:
+    (here / "faceid-results.toml").write_text(TOML)
+
+    settings = read_settings()
+
+    bank = AccountSettings(secret_id="AKIDBANK", credentials_file=Path("/run/secrets/bank"), requests_per_second=90)
+    assert settings.all_accounts == {"default": AccountSettings(), "bank": bank}
+    assert [settings.rule(rule_id) for rule_id in ("7", "8", "9")] == [
+        Rule(account="bank", client="shop", info_type=InfoType("134"), text_first=True),
+        Rule(enhanced=Enhanced(best_frames=3)),
+        Rule(),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("toml", "sentence"),
+    [
+        (
+            '[rules.7]\naccount = "hunter2"',
+            "A setting is not valid: rules.7 names an account that is not below [accounts].",
+        ),
+        (
+            "[rules.7]\nbest_frames = 3",
+            "RULES.7 is not valid: best_frames, cut_id_card and id_card_avatar need enhanced = true.",
+        ),
+        ('[rules.7]\ninfo_type = "hunter2"', "RULES.7.INFO_TYPE is not valid: InfoType is 0 for everything, or any of"),
+        ('[rules.7]\ninfotype = "hunter2"', "RULES.7.INFOTYPE is not valid: Extra inputs are not permitted."),
+        (
+            '[accounts.bank]\nsecret_key = "hunter2 x"',
+            "ACCOUNTS.BANK.SECRET_KEY is not valid: it may only have letters",
+        ),
+        ('[accounts."hunter 2"]\n', "ACCOUNTS.HUNTER 2.[KEY] is not valid: String should match pattern"),
+    ],
+)
+def test_a_wrong_account_or_rule_is_named_and_not_quoted(here: Path, toml: str, sentence: str) -> None:
+    (here / "faceid-results.toml").write_text(toml)
+
+    refused = refusal()
+
+    assert refused.startswith(sentence)
+    assert "hunter2" not in refused
 
 
 def test_an_empty_variable_counts_as_none(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -108,6 +108,7 @@ class RetrieveService:
                 biz_token=verification.biz_token,
                 rule_id=verification.rule_id,
                 info_type=asked,
+                enhanced=rule.enhanced,
                 open_sink=lambda: drafts.enter_context(self._media.draft()),
             )
             await self._conclude(_Work(claim, rule, asked), fetched)

@@ -39,6 +39,8 @@ _STORIES = (
     Story("error-InternalError-x1-slashes"),
     Story("unfinished-1-passed", is_finished_at_once=False),
     Story("unfinished-2-cut-x1-failed-2016", err_code=2016, is_finished_at_once=False),
+    Story("error-ResponseSizeLimitExceeded-x1-passed"),
+    Story("error-UnauthorizedOperation.Arrears-x1-passed"),
     Story("expired", state="expired"),
     Story("illegal", state="failed"),
 )
@@ -93,6 +95,7 @@ class FaultKind(StrEnum):
     GATEWAY = "answers are 502"
     THROTTLE = "answers are throttled"
     LATE = "answers are late"
+    ARREARS = "the account is in arrears"
     HANG = "answers never come"
     CUT = "connections to FaceID are cut"
     MEDIA = "the media store is away"

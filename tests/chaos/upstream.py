@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 import uvicorn
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
 from app.simulator.options import SimulatorOptions
@@ -19,10 +19,17 @@ VIDEO_BYTES = 720_000  # hardly more than the sample itself has
 _LATE_SECONDS = 1.5
 _HANG_SECONDS = 6.0  # beyond the deadline that the processes are given
 _LARGE_BYTES = 100_000  # an answer of this size has the middle of a medium in its middle
-_THROTTLED = b'{"Response":{"Error":{"Code":"RequestLimitExceeded","Message":"slow"},"RequestId":"throttled"}}'
+
+
+def _refusing(code: str) -> Response:
+    refusal = {"Response": {"Error": {"Code": code, "Message": "chaos"}, "RequestId": "chaos"}}
+    return JSONResponse(refusal)
+
+
 _ANSWERS = {
     FaultKind.GATEWAY: PlainTextResponse("bad gateway", 502),
-    FaultKind.THROTTLE: Response(_THROTTLED, media_type="application/json"),
+    FaultKind.THROTTLE: _refusing("RequestLimitExceeded"),
+    FaultKind.ARREARS: _refusing("UnauthorizedOperation.Arrears"),
 }
 _DELAYS = {FaultKind.LATE: _LATE_SECONDS, FaultKind.HANG: _HANG_SECONDS}
 

@@ -27,7 +27,7 @@ from app.factory import Services, open_retrieval
 from app.services.claim import Claim
 from app.services.retrieve import RetrieveService
 from app.services.rules import RuleSettings
-from app.simulator.media import media_of
+from app.simulator.media import media_of, picture_of
 from app.storage.quota import QuotaStore
 from app.storage.verifications import VerificationStore
 from tests.conftest import Running
@@ -418,3 +418,24 @@ def test_a_part_that_cannot_be_had_is_asked_for_in_turn_with_the_others() -> Non
     asked_for = [Rule().next_parts({Part.TEXT}, one_by_one=True, failures=failures).text for failures in range(4)]
 
     assert asked_for == ["2", "3", "4", "2"]
+
+
+async def test_a_rule_may_ask_for_more_than_the_plain_action_gives(
+    idle_service: Running, idle_api: httpx.AsyncClient
+) -> None:
+    biz_token = await call_back(idle_api, "failed-302")
+    rule = RuleSettings(enhanced=True, best_frames=2, cut_id_card=True, id_card_avatar=True)
+    async with retrieving(idle_service, rules={"1": rule}) as retrieval:
+        assert await retrieve_all(retrieval) == 1
+
+    stored = await media(idle_api, biz_token)
+    more = [
+        MediaKind.ID_CARD_FRONT_CUT,
+        MediaKind.ID_CARD_BACK_CUT,
+        MediaKind.ID_CARD_AVATAR,
+        MediaKind.BEST_FRAME_1,
+        MediaKind.BEST_FRAME_2,
+    ]
+    assert stored == media_of(biz_token) | {kind: picture_of(biz_token, kind) for kind in more}
+    identity = await idle_api.get(f"/v1/verifications/{biz_token}/identity", headers={"X-Purpose": "test"})
+    assert identity.json()["further"]["IdCardData"] == {"BackWarnInfos": [-9100]}
