@@ -3,12 +3,15 @@
 The story of one verification, step by step, and the room where each step lives:
 
 1. callback  a back end or a browser says that a person is done      `routers.callbacks` -> `services.receive`
-2. claim     a worker takes the row that is due, within the quota      `services.retrieve`, `storage.queue`
+2. claim     a worker takes the row that is due, within the quota      `services.claim` -> `storage.queue`
 3. fetch     GetDetectInfo, signed, streamed, media lifted on the way   `faceid.client`, `faceid.signing`, `faceid.lift`
 4. decode    Tencent's document becomes our `Detection`                `faceid.decode` -> `domain.detection`
-5. decide    store, look again, retry or give up                       `domain.decision`
-6. put       bytes first, under fresh keys; then the row that names them `storage.media`, `storage.results`
+5. decide    store, look again, retry, pause or give up                `domain.decision` -> `domain.lifecycle`
+6. put       bytes first, under fresh keys; then the row that names them `services.retrieve`, `storage.media`
 7. query     a business system waits, reads, lists, downloads           `routers.verifications` -> `services.query`
+
+Beside it, `services.reconcile` finds what nobody reported, `services.health` tells what an operator should know, and
+`services.sweep` removes what no row names.
 
 `factory` builds the services from `config`; `main` serves them over HTTP, `worker` runs the loops, `cli` is the command
 line, `demo` shows all of it at work against the `simulator`.

@@ -25,6 +25,7 @@ from app.cli import app
 from app.cli.intake import BATCH_LINES
 from app.simulator.options import DEMO_CREDENTIALS
 from tests.command import BOUND_SECONDS, POLL_SECONDS, Done, Running, environment, run, started
+from tests.servers import _free_ports
 from tests.simulator.live import LiveSimulator
 
 COMMAND = str(Path(sys.executable).with_name("faceid-results"))
@@ -215,12 +216,15 @@ def test_without_worker_nothing_is_retrieved_until_one_starts(here: Installation
     with here.started("serve", "--port", "0", "--no-worker") as serving:
         serving.until("/docs")
         served = serving.end(signal.SIGINT)
-    with here.started("worker") as worker:
+    port = str(_free_ports(["metrics"])["metrics"])
+    with here.started("worker", "--metrics-port", port) as worker:
         worker.until('"step": "Store"', "err")
+        metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text
         worked = worker.end(signal.SIGTERM)
 
     assert (served.code, served.err) == (130, "")
     assert (worked.code, worked.out) == (0, "")
+    assert 'faceid_retrieval_steps_total{step="Store"} 1.0' in metrics
 
 
 def test_ctrl_c_ends_a_worker_with_130(here: Installation) -> None:

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 import uvicorn
+from prometheus_client import start_http_server
 from rich.console import Console
 from starlette.types import ASGIApp
 
@@ -78,14 +79,19 @@ def serve(
         _serve(api, listener, on_exit=let_waiters_go)
 
 
-@app.command("worker", epilog=examples("faceid-results worker", "WORKER_CONCURRENCY=32 faceid-results worker"))
-def work() -> None:
+@app.command("worker", epilog=examples("faceid-results worker", "faceid-results worker --metrics-port 9100"))
+def work(
+    metrics_host: Host = "127.0.0.1",
+    metrics_port: Annotated[int | None, typer.Option(help="Serve Prometheus' metrics there.", min=1, max=65535)] = None,
+) -> None:
     """Retrieve results, without the API.
 
     Any number of workers may run, on any number of machines that share DATABASE_URL and MEDIA_URL: together they keep
     to the quota.
     """
     found = settings()
+    if metrics_port:
+        start_http_server(metrics_port, metrics_host)
 
     async def until_stopped() -> None:
         async with open_services(found) as services, working(services):
