@@ -48,7 +48,7 @@ def now() -> datetime:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
+async def open_services(settings: Settings, *, clock: Callable[[], datetime] = now) -> AsyncIterator[Services]:
     """The services over open stores, which close in reverse order. Within a running event loop.
 
     The embedded database is brought to the schema of this version.
@@ -70,7 +70,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(media.aclose)
         signals = open_signals(database)
         stack.push_async_callback(signals.aclose)
-        yield _compose(settings, database, media, signals)
+        yield _compose(settings, database, media, signals, clock)
 
 
 @asynccontextmanager
@@ -104,14 +104,16 @@ def _make_folder(path: Path) -> None:
         raise SetUpError(f"DATA_DIR cannot be made: {error.strerror}.") from None
 
 
-def _compose(settings: Settings, database: Database, media: MediaStore, signals: Signals) -> Services:
+def _compose(
+    settings: Settings, database: Database, media: MediaStore, signals: Signals, clock: Callable[[], datetime]
+) -> Services:
     verifications, results = VerificationStore(), ResultStore()
     return Services(
         settings=settings,
         database=database,
         media=media,
         signals=signals,
-        access=AccessService(database=database, keys=KeyStore(), clock=now),
+        access=AccessService(database=database, keys=KeyStore(), clock=clock),
         health=HealthService(database=database),
         query=QueryService(
             database=database,
@@ -120,10 +122,10 @@ def _compose(settings: Settings, database: Database, media: MediaStore, signals:
             audit=AuditStore(),
             media=media,
             signals=signals,
-            clock=now,
+            clock=clock,
         ),
         receive=ReceiveService(
-            settings=settings, database=database, verifications=verifications, signals=signals, clock=now
+            settings=settings, database=database, verifications=verifications, signals=signals, clock=clock
         ),
-        sweep=SweepService(database=database, results=results, media=media, clock=now),
+        sweep=SweepService(database=database, results=results, media=media, clock=clock),
     )
