@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test chaos check format venv lock clean
+.PHONY: demo test ten-thousand chaos bench-quota bench-latency check format venv lock clean
 .DEFAULT_GOAL := demo
 
 demo: venv  ## the main job, end to end, against a simulated FaceID
@@ -16,8 +16,17 @@ else
 	@$(BIN)/coverage report --include='app/faceid/*,app/domain/*' --fail-under=100 >.core-coverage || { cat .core-coverage; exit 1; }
 endif
 
+ten-thousand: venv  ## that many tokens, callbacks lost, doubled and out of order, on a simulated clock; on both databases
+	TEST_TOKENS=10000 $(BIN)/pytest tests/test_ten_thousand.py --numprocesses 2 $(ARGS)
+
 chaos: venv  ## kill -9, cut and spoil, then count what is left; ARGS="--seed 7 --kills 1000 --database postgres"
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+bench-quota: venv  ## how much of Tencent's quota several workers use, never more; ARGS="--kill --workers 2 --rate 46 48"
+	$(BIN)/python -m benchmarks.quota $(ARGS)
+
+bench-latency: venv  ## what the service adds between a callback and the answer that waits for the result
+	$(BIN)/python -m benchmarks.latency $(ARGS)
 
 check: venv  ## style, types, the order of imports
 	$(BIN)/ruff format --check .

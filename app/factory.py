@@ -52,7 +52,7 @@ def now() -> datetime:
 
 
 @asynccontextmanager
-async def open_services(settings: Settings) -> AsyncIterator[Services]:
+async def open_services(settings: Settings, *, clock: Callable[[], datetime] = now) -> AsyncIterator[Services]:
     """The services over open stores, which close in reverse order. Within a running event loop.
 
     The embedded database is brought to the schema of this version.
@@ -74,7 +74,7 @@ async def open_services(settings: Settings) -> AsyncIterator[Services]:
         stack.push_async_callback(media.aclose)
         signals = open_signals(database)
         stack.push_async_callback(signals.aclose)
-        yield _compose(settings, database, media, signals)
+        yield _compose(settings, database, media, signals, clock)
 
 
 @asynccontextmanager
@@ -155,15 +155,17 @@ def _make_folder(path: Path) -> None:
         raise SetUpError(f"DATA_DIR cannot be made: {error.strerror}.") from None
 
 
-def _compose(settings: Settings, database: Database, media: MediaStore, signals: Signals) -> Services:
+def _compose(
+    settings: Settings, database: Database, media: MediaStore, signals: Signals, clock: Callable[[], datetime]
+) -> Services:
     verifications, results = VerificationStore(), ResultStore()
     return Services(
         settings=settings,
         database=database,
         media=media,
         signals=signals,
-        access=AccessService(database=database, keys=KeyStore(), clock=now),
-        health=HealthService(database=database, verifications=verifications, pauses=PauseStore(), clock=now),
+        access=AccessService(database=database, keys=KeyStore(), clock=clock),
+        health=HealthService(database=database, verifications=verifications, pauses=PauseStore(), clock=clock),
         query=QueryService(
             database=database,
             verifications=verifications,
@@ -171,7 +173,7 @@ def _compose(settings: Settings, database: Database, media: MediaStore, signals:
             audit=AuditStore(),
             media=media,
             signals=signals,
-            clock=now,
+            clock=clock,
         ),
         receive=ReceiveService(
             settings=settings,
@@ -179,7 +181,7 @@ def _compose(settings: Settings, database: Database, media: MediaStore, signals:
             database=database,
             verifications=verifications,
             signals=signals,
-            clock=now,
+            clock=clock,
         ),
-        sweep=SweepService(database=database, results=results, media=media, clock=now),
+        sweep=SweepService(database=database, results=results, media=media, clock=clock),
     )

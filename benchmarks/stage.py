@@ -1,0 +1,54 @@
+"""The processes of a benchmark: the simulator, and whatever commands of ours are measured at it."""
+
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+
+import httpx
+
+from app.config import Settings
+from tests.chaos.processes import Child, Command, answers
+from tests.chaos.run import _environment, _minded
+from tests.servers import _free_ports, _script
+
+_HOST = "127.0.0.1"
+_ANSWER_SECONDS = 30
+
+
+@asynccontextmanager
+async def simulator(folder: Path, *arguments: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a simulator that was started with these arguments."""
+    port = _free_ports(["faceid"])["faceid"]
+    command = [_script("faceid-results"), "simulate", "--port", str(port), *arguments]
+    child = Child("faceid", Command(command, {"PATH": os.environ["PATH"]}, folder, up=partial(answers, _HOST, port)))
+    async with _minded([child]), _client(port) as client:
+        yield client
+
+
+@asynccontextmanager
+async def api(settings: Settings, key: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of `faceid-results serve`, its worker included."""
+    port = _free_ports(["api"])["api"]
+    child = _child(settings, "serve", "--port", str(port), up=partial(answers, _HOST, port))
+    async with _minded([child]), _client(port) as client:
+        client.headers["Authorization"] = f"Bearer {key}"
+        yield client
+
+
+@asynccontextmanager
+async def workers(settings: Settings, count: int) -> AsyncIterator[list[Child]]:
+    """That many `faceid-results worker`, all of them up; each is started again when it is killed."""
+    children = [_child(settings, "worker", up="worker_started") for _ in range(count)]
+    async with _minded(children):
+        yield children
+
+
+def _child(settings: Settings, *arguments: str, up: Callable[[], Awaitable[bool]] | str) -> Child:
+    environment = {**_environment(settings), "FACEID_INFO_TYPE": settings.faceid_info_type}
+    return Child(arguments[0], Command([_script("faceid-results"), *arguments], environment, settings.data_dir, up=up))
+
+
+def _client(port: int) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=f"http://{_HOST}:{port}", timeout=_ANSWER_SECONDS, trust_env=False)

@@ -1,0 +1,37 @@
+"""The benchmarks measure what they say. How much that is, only a quiet machine can tell: nothing is asserted of it."""
+
+from collections.abc import Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import latency, quota
+from benchmarks.arrivals import per_second
+
+
+@given(st.lists(st.integers(0, 50), max_size=60).map(lambda tenths: [tenth / 10 for tenth in sorted(tenths)]))
+def test_a_sliding_second_leaves_out_what_came_a_second_before(arrivals: Sequence[float]) -> None:
+    seconds = [[at for at in arrivals[:end] if at > arrivals[end - 1] - 1] for end in range(1, len(arrivals) + 1)]
+
+    assert per_second(arrivals) == [len(second) for second in seconds]
+
+
+async def test_the_figures_of_the_quota_add_up_to_the_ledger() -> None:
+    report = await quota.run(quota.Options(workers=1, seconds=2, database="sqlite", kill=True))
+
+    figures = report.figures
+    assert int(figures["in 2 s"]) + int(figures["else"]) == len(report.arrivals)
+    assert 0 < report.most <= len(report.arrivals)
+    assert report.peak > 0
+    assert figures["used"] == f"{report.calls:.1f} %"  # two seconds have room for 100
+    assert quota.table([report, report]).row_count == 2
+
+
+async def test_the_parts_of_the_latency_add_up() -> None:
+    measured = await latency.run(times=3)
+
+    through, direct, added, told, fetched, rest = measured.values()
+    assert [len(values) for values in measured.values()] == [3] * 6
+    assert [one - other for one, other in zip(through, direct, strict=True)] == added
+    assert [round(sum(parts), 6) for parts in zip(told, fetched, rest, strict=True)] == [round(ms, 6) for ms in through]
+    assert latency.table(measured).row_count == 6
