@@ -4,12 +4,15 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, delete, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.domain.pause import Pause
 from app.storage.database import Transaction
 from app.storage.tables import pause as table
+
+_ALL = select(table).order_by(table.c.account, table.c.rule_id)
+_OF_ONE = _ALL.where(table.c.account == bindparam("account"))  # made once: it is asked at every claim
 
 
 class PauseStore:
@@ -17,10 +20,8 @@ class PauseStore:
 
     async def list(self, tx: Transaction, account: str | None = None) -> Sequence[Pause]:
         """The pauses of an account, or all."""
-        statement = select(table).order_by(table.c.account, table.c.rule_id)
-        if account is not None:
-            statement = statement.where(table.c.account == account)
-        rows = [row._asdict() for row in await tx.execute(statement)]
+        found = await (tx.execute(_ALL) if account is None else tx.execute(_OF_ONE, {"account": account}))
+        rows = [row._asdict() for row in found]
         return [Pause(**row | {"rule_id": row["rule_id"] or None}) for row in rows]
 
     async def begin(self, tx: Transaction, pause: Pause) -> bool:

@@ -7,8 +7,20 @@ its claim number outdated and writes nothing (`app.services.retrieve`).
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cache
 
-from sqlalchemy import ColumnElement, Update, select, true, tuple_, union_all, update
+from sqlalchemy import (
+    Executable,
+    Integer,
+    Update,
+    bindparam,
+    literal_column,
+    select,
+    true,
+    tuple_,
+    union_all,
+    update,
+)
 
 from app.domain.verification import Priority, Verification
 from app.storage.database import Transaction
@@ -36,25 +48,19 @@ class Queue:
 
     async def claim(self, tx: Transaction, due: Due, *, lease: timedelta, limit: int) -> Sequence[Verification]:
         """Takes `limit` rows at most for the length of the lease: by priority, and then what has been due longest."""
-        by_priority = [
-            select(table.c.id)
-            .where(table.c.priority == priority, *_conditions(due))
-            .order_by(table.c.due_at)
-            .limit(limit)
-            .with_for_update(skip_locked=True)  # SQLite has one writer and leaves the clause out
-            .subquery()
-            for priority in Priority
-        ]
-        # A mere subquery may be run once for each row, and then takes more than the limit; so may a common one that
-        # Postgres is free to inline.
-        first = union_all(*(select(part.c.id) for part in by_priority)).limit(limit).cte("first")
-        statement = (
-            update(table)
-            .where(table.c.id.in_(select(first.prefix_with("MATERIALIZED", dialect="postgresql").c.id)))
-            .values(due_at=due.now + lease, claim=table.c.claim + 1, leased=true(), woken=False)
-            .returning(*table.c)
+        statement = _claim_statement(
+            of_rule=due.rule_id is not None, is_closed=due.is_closed, has_closed_rules=bool(due.closed_rule_ids)
         )
-        claimed = [as_verification(row) for row in await tx.execute(statement)]
+        parameters = {
+            "of_account": due.account,
+            "at": due.now,
+            "last_try_before": due.last_try_before,
+            "of_rule_id": due.rule_id,
+            "closed_rule_ids": list(due.closed_rule_ids),
+            "until": due.now + lease,
+            "at_most": limit,
+        }
+        claimed = [as_verification(row) for row in await tx.execute(statement, parameters)]
         return sorted(claimed, key=lambda verification: verification.priority)
 
     async def renew(self, tx: Transaction, claimed: Collection[Verification], *, until: datetime) -> None:
@@ -69,16 +75,38 @@ class Queue:
         await tx.execute(_held(claimed).values(due_at=now, leased=False, **moved))
 
 
-def _conditions(due: Due) -> list[ColumnElement[bool]]:
-    conditions = [table.c.account == due.account, table.c.due_at <= due.now]
-    if due.rule_id is not None:
-        conditions.append(table.c.rule_id == due.rule_id)
-    is_last_try = table.c.deadline_at <= due.last_try_before
-    if due.is_closed:
+@cache
+def _claim_statement(*, of_rule: bool, is_closed: bool, has_closed_rules: bool) -> Executable:
+    """Made once for each kind of claim: to put a statement together takes several times as long as to run it."""
+    conditions = [table.c.account == bindparam("of_account"), table.c.due_at <= bindparam("at")]
+    if of_rule:
+        conditions.append(table.c.rule_id == bindparam("of_rule_id"))
+    is_last_try = table.c.deadline_at <= bindparam("last_try_before")
+    if is_closed:
         conditions.append(is_last_try)
-    elif due.closed_rule_ids:
-        conditions.append(table.c.rule_id.not_in(due.closed_rule_ids) | is_last_try)
-    return conditions
+    elif has_closed_rules:
+        conditions.append(table.c.rule_id.not_in(bindparam("closed_rule_ids", expanding=True)) | is_last_try)
+    at_most = bindparam("at_most", type_=Integer)
+    by_priority = [
+        select(table.c.id)
+        .where(table.c.priority == literal_column(str(int(priority))), *conditions)
+        .order_by(table.c.due_at)
+        .limit(at_most)
+        .with_for_update(skip_locked=True)  # SQLite has one writer and leaves the clause out
+        .subquery()
+        for priority in Priority
+    ]
+    # A mere subquery may be run once for each row, and then takes more than the limit; so may a common one that
+    # Postgres is free to inline.
+    first = (
+        union_all(*(select(part.c.id) for part in by_priority)).limit(bindparam("at_most", type_=Integer)).cte("first")
+    )
+    return (
+        update(table)
+        .where(table.c.id.in_(select(first.prefix_with("MATERIALIZED", dialect="postgresql").c.id)))
+        .values(due_at=bindparam("until"), claim=table.c.claim + 1, leased=true(), woken=False)
+        .returning(*table.c)
+    )
 
 
 def _held(claimed: Collection[Verification]) -> Update:

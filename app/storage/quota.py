@@ -5,9 +5,10 @@ out by one `UPDATE`, hold the rate however many workers ask and whichever of the
 """
 
 import time
+from collections.abc import Mapping
 from datetime import timedelta
 
-from sqlalchemy import BigInteger, ColumnElement, case, cast, func, literal, select, text
+from sqlalchemy import BigInteger, ColumnElement, Executable, bindparam, case, cast, func, literal, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.storage.database import Transaction
@@ -22,9 +23,8 @@ class QuotaStore:
 
     async def wait(self, tx: Transaction, account: str) -> timedelta:
         """How long it is till the next slot that nobody has, as far as can be told without reserving it."""
-        now_us = _now_us(tx)
-        statement = select(_honest(now_us) - now_us).where(table.c.account == account)
-        return max((await tx.scalar(statement) or 0) * _MICROSECOND, timedelta())
+        wait_us = await tx.scalar(_WAIT[tx.dialect.name], _parameters(account))
+        return max((wait_us or 0) * _MICROSECOND, timedelta())
 
     async def reserve(self, tx: Transaction, account: str, *, interval: timedelta, slots: int) -> float:
         """Reserves `slots` slots that lie `interval` apart; answers when the first of them is, by `time.monotonic`."""
@@ -39,33 +39,47 @@ class QuotaStore:
 
 async def _move(tx: Transaction, account: str, *, from_now_us: int, from_last_us: int) -> tuple[int, int]:
     """Moves the theoretical arrival time to the later of the two; answers it and the database's time, in us."""
-    is_postgres = tx.dialect.name == "postgresql"
-    insert = postgresql.insert if is_postgres else sqlite.insert
-    later = func.greatest if is_postgres else func.max
-    now_us = _now_us(tx)
-    statement = insert(table).values(account=account, tat_us=now_us + _bigint(from_now_us))
-    statement = statement.on_conflict_do_update(
-        index_elements=[table.c.account],
-        set_={"tat_us": later(_honest(now_us) + _bigint(from_last_us), now_us + _bigint(from_now_us))},
-    )
-    row = (await tx.execute(statement.returning(table.c.tat_us, now_us))).one()
+    parameters = _parameters(account) | {"from_now_us": from_now_us, "from_last_us": from_last_us}
+    row = (await tx.execute(_MOVE[tx.dialect.name], parameters)).one()
     return row[0], row[1]
 
 
-def _now_us(tx: Transaction) -> ColumnElement[int]:
-    # SQLite runs on the worker's own machine and tells the time in milliseconds only.
-    return _POSTGRES_NOW_US if tx.dialect.name == "postgresql" else _bigint(time.time_ns() // 1000)
+def _parameters(account: str) -> dict[str, str | int]:
+    # For SQLite, which runs on the worker's own machine and tells the time in milliseconds only.
+    return {"of_account": account, "now_us": time.time_ns() // 1000}
+
+
+def _bigint(name: str) -> ColumnElement[int]:
+    return cast(bindparam(name, type_=BigInteger), BigInteger)
+
+
+# Not `now()`, which stands still within a transaction. Cast, because asyncpg truncates a float for a bigint in silence.
+_NOW_US: Mapping[str, ColumnElement[int]] = {
+    "postgresql": cast(text("extract(epoch from clock_timestamp()) * 1000000"), BigInteger),
+    "sqlite": _bigint("now_us"),
+}
 
 
 def _honest(now_us: ColumnElement[int]) -> ColumnElement[int]:
     """The theoretical arrival time, or now where it cannot be true."""
-    is_true = table.c.tat_us - now_us <= _bigint(_MOST_AHEAD // _MICROSECOND)
+    is_true = table.c.tat_us - now_us <= cast(literal(_MOST_AHEAD // _MICROSECOND, BigInteger), BigInteger)
     return case((is_true, table.c.tat_us), else_=now_us)
 
 
-def _bigint(value: int) -> ColumnElement[int]:
-    return cast(literal(value, BigInteger), BigInteger)
+def _move_statement(dialect: str) -> Executable:
+    now_us, from_now_us = _NOW_US[dialect], _bigint("from_now_us")
+    insert, later = (postgresql.insert, func.greatest) if dialect == "postgresql" else (sqlite.insert, func.max)
+    new = insert(table).values(account=bindparam("of_account"), tat_us=now_us + from_now_us)
+    moved = new.on_conflict_do_update(
+        index_elements=[table.c.account],
+        set_={"tat_us": later(_honest(now_us) + _bigint("from_last_us"), now_us + from_now_us)},
+    )
+    return moved.returning(table.c.tat_us, now_us)
 
 
-# Not `now()`, which stands still within a transaction. Cast, because asyncpg truncates a float for a bigint in silence.
-_POSTGRES_NOW_US: ColumnElement[int] = cast(text("extract(epoch from clock_timestamp()) * 1000000"), BigInteger)
+# Made once: to put a statement together takes several times as long as to run it.
+_WAIT = {
+    dialect: select(_honest(now_us) - now_us).where(table.c.account == bindparam("of_account"))
+    for dialect, now_us in _NOW_US.items()
+}
+_MOVE = {dialect: _move_statement(dialect) for dialect in _NOW_US}

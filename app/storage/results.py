@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import Select, delete, insert, select
+from sqlalchemy import Column, Delete, Select, Table, bindparam, delete, insert, select
 
 from app.domain.detection import Detection, LivenessAttempt, MediaKind, Medium
 from app.domain.verification import Call
@@ -16,48 +16,62 @@ _ATTEMPT = [tables.liveness_attempt.c[field.name] for field in fields(LivenessAt
 _MEDIUM = [tables.media.c[field.name] for field in fields(Medium)]
 
 
+def _of_some(table: Table, columns: Sequence[Column[Any]]) -> Select[Any]:
+    key = table.c.verification_id
+    return select(key, *columns).where(key.in_(bindparam("ids", expanding=True)))
+
+
+def _of_one(table: Table) -> Delete:
+    return delete(table).where(table.c.verification_id == bindparam("verification_id"))
+
+
+# Made once: to put a statement together takes several times as long as to run it.
+_GET_DETECTIONS = _of_some(tables.detection, _DETECTION)
+_GET_ATTEMPTS = _of_some(tables.liveness_attempt, _ATTEMPT).order_by(
+    tables.liveness_attempt.c.verification_id, tables.liveness_attempt.c.position
+)
+_GET_MEDIA = _of_some(tables.media, _MEDIUM)
+_REMOVE_DETECTION = [_of_one(table) for table in (tables.detection, tables.liveness_attempt)]
+_REMOVE_MEDIA = (
+    _of_one(tables.media)
+    .where(tables.media.c.kind.in_(bindparam("kinds", expanding=True)))
+    .returning(tables.media.c.object_key)
+)
+
+
 class ResultStore:
     """The tables of results. The caller brings the transaction."""
 
     async def replace_detection(self, tx: Transaction, verification_id: int, detection: Detection) -> None:
         """Puts the text of a result in the place of an older one."""
-        for table in (tables.detection, tables.liveness_attempt):
-            await tx.execute(delete(table).where(table.c.verification_id == verification_id))
+        key = {"verification_id": verification_id}
+        for statement in _REMOVE_DETECTION:
+            await tx.execute(statement, key)
         values = asdict(detection)
         attempts = values.pop("liveness_attempts")
-        await tx.execute(insert(tables.detection).values(verification_id=verification_id, **values))
+        await tx.execute(insert(tables.detection), key | values)
         if attempts:
-            rows = [
-                {"verification_id": verification_id, "position": position, **attempt}
-                for position, attempt in enumerate(attempts)
-            ]
+            rows = [{**key, "position": position, **attempt} for position, attempt in enumerate(attempts)]
             await tx.execute(insert(tables.liveness_attempt), rows)
 
     async def replace_media(self, tx: Transaction, verification_id: int, media: Collection[Medium]) -> Sequence[str]:
         """Names media in the place of older ones of the same kinds; answers the object keys that are named no more."""
         if not media:
             return []
-        table = tables.media
-        outdated = await tx.scalars(
-            delete(table)
-            .where(table.c.verification_id == verification_id, table.c.kind.in_([medium.kind for medium in media]))
-            .returning(table.c.object_key)
-        )
+        key = {"verification_id": verification_id}
+        outdated = await tx.scalars(_REMOVE_MEDIA, key | {"kinds": [medium.kind for medium in media]})
         keys = outdated.all()
-        await tx.execute(insert(table), [{"verification_id": verification_id, **asdict(medium)} for medium in media])
+        await tx.execute(insert(tables.media), [key | asdict(medium) for medium in media])
         return keys
 
     async def add_call(self, tx: Transaction, verification_id: int, call: Call) -> None:
         """Puts a call to Tencent on record."""
-        await tx.execute(insert(tables.upstream_call).values(verification_id=verification_id, **asdict(call)))
+        await tx.execute(insert(tables.upstream_call), {"verification_id": verification_id} | asdict(call))
 
     async def detections(self, tx: Transaction, ids: Collection[int]) -> Mapping[int, Detection]:
         """The texts of these verifications, by id."""
-        table = tables.liveness_attempt
-        statement = select(table.c.verification_id, *_ATTEMPT).where(table.c.verification_id.in_(ids))
-        attempts = await _grouped(tx, statement.order_by(table.c.verification_id, table.c.position))
-        table = tables.detection
-        texts = await _grouped(tx, select(table.c.verification_id, *_DETECTION).where(table.c.verification_id.in_(ids)))
+        attempts = await _grouped(tx, _GET_ATTEMPTS, ids)
+        texts = await _grouped(tx, _GET_DETECTIONS, ids)
         return {
             key: Detection(
                 **text, liveness_attempts=tuple(LivenessAttempt(**values) for values in attempts.get(key, ()))
@@ -67,8 +81,7 @@ class ResultStore:
 
     async def media(self, tx: Transaction, ids: Collection[int]) -> Mapping[int, Sequence[Medium]]:
         """The media of these verifications, by id, in the order in which `MediaKind` names them."""
-        table = tables.media
-        found = await _grouped(tx, select(table.c.verification_id, *_MEDIUM).where(table.c.verification_id.in_(ids)))
+        found = await _grouped(tx, _GET_MEDIA, ids)
         return {
             key: sorted((_medium(values) for values in rows), key=lambda medium: list(MediaKind).index(medium.kind))
             for key, rows in found.items()
@@ -79,9 +92,9 @@ class ResultStore:
         return frozenset(await tx.scalars(select(tables.media.c.object_key).where(tables.media.c.object_key.in_(keys))))
 
 
-async def _grouped(tx: Transaction, statement: Select[Any]) -> dict[int, list[dict[str, Any]]]:
+async def _grouped(tx: Transaction, statement: Select[Any], ids: Collection[int]) -> dict[int, list[dict[str, Any]]]:
     groups: dict[int, list[dict[str, Any]]] = {}
-    for row in await tx.execute(statement):
+    for row in await tx.execute(statement, {"ids": list(ids)}):
         values = row._asdict()
         groups.setdefault(values.pop("verification_id"), []).append(values)
     return groups

@@ -5,7 +5,7 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, func, select, update
+from sqlalchemy import Row, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.domain.detection import Outcome
@@ -14,6 +14,14 @@ from app.storage.database import Transaction
 from app.storage.tables import verification as table
 
 _COLUMNS = [table.c[field.name] for field in fields(Verification)]
+# Made once: to put a statement together takes several times as long as to run it.
+_FIND = select(*_COLUMNS).where(table.c.biz_token == bindparam("biz_token"))
+_LOCK = _FIND.with_for_update()
+_ADD = {
+    name: dialect.insert(table).on_conflict_do_nothing().returning(*_COLUMNS)
+    for name, dialect in (("postgresql", postgresql), ("sqlite", sqlite))
+}
+_SAVE = update(table).where(table.c.id == bindparam("row_id"))
 
 
 class VerificationStore:
@@ -21,23 +29,19 @@ class VerificationStore:
 
     async def add(self, tx: Transaction, verification: Verification) -> Verification | None:
         """Inserts a new row; None if the token is already there, whoever inserted it just now included."""
-        insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
         values = asdict(verification)
         del values["id"]
-        row = (
-            await tx.execute(insert(table).values(values).on_conflict_do_nothing().returning(*_COLUMNS))
-        ).one_or_none()
+        row = (await tx.execute(_ADD[tx.dialect.name], values)).one_or_none()
         return as_verification(row) if row else None
 
     async def find(self, tx: Transaction, biz_token: str) -> Verification | None:
         """The row of a token."""
-        row = (await tx.execute(select(*_COLUMNS).where(table.c.biz_token == biz_token))).one_or_none()
+        row = (await tx.execute(_FIND, {"biz_token": biz_token})).one_or_none()
         return as_verification(row) if row else None
 
     async def lock(self, tx: Transaction, biz_token: str) -> Verification | None:
         """The row of a token, which nobody else changes until the transaction is over."""
-        statement = select(*_COLUMNS).where(table.c.biz_token == biz_token).with_for_update()
-        row = (await tx.execute(statement)).one_or_none()
+        row = (await tx.execute(_LOCK, {"biz_token": biz_token})).one_or_none()
         return as_verification(row) if row else None
 
     async def save(self, tx: Transaction, before: Verification, after: Verification) -> None:
@@ -45,7 +49,7 @@ class VerificationStore:
         old, new = asdict(before), asdict(after)
         changes = {name: value for name, value in new.items() if value != old[name]}
         if changes:
-            await tx.execute(update(table).where(table.c.id == before.id).values(changes))
+            await tx.execute(_SAVE, {"row_id": before.id} | changes)
 
     async def count_pending(self, tx: Transaction, *, deadline_before: datetime) -> int:
         """How many are not retrieved completely and cannot be from then on."""
