@@ -13,7 +13,10 @@ import pytest
 from pydantic import SecretStr
 
 from app.config import Settings
+from app.domain import pause
 from app.domain.rule import DEFAULT_ACCOUNT
+from app.domain.verification import Verification
+from app.faceid.accounts import AccountSettings
 from app.services.doctor import (
     LEAST_FREE_BYTES,
     DoctorService,
@@ -23,9 +26,12 @@ from app.services.doctor import (
     credentials_finding,
     disk_finding,
 )
+from app.services.rules import RuleSettings
 from app.simulator.options import SimulatorOptions
 from app.storage.database import Database
+from app.storage.pauses import PauseStore
 from app.storage.quota import QuotaStore
+from app.storage.verifications import VerificationStore
 from tests.conftest import fresh_database, settings_for
 from tests.servers import S3
 from tests.simulator.live import LiveSimulator, live_simulator
@@ -240,3 +246,46 @@ async def endpoint_at(moment: datetime | None) -> AsyncIterator[str]:
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_every_account_is_examined_with_a_rule_of_its_own(tmp_path: Path, faceid: LiveSimulator) -> None:
+    bank = AccountSettings(secret_id="AKIDNOBODY", secret_key=SecretStr("key"), endpoint=faceid.url)
+    empty = AccountSettings(endpoint=faceid.url)
+    settings = settings_for(
+        tmp_path, faceid.url, accounts={"bank": bank, "empty": empty}, rules={"7": RuleSettings(account="bank")}
+    )
+
+    findings = await examine(settings)
+
+    seen = {name: (finding.status, finding.found) for name, finding in findings.items() if "credentials" in name}
+    assert {name: status for name, (status, _) in seen.items()} == {
+        "credentials": Status.OK,
+        "credentials of bank": Status.FAILED,
+        "credentials of empty": Status.FAILED,
+    }
+    assert seen["credentials of bank"][1].startswith("The call ended with AuthFailure.SecretIdNotFound")
+    assert seen["credentials of empty"][1].startswith("ACCOUNTS.EMPTY has no secret_id")
+    assert findings["clock of bank"].status is Status.OK
+    assert findings["quota"].found.startswith("default: 1000 calls per second")
+
+
+async def test_what_is_paused_and_what_is_late_is_told(settings: Settings, database: Database) -> None:
+    now = datetime.now(UTC)
+    paused = pause.begin("default", "404", "InvalidParameterValue.RuleIdNotExist", now)
+    late = Verification(
+        client="shop", biz_token="late", rule_id="1", due_at=now, received_at=now, deadline_at=now + timedelta(hours=1)
+    )
+    async with database.write() as tx:
+        await PauseStore().begin(tx, paused)
+        await VerificationStore().add(tx, late)
+
+    finding = (await examine(settings))["retrieval"]
+
+    assert finding.status is Status.WARNING
+    first, *others = finding.found.split("\n")
+    assert first.startswith("RuleId 404 of account default is paused since 20")
+    assert first.endswith("Use an enabled RuleId of https://console.cloud.tencent.com/faceid.")
+    assert others == [
+        "1 pending verifications have less than 24 h left.",
+        "1 pending verifications have less than 6 h left.",
+    ]
