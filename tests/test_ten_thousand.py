@@ -62,8 +62,8 @@ class Token:
     @property
     def calls(self) -> int:
         looked_at = min([self.registered_at + FIRST_POLL, *self.called_back_at])
-        again = sum(at > looked_at for at in self.called_back_at) if self.scenario == FAILED else 0
-        return CALLS[self.scenario] + again  # a callback says that the person may have tried once more
+        again = len({at for at in self.called_back_at if at > looked_at}) if self.scenario == FAILED else 0
+        return CALLS[self.scenario] + again  # a callback, or two at once, say that the person may have tried once more
 
     def media(self, info_type: str) -> int:
         return 0 if info_type == "1" else len(media_of(self.biz_token))
@@ -128,7 +128,7 @@ def draw_tokens(dice: _Dice, count: int) -> list[Token]:
     tokens = []
     for number in range(count):
         registered_at = START + STEP * int(1 + 12 * dice.draw())
-        delays = [STEP * int(5 * dice.draw() - 1) for _ in range({0: 0, 1: 2}.get(number % 20, 1))]
+        delays = [STEP * (int(5 * dice.draw()) - 1) for _ in range({0: 0, 1: 2}.get(number % 20, 1))]
         tokens.append(Token(dice.pick(DRAWN), number, registered_at, tuple(registered_at + delay for delay in delays)))
     return tokens
 
