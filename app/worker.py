@@ -64,6 +64,7 @@ class Worker:
     async def run(self) -> None:
         """Works until `stop`."""
         log.info("worker_started", concurrency=self._concurrency)
+        await self._guarded(self._retrieve.claims.adopt)
         beside = [asyncio.create_task(loop) for loop in self._loops()]
         try:
             await self._retrieve_until_stopped()
@@ -96,8 +97,7 @@ class Worker:
 
     async def _claim(self, wake: asyncio.Event) -> bool:
         """Starts what is due; whether there may be more of it that can be started at once."""
-        free = self._concurrency - len(self._in_flight)
-        claims = await self._retrieve.claims.take(free) if free else []
+        claims = await self._retrieve.claims.take(self._concurrency, held=self._in_flight.values())
         for claim in claims:
             task = asyncio.create_task(self._retrieve_one(claim), name="retrieve")
             self._in_flight[task] = claim

@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.domain.decision import LAST_TRY
 from app.domain.pause import Pause, next_probe_at
+from app.domain.rule import DEFAULT_ACCOUNT
 from app.domain.verification import Verification
 from app.faceid.client import FaceIdClient
 from app.services.rules import RulesSettings
@@ -61,7 +61,7 @@ class ClaimService:
         pauses: PauseStore,
         clock: Callable[[], datetime],
     ) -> None:
-        self._accounts = deque(accounts)
+        self._accounts = accounts
         self._rules = rules
         self._database = database
         self._queue = queue
@@ -69,13 +69,22 @@ class ClaimService:
         self._pauses = pauses
         self._clock = clock
 
-    async def take(self, limit: int) -> Sequence[Claim]:
-        """Takes what is due, `limit` at most and no more than there are slots for, each with its slot in the quota."""
+    async def adopt(self) -> None:
+        """Takes over what waits for accounts that the settings name no more."""
+        async with self._database.write() as tx:
+            await self._queue.adopt(tx, [account.name for account in self._accounts], adopter=DEFAULT_ACCOUNT)
+
+    async def take(self, limit: int, *, held: Collection[Claim] = ()) -> Sequence[Claim]:
+        """Takes what is due, no more than there are slots for, each with its slot in the quota.
+
+        Args:
+            limit: how many claims the caller wants to hold of each account; none keeps the others waiting.
+            held: the claims that it holds already.
+        """
         claims: list[Claim] = []
-        self._accounts.rotate()  # none is always the last to be asked
         for account in self._accounts:
-            if len(claims) < limit:
-                claims += await self._take_of(account, limit - len(claims))
+            free = limit - sum(claim.account is account for claim in held)
+            claims += await self._take_of(account, free) if free > 0 else []
         return claims
 
     async def renew(self, claims: Collection[Claim]) -> None:

@@ -74,6 +74,11 @@ class Queue:
         moved = {} if account is None else {"account": account}
         await tx.execute(_held(claimed).values(due_at=now, leased=False, **moved))
 
+    async def adopt(self, tx: Transaction, accounts: Collection[str], *, adopter: str) -> None:
+        """Gives what waits for any other than these accounts to the adopter."""
+        is_orphan = table.c.account.not_in(accounts) & table.c.due_at.is_not(None)
+        await tx.execute(update(table).where(is_orphan).values(account=adopter))
+
 
 @cache
 def _claim_statement(*, of_rule: bool, is_closed: bool, has_closed_rules: bool) -> Executable:

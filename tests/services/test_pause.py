@@ -170,10 +170,9 @@ async def test_accounts_do_not_wait_for_each_other(idle_service: Running, idle_a
     await idle_api.post("/v1/callbacks", json={"BizToken": other, "RuleId": "2"})  # the API does not know the rule
 
     async with working(idle_service, **two_accounts(faceid)) as worker:
-        assert await worker.after(SECOND) == 1
+        assert await worker.after(SECOND) == 2
         assert (await row_of(idle_service.services, other)).account == "bank"
         assert [pause.account for pause in await worker.pauses()] == ["default"]
-        assert await worker.after(SECOND) == 1
 
     assert (await view(idle_api, other))["state"] == "retrieved"
 
@@ -217,3 +216,38 @@ async def test_deadlines_that_come_near_raise_an_alarm(
     metrics = (await idle_api.get("/metrics")).text
     assert f'faceid_pending_verifications{{less_than_hours="24"}} {less_than_24}.0' in metrics
     assert f'faceid_pending_verifications{{less_than_hours="6"}} {less_than_6}.0' in metrics
+
+
+async def test_what_waits_for_an_account_that_is_gone_goes_to_the_default_one(
+    idle_service: Running, idle_api: Api, faceid: LiveSimulator
+) -> None:
+    accounts = two_accounts(faceid)
+    biz_token = token("unfinished-1")
+    await idle_api.post("/v1/callbacks", json={"BizToken": biz_token, "RuleId": "2"})
+    async with working(idle_service, **accounts) as worker:
+        await worker.after(SECOND)
+        await worker.after(SECOND)
+    assert (await row_of(idle_service.services, biz_token)).account == "bank"
+
+    clock = Clock()
+    clock.ahead = MINUTE
+    async with retrieving(idle_service, clock) as retrieval:
+        assert await retrieve_all(retrieval) == 0
+        await retrieval.claims.adopt()
+        assert await retrieve_all(retrieval) == 1
+
+    assert (await view(idle_api, biz_token))["state"] == "retrieved"
+
+
+async def test_each_account_has_as_many_calls_at_a_time_as_it_may(
+    idle_service: Running, idle_api: Api, faceid: LiveSimulator
+) -> None:
+    for rule_id in ("1", "2") * 3:
+        await idle_api.post("/v1/callbacks", json={"BizToken": token("passed"), "RuleId": rule_id})
+    async with retrieving(idle_service, **two_accounts(faceid)) as retrieval:
+        await retrieval.claims.hand_back(await retrieval.claims.take(16))  # all are where they belong now
+        first = await retrieval.claims.take(2)
+        more = await retrieval.claims.take(3, held=first)
+
+    assert [claim.account.name for claim in first] == ["default"] * 2 + ["bank"] * 2
+    assert [claim.account.name for claim in more] == ["default", "bank"]
