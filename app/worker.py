@@ -4,6 +4,7 @@ Inside `serve` or alone, any number of them: they meet in the database only.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 
@@ -55,6 +56,7 @@ class Worker:
         self._grace_seconds = grace_seconds
         self._renew_seconds = renew_seconds
         self._in_flight: dict[asyncio.Task[None], Claim] = {}
+        self._is_full = False
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
@@ -86,24 +88,24 @@ class Worker:
             stop = asyncio.create_task(self._wake_on_stop(wake), name="stop")
             while not self._stopping.is_set():
                 wake.clear()
-                if await self._guarded(lambda: self._claim(wake)) is not True:
-                    with suppress(TimeoutError):
-                        await asyncio.wait_for(wake.wait(), POLL_SECONDS)
+                await self._guarded(lambda: self._claim(wake))
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(wake.wait(), POLL_SECONDS)
             await stop
 
     async def _wake_on_stop(self, wake: asyncio.Event) -> None:
         await self._stopping.wait()
         wake.set()
 
-    async def _claim(self, wake: asyncio.Event) -> bool:
-        """Starts what is due; whether there may be more of it that can be started at once."""
-        claims = await self._retrieve.claims.take(self._concurrency, held=self._in_flight.values())
-        for claim in claims:
+    async def _claim(self, wake: asyncio.Event) -> None:
+        """Starts what is due. Where as much is under way as may be, the first that ends makes room for more."""
+        for claim in await self._retrieve.claims.take(self._concurrency, held=self._in_flight.values()):
             task = asyncio.create_task(self._retrieve_one(claim), name="retrieve")
             self._in_flight[task] = claim
             task.add_done_callback(self._in_flight.pop)
-            task.add_done_callback(lambda _: wake.set())
-        return bool(claims)
+            task.add_done_callback(lambda _: wake.set() if self._is_full else None)
+        under_way = Counter(claim.account.name for claim in self._in_flight.values())
+        self._is_full = max(under_way.values(), default=0) >= self._concurrency
 
     async def _retrieve_one(self, claim: Claim) -> None:
         if await self._guarded(lambda: self._retrieve.retrieve(claim)) is _FAILED:

@@ -21,8 +21,10 @@ from app.cli.intake import Line, read_batches
 from app.cli.terminal import AsJson, Client, complain, event_loop, examples, print_json, print_record, run, settings
 from app.config import Settings
 from app.domain.access import OPERATOR, ApiKey
+from app.domain.decision import ErrorClass
 from app.domain.verification import Facts, Result, State, Verification
 from app.errors import InvalidRequestError
+from app.faceid.codes import classify
 from app.factory import Services, now, open_services
 from app.routers.models import VerificationView
 from app.services.backfill import BackfillService, Summary
@@ -31,6 +33,7 @@ from app.worker import working
 
 FETCH_SECONDS = 60.0
 _PATIENCE = timedelta(seconds=5)  # a retry that is further away will not help whoever sits and waits
+_FOR_AN_OPERATOR = {ErrorClass.ACCOUNT, ErrorClass.RULE}
 _POLL_SECONDS = 1.0  # signals are hints
 _MOST_LINES = 20  # of problems on a terminal; --json has more
 
@@ -123,7 +126,8 @@ def _is_settled(verification: Verification, asked: Verification) -> bool:
         return True
     if verification.leased or verification.attempts == asked.attempts:
         return False
-    return verification.last_error_code is None or verification.due_at > now() + _PATIENCE
+    code = verification.last_error_code
+    return code is None or classify(code) in _FOR_AN_OPERATOR or verification.due_at > now() + _PATIENCE
 
 
 def _register(found: Settings, stream: BinaryIO, rule_id: str | None, client: str, summary: Summary) -> None:

@@ -17,7 +17,7 @@ from prometheus_client import start_http_server
 from rich.console import Console
 from starlette.types import ASGIApp
 
-from app.cli.terminal import examples, run, settings
+from app.cli.terminal import event_loop, examples, run, settings
 from app.demo import run_demo
 from app.errors import SetUpError
 from app.factory import open_retrieval, open_services
@@ -192,6 +192,7 @@ def _serve(asgi_app: ASGIApp, listener: socket.socket, on_exit: Callable[[], Non
         workers=1,  # whatever WEB_CONCURRENCY says
     )
     server = _Server(config, on_exit)
-    server.run(sockets=[listener])
+    with event_loop() as runner:  # made before what it runs: a signal in between would leave that behind
+        runner.run(server.serve(sockets=[listener]))
     if not server.started:
         raise SetUpError("The service did not start; its log says why.")

@@ -15,7 +15,7 @@ from app.domain.decision import ErrorClass, Found, Pause, Reply, Step, Store, Tr
 from app.domain.detection import InfoType, MediaKind, Medium, Outcome, Part
 from app.domain.rule import Rule
 from app.domain.sniffing import sniff
-from app.domain.verification import Call
+from app.domain.verification import Call, Verification
 from app.errors import UnavailableError
 from app.faceid import codes
 from app.faceid.advice import advice
@@ -29,7 +29,7 @@ from app.storage.media import Draft, MediaStore
 from app.storage.pauses import PauseStore
 from app.storage.quota import QuotaStore
 from app.storage.results import ResultStore
-from app.storage.signals import Signals
+from app.storage.signals import DUE, Signals
 from app.storage.verifications import VerificationStore
 
 _PUT_SECONDS = 30.0  # for the media of one result
@@ -174,12 +174,22 @@ class RetrieveService:
             await self._heed(tx, claim, step, fetched.call)
             if current is None or current.claim != claimed.claim:
                 return [medium.object_key for medium in media]
-            await self._verifications.save(tx, current, lifecycle.after(current, step, fetched.call, self._clock()))
-            if not isinstance(step, Store):
-                return []
-            if fetched.detection:
-                await self._results.replace_detection(tx, claimed.id, fetched.detection)
-            return await self._results.replace_media(tx, claimed.id, media)
+            after = lifecycle.after(current, step, fetched.call, self._clock())
+            await self._verifications.save(tx, current, after)
+            outdated = await self._store(tx, current, fetched, media) if isinstance(step, Store) else []
+        if after.due_at and after.due_at <= self._clock():
+            self._signals.send(DUE)
+        return outdated
+
+    async def _store(
+        self, tx: Transaction, before: Verification, fetched: Fetched, media: Sequence[Medium]
+    ) -> Collection[str]:
+        outdated: Collection[str] = []
+        if before.retrieved_at:
+            kinds = [medium.kind for medium in media]
+            outdated = await self._results.remove(tx, before.id, text=fetched.detection is not None, kinds=kinds)
+        await self._results.add(tx, before.id, fetched.detection, media)
+        return outdated
 
     async def _heed(self, tx: Transaction, claim: Claim, step: Step, call: Call) -> None:
         """What the answer means for the account as a whole."""

@@ -42,27 +42,29 @@ _REMOVE_MEDIA = (
 class ResultStore:
     """The tables of results. The caller brings the transaction."""
 
-    async def replace_detection(self, tx: Transaction, verification_id: int, detection: Detection) -> None:
-        """Puts the text of a result in the place of an older one."""
+    async def remove(
+        self, tx: Transaction, verification_id: int, *, text: bool, kinds: Collection[MediaKind]
+    ) -> Sequence[str]:
+        """Makes room for a newer text, or media of these kinds; answers the object keys that are named no more."""
         key = {"verification_id": verification_id}
-        for statement in _REMOVE_DETECTION:
+        for statement in _REMOVE_DETECTION if text else ():
             await tx.execute(statement, key)
-        values = asdict(detection)
-        attempts = values.pop("liveness_attempts")
-        await tx.execute(insert(tables.detection), key | values)
-        if attempts:
-            rows = [{**key, "position": position, **attempt} for position, attempt in enumerate(attempts)]
-            await tx.execute(insert(tables.liveness_attempt), rows)
+        return (await tx.scalars(_REMOVE_MEDIA, key | {"kinds": list(kinds)})).all() if kinds else []
 
-    async def replace_media(self, tx: Transaction, verification_id: int, media: Collection[Medium]) -> Sequence[str]:
-        """Names media in the place of older ones of the same kinds; answers the object keys that are named no more."""
-        if not media:
-            return []
+    async def add(
+        self, tx: Transaction, verification_id: int, detection: Detection | None, media: Collection[Medium]
+    ) -> None:
+        """Keeps the text of a result and names its media, where there are none yet."""
         key = {"verification_id": verification_id}
-        outdated = await tx.scalars(_REMOVE_MEDIA, key | {"kinds": [medium.kind for medium in media]})
-        keys = outdated.all()
-        await tx.execute(insert(tables.media), [key | asdict(medium) for medium in media])
-        return keys
+        values = asdict(detection) if detection else {}
+        attempts = [key | {"position": n} | attempt for n, attempt in enumerate(values.pop("liveness_attempts", ()))]
+        for table, rows in (
+            (tables.detection, [key | values] if detection else []),
+            (tables.liveness_attempt, attempts),
+            (tables.media, [key | asdict(medium) for medium in media]),
+        ):
+            if rows:
+                await tx.execute(insert(table), rows)
 
     async def add_call(self, tx: Transaction, verification_id: int, call: Call) -> None:
         """Puts a call to Tencent on record."""

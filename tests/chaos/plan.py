@@ -40,7 +40,6 @@ _STORIES = (
     Story("unfinished-1-passed", is_finished_at_once=False),
     Story("unfinished-2-cut-x1-failed-2016", err_code=2016, is_finished_at_once=False),
     Story("error-ResponseSizeLimitExceeded-x1-passed"),
-    Story("error-UnauthorizedOperation.Arrears-x1-passed"),
     Story("expired", state="expired"),
     Story("illegal", state="failed"),
 )

@@ -63,7 +63,9 @@ async def add_verification(database: Database) -> int:
 
 async def replace_media(database: Database, number: int, media: Sequence[Medium]) -> set[str]:
     async with database.write() as tx:
-        return {*await RESULTS.replace_media(tx, number, media)}
+        outdated = await RESULTS.remove(tx, number, text=False, kinds=[each.kind for each in media])
+        await RESULTS.add(tx, number, None, media)
+    return {*outdated}
 
 
 async def stored_media(database: Database, number: int) -> Sequence[Medium]:
@@ -78,8 +80,8 @@ async def test_every_field_of_a_text_is_read_as_it_was_written(
 ) -> None:
     one, other = await add_verification(database), await add_verification(database)
     async with database.write() as tx:
-        await RESULTS.replace_detection(tx, one, first)
-        await RESULTS.replace_detection(tx, other, second)
+        await RESULTS.add(tx, one, first, [])
+        await RESULTS.add(tx, other, second, [])
 
     async with database.read() as tx:
         assert await RESULTS.detections(tx, [other, one, 0]) == {one: first, other: second}
@@ -97,7 +99,8 @@ async def test_the_newest_text_takes_the_place_of_the_older_with_all_its_attempt
 
     for detection in (older, newer):
         async with database.write() as tx:
-            await RESULTS.replace_detection(tx, number, detection)
+            assert await RESULTS.remove(tx, number, text=True, kinds=[]) == []
+            await RESULTS.add(tx, number, detection, [])
 
         async with database.read() as tx:
             assert await RESULTS.detections(tx, [number]) == {number: detection}
@@ -184,7 +187,7 @@ async def test_a_verification_takes_all_that_hangs_on_it_along(database: Databas
     number = await add_verification(database)
     await replace_media(database, number, [medium(MediaKind.BEST_FRAME)])
     async with database.write() as tx:
-        await RESULTS.replace_detection(tx, number, Detection(liveness_attempts=(LivenessAttempt(),)))
+        await RESULTS.add(tx, number, Detection(liveness_attempts=(LivenessAttempt(),)), [])
 
         await tx.execute(text("DELETE FROM verification"))
 
