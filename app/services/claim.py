@@ -21,7 +21,7 @@ LEASE = timedelta(seconds=15)  # renewed while the worker lives; what a dead one
 
 _FARTHEST_SLOT = timedelta(seconds=2.5)  # what would have to wait longer stays due, for whoever comes first
 _RENEW_SECONDS = 3.0  # a renewal that hangs leaves time for another
-_MOST_LATE_SECONDS = 0.05  # a slot used later than this crowds its successors
+_MOST_LATE_SECONDS = 0.02  # a slot used later than this crowds its successors
 _SLOT_TRIES = 2  # a machine that is always late goes on all the same
 
 
