@@ -17,6 +17,11 @@ class Pause:
     paused_at: datetime
     probe_at: datetime
 
+    @property
+    def cause(self) -> dict[str, str | None]:
+        """What is paused and why, by the names that logs have for it."""
+        return {"account": self.account, "rule_id": self.rule_id, "error_code": self.error_code}
+
 
 def begin(account: str, rule_id: str | None, error_code: str, now: datetime) -> Pause:
     """A pause that begins now."""

@@ -89,14 +89,10 @@ class HealthService:
         """Logs what an operator should know of."""
         condition = await self.look()
         for pause in condition.pauses:
-            log.error("still_paused", **_named(pause), advice=advice(pause.error_code))
+            log.error("still_paused", **pause.cause, advice=advice(pause.error_code))
         for hours, report in ((ALARM_HOURS, log.error), (WARNING_HOURS, log.warning)):
             if condition.pending[hours]:
                 report("deadline_near", pending=condition.pending[hours], hours=hours)
-
-
-def _named(pause: Pause) -> dict[str, str | None]:
-    return {"account": pause.account, "rule_id": pause.rule_id, "error_code": pause.error_code}
 
 
 def _sentence(pause: Pause) -> str:

@@ -198,10 +198,10 @@ class RetrieveService:
         if isinstance(step, Pause):
             begun = pause.begin(account, rule_id if step.rule_only else None, call.error_code or "", self._clock())
             if await self._pauses.begin(tx, begun):
-                log.error("paused", **_named(begun), advice=advice(begun.error_code))
+                log.error("paused", **begun.cause, advice=advice(begun.error_code))
         if claim.probe and _is_over(claim.probe, error_class):
             await self._pauses.end(tx, claim.probe)
-            log.warning("resumed", **_named(claim.probe))
+            log.warning("resumed", **claim.probe.cause)
         if error_class is ErrorClass.SLOW_DOWN:  # the quota's row comes last, as in a claim
             await self._quota.slow_down(tx, account, pause=_PAUSE)
 
@@ -210,10 +210,6 @@ def _is_over(probed: pause.Pause, error_class: ErrorClass | None) -> bool:
     """Whether an answer of this class (None: a result) says that the operator has acted."""
     is_another_pause = error_class is ErrorClass.RULE and probed.rule_id is None
     return error_class is None or error_class in _IT_ANSWERS or is_another_pause
-
-
-def _named(found: pause.Pause) -> dict[str, str | None]:
-    return {"account": found.account, "rule_id": found.rule_id, "error_code": found.error_code}
 
 
 def _tell(claim: Claim, step: Step, call: Call) -> None:
