@@ -79,7 +79,14 @@ def test_credentials_that_change_in_their_file_are_used_from_then_on(tmp_path: P
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[default]\nsecret_id = AKID\n", "no section", "[default]\nsecret_id = a b\nsecret_key = key\n"]
+    "text",
+    [
+        "",
+        "[default]\nsecret_id = AKID\n",
+        "no section",
+        "[default]\nsecret_id = AKID\nsecret_key =\n",
+        "[default]\nsecret_id = a b\nsecret_key = key\n",
+    ],
 )
 def test_a_new_file_that_makes_no_sense_leaves_the_old_credentials_in_force(tmp_path: Path, text: str) -> None:
     file = tmp_path / "credentials"
