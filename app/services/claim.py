@@ -127,8 +127,8 @@ class ClaimService:
         now = self._clock()
         pauses = await self._pauses.list(tx, account)
         taken: dict[Verification, Pause | None] = {}
-        for pause in pauses[:limit]:
-            if pause.probe_at <= now:
+        for pause in pauses:
+            if pause.probe_at <= now and len(taken) < limit:
                 taken |= dict.fromkeys(await self._probe(tx, pause, now), pause)
         due = Due(
             account=account,
@@ -144,6 +144,8 @@ class ClaimService:
         """One verification to find out with whether the pause is over, if there is one and nobody else does it."""
         due = Due(account=pause.account, now=now, last_try_before=now, rule_id=pause.rule_id)
         found = await self._queue.claim(tx, due, lease=LEASE, limit=1)
+        if not found and not await self._queue.has_any(tx, pause.account, pause.rule_id):
+            await self._pauses.end(tx, pause)  # nobody waits for it any more; who comes later finds out anew
         if not found or await self._pauses.take_probe(tx, pause, next_at=next_probe_at(pause, now)):
             return found
         await self._queue.hand_back(tx, found, now=now)

@@ -74,6 +74,13 @@ class Queue:
         moved = {} if account is None else {"account": account}
         await tx.execute(_held(claimed).values(due_at=now, leased=False, **moved))
 
+    async def has_any(self, tx: Transaction, account: str, rule_id: str | None) -> bool:
+        """Whether anything of an account, or of one rule of it, is due now or later."""
+        statement = select(table.c.id).where(table.c.account == account, table.c.due_at.is_not(None)).limit(1)
+        if rule_id is not None:
+            statement = statement.where(table.c.rule_id == rule_id)
+        return (await tx.scalar(statement)) is not None
+
     async def adopt(self, tx: Transaction, accounts: Collection[str], *, adopter: str) -> None:
         """Gives what waits for any other than these accounts to the adopter."""
         is_orphan = table.c.account.not_in(accounts) & table.c.due_at.is_not(None)

@@ -10,6 +10,7 @@ import pytest
 import structlog
 from pydantic import SecretStr
 
+from app.domain import pause
 from app.domain.pause import Pause
 from app.faceid.accounts import AccountSettings
 from app.services.retrieve import RetrieveService
@@ -251,3 +252,22 @@ async def test_each_account_has_as_many_calls_at_a_time_as_it_may(
 
     assert [claim.account.name for claim in first] == ["default"] * 2 + ["bank"] * 2
     assert [claim.account.name for claim in more] == ["default", "bank"]
+
+
+async def test_however_many_rules_are_paused_each_is_probed_and_none_outlives_its_tokens(
+    idle_service: Running, idle_api: Api
+) -> None:
+    for number in range(20):
+        wrong = token("error-InvalidParameterValue.RuleIdNotExist-x1-illegal")
+        await idle_api.post("/v1/callbacks", json={"BizToken": wrong, "RuleId": f"{number:03}"})
+    async with working(idle_service) as worker:
+        assert [await worker.after(SECOND) for _ in range(2)] == [16, 4]
+        assert len(await worker.pauses()) == 20
+        assert sorted([await worker.after(10 * SECOND), await worker.after(SECOND)]) == [4, 16]
+        assert await worker.pauses() == []
+
+        gone = pause.begin("default", "404", "InvalidParameterValue.RuleIdNotExist", Clock()())
+        async with idle_service.services.database.write() as tx:
+            await PauseStore().begin(tx, gone)
+        assert await worker.after(MINUTE) == 0
+        assert await worker.pauses() == []
