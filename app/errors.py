@@ -6,8 +6,10 @@
     ├── ForbiddenError                403  forbidden            a good key without the scope
     ├── NotFoundError                 404  not_found            unknown, or somebody else's
     ├── ConflictError                 409  conflict             contradicts what is already known
+    ├── GoneError                     410  erased               it was erased, and does not come back
     ├── PayloadTooLargeError          413  payload_too_large
     ├── RangeNotSatisfiableError      416  range_not_satisfiable
+    ├── TooManyRequestsError          429  too_many_requests    more than a key may ask for
     ├── UnavailableError              503  unavailable          a store that we depend on does not answer
     └── SetUpError                    (exit code 2)             a setting, the schema or a port is not as it must be
 
@@ -63,6 +65,13 @@ class ConflictError(ServiceError):
     code = "conflict"
 
 
+class GoneError(ServiceError):
+    """It was erased; what stays is the fact."""
+
+    status = 410
+    code = "erased"
+
+
 class PayloadTooLargeError(ServiceError):
     """The request's body is larger than the route accepts."""
 
@@ -79,6 +88,17 @@ class RangeNotSatisfiableError(ServiceError):
     def __init__(self, detail: str, *, size: int) -> None:
         super().__init__(detail)
         self.size = size
+
+
+class TooManyRequestsError(ServiceError):
+    """The caller asks more often than it may; again after `retry_after` seconds."""
+
+    status = 429
+    code = "too_many_requests"
+
+    def __init__(self, detail: str, *, retry_after: int) -> None:
+        super().__init__(detail)
+        self.retry_after = retry_after
 
 
 class UnavailableError(ServiceError):

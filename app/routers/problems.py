@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from app.errors import RangeNotSatisfiableError, ServiceError, UnauthenticatedError
+from app.errors import RangeNotSatisfiableError, ServiceError, TooManyRequestsError, UnauthenticatedError
 
 MEDIA_TYPE = "application/problem+json"
 KEYED = (401, 403, 413, 422, 500, 503)
@@ -26,9 +26,11 @@ _WHEN: dict[int | str, str] = {
     403: "The API key lacks the scope.",
     404: "There is no such thing for this API key; a foreign one looks the same.",
     409: "The request contradicts what is already known.",
+    410: "It was erased.",
     413: "The body is too large.",
     416: "The range lies outside the medium, whose size is in `Content-Range`.",
     422: "The request does not fit this description; `errors` says where, and repeats nothing.",
+    429: "The key asks too often; `Retry-After` says for how many seconds to wait.",
     500: "Something went wrong on our side.",
     503: "A store that the answer depends on does not answer.",
     "4XX": "The request cannot be read.",
@@ -80,6 +82,8 @@ def on_service_error(_: Request, error: Exception) -> JSONResponse:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, RangeNotSatisfiableError):
         headers["Content-Range"] = f"bytes */{error.size}"
+    if isinstance(error, TooManyRequestsError):
+        headers["Retry-After"] = str(error.retry_after)
     return problem(error.status, error.code, error.detail, headers=headers)
 
 
