@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from app.errors import SetUpError
 from app.faceid.accounts import FaceIdSettings
+from app.sealing.keyring import KeyringSettings
 from app.services.receive import ReceiveSettings
 from app.services.reconcile import ReconcileSettings
 from app.services.rules import RulesSettings
@@ -22,7 +23,14 @@ _SECRETS = Path("/run/secrets")
 
 
 class Settings(
-    BaseSettings, DatabaseSettings, MediaSettings, FaceIdSettings, ReceiveSettings, RulesSettings, ReconcileSettings
+    BaseSettings,
+    DatabaseSettings,
+    MediaSettings,
+    KeyringSettings,
+    FaceIdSettings,
+    ReceiveSettings,
+    RulesSettings,
+    ReconcileSettings,
 ):
     """All settings. The README's table describes them."""
 

@@ -12,11 +12,13 @@ from app.faceid.client import FaceIdClient
 from app.services.access import AccessService
 from app.services.claim import Account, ClaimService
 from app.services.health import HealthService
+from app.services.newcomers import Newcomers
 from app.services.query import QueryService
 from app.services.receive import ReceiveService
 from app.services.reconcile import ReconcileService
 from app.services.retrieve import RetrieveService
 from app.services.sweep import SweepService
+from app.services.vault import Vault, open_keyring
 from app.storage import schema
 from app.storage.audit import AuditStore
 from app.storage.database import Database
@@ -38,6 +40,7 @@ class Services:
     settings: Settings
     database: Database
     media: MediaStore
+    vault: Vault
     signals: Signals
     access: AccessService
     health: HealthService
@@ -58,7 +61,8 @@ async def open_services(settings: Settings, *, clock: Callable[[], datetime] = n
     The embedded database is brought to the schema of this version.
 
     Raises:
-        SetUpError: a setting is wrong, or a database that others share has another schema.
+        SetUpError: a setting is wrong, the key ring is missing or another database's, or a database that others share
+            has another schema.
         UnavailableError: the database does not answer.
     """
     async with AsyncExitStack() as stack:
@@ -70,11 +74,12 @@ async def open_services(settings: Settings, *, clock: Callable[[], datetime] = n
             await schema.migrate(database)
         else:
             await schema.require_current(database)
+        vault = Vault(await open_keyring(settings.keyring_path, database))
         media = open_media_store(settings)
         stack.push_async_callback(media.aclose)
         signals = open_signals(database)
         stack.push_async_callback(signals.aclose)
-        yield _compose(settings, database, media, signals, clock)
+        yield _compose(settings, database, media, vault, signals, clock)
 
 
 @asynccontextmanager
@@ -111,6 +116,7 @@ def reconciliation(
     return ReconcileService(
         accounts=accounts,
         rules=services.settings,
+        newcomers=Newcomers(services.settings, services.vault),
         receive=services.settings,
         database=services.database,
         verifications=VerificationStore(),
@@ -143,6 +149,7 @@ def retrieval(
         quota=quota,
         pauses=pauses,
         media=services.media,
+        vault=services.vault,
         signals=services.signals,
         clock=clock,
     )
@@ -156,15 +163,21 @@ def _make_folder(path: Path) -> None:
 
 
 def _compose(
-    settings: Settings, database: Database, media: MediaStore, signals: Signals, clock: Callable[[], datetime]
+    settings: Settings,
+    database: Database,
+    media: MediaStore,
+    vault: Vault,
+    signals: Signals,
+    clock: Callable[[], datetime],
 ) -> Services:
     verifications, results = VerificationStore(), ResultStore()
     return Services(
         settings=settings,
         database=database,
         media=media,
+        vault=vault,
         signals=signals,
-        access=AccessService(database=database, keys=KeyStore(), clock=clock),
+        access=AccessService(database=database, keys=KeyStore(), keyring=vault.keyring, clock=clock),
         health=HealthService(database=database, verifications=verifications, pauses=PauseStore(), clock=clock),
         query=QueryService(
             database=database,
@@ -172,12 +185,14 @@ def _compose(
             results=results,
             audit=AuditStore(),
             media=media,
+            vault=vault,
             signals=signals,
             clock=clock,
         ),
         receive=ReceiveService(
             settings=settings,
-            rules=settings,
+            newcomers=Newcomers(settings, vault),
+            vault=vault,
             database=database,
             verifications=verifications,
             signals=signals,

@@ -1,7 +1,6 @@
 """Who may do what: API keys, their scopes, and the client whose verifications a key sees."""
 
 import hashlib
-import hmac
 import re
 import secrets
 import zlib
@@ -25,21 +24,26 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApiKey:
-    """An API key as it is stored: a digest stands for the secret."""
+    """An API key as it is stored: a digest stands for the secret, sealed by the key ring for the rights of the key."""
 
     id: str
     name: str
     client: str
     scopes: frozenset[Scope]
-    secret_sha256: str = field(repr=False)
+    sealed_digest: bytes = field(repr=False)
     created_at: datetime
     expires_at: datetime
     revoked_at: datetime | None = None
 
-    def is_good(self, secret: str, now: datetime) -> bool:
-        """Whether this secret opens this key at this instant."""
-        matches = hmac.compare_digest(self.secret_sha256, digest(secret))
-        return matches and now < self.expires_at and (self.revoked_at is None or now < self.revoked_at)
+    def is_alive(self, now: datetime) -> bool:
+        """Whether the key is good at this instant."""
+        return now < self.expires_at and (self.revoked_at is None or now < self.revoked_at)
+
+    @property
+    def rights(self) -> tuple[str, ...]:
+        """All that the digest of its secret is sealed for: whoever changes a right in the database ends the key."""
+        dates = (self.created_at.isoformat(), self.expires_at.isoformat())
+        return "api_key", self.id, self.name, self.client, " ".join(sorted(self.scopes)), *dates
 
     def allows(self, scope: Scope) -> bool:
         """Whether the key has the scope, or `admin`."""
@@ -60,7 +64,7 @@ OPERATOR = ApiKey(
     name="command line",
     client="default",
     scopes=frozenset({Scope.ADMIN}),
-    secret_sha256="",
+    sealed_digest=b"",
     created_at=datetime.min.replace(tzinfo=UTC),
     expires_at=datetime.min.replace(tzinfo=UTC),
 )
@@ -86,9 +90,9 @@ def parse(text: str) -> tuple[str, str] | None:
     return (key_id, secret) if checksum == _checksum(key_id, secret) else None
 
 
-def digest(secret: str) -> str:
-    """How a secret is stored. It has 192 random bits, so that a fast hash withstands guessing."""
-    return hashlib.sha256(secret.encode()).hexdigest()
+def digest(secret: str) -> bytes:
+    """What stands for a secret. It has 192 random bits, so that a fast hash withstands guessing."""
+    return hashlib.sha256(secret.encode()).digest()
 
 
 def _checksum(key_id: str, secret: str) -> str:

@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
@@ -81,6 +81,11 @@ BEST_FRAMES = tuple(MediaKind(f"best_frame_{number}") for number in range(1, 11)
 """The further frames in the order of Tencent's `BestFrames`, which has ten at most."""
 
 
+def personal(kind: type["Detection | LivenessAttempt"]) -> Sequence[str]:
+    """The fields that say who the person is and where: those that no `repr` shows."""
+    return [known.name for known in fields(kind) if not known.repr]
+
+
 def instant_of(req_time: str | None) -> datetime | None:
     """Tencent's `ReqTime`, 13 digits (milliseconds since the epoch), as an aware instant; None where it is not that."""
     if req_time is None or not _MILLISECONDS.fullmatch(req_time):
@@ -111,7 +116,8 @@ class Detection:
 
     `sim` is the similarity in percent as text (`"96.42"`); `further` keeps what a newer Tencent adds, and any value
     that is not of its field's type, under Tencent's names; what else comes beside text and media, under the name of
-    Tencent's object: `{"IdCardData": {"WarnInfos": [-9103]}}`.
+    Tencent's object: `{"IdCardData": {"WarnInfos": [-9103]}}`. `document` is the JSON of the Text as it came, for a later
+    version to read again.
     """
 
     err_code: int | None = None
@@ -134,6 +140,7 @@ class Detection:
     location: str | None = field(default=None, repr=False)
     extra: str | None = field(default=None, repr=False)
     further: Mapping[str, object] = field(default_factory=dict, repr=False)
+    document: str | None = field(default=None, repr=False, compare=False)
     liveness_attempts: tuple[LivenessAttempt, ...] = ()
 
     @property
@@ -155,11 +162,15 @@ class Detection:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Medium:
-    """One stored picture or video: `object_key` names its bytes in the media store, `sha256` is their hex digest."""
+    """One stored picture or video, `size_bytes` long.
+
+    `object_key` names its sealed bytes in the media store, `sha256` is their hex digest, `sealed_key` what opens them.
+    """
 
     kind: MediaKind
     object_key: str
     content_type: str
     size_bytes: int
     sha256: str
+    sealed_key: bytes = field(repr=False)
     stored_at: datetime

@@ -20,10 +20,18 @@ from app.domain.verification import Call, Facts, Priority, State, Verification
 from app.errors import ConflictError
 
 
-def new(*, client: str, biz_token: str, rule_id: str, account: str, now: datetime) -> Verification:
+def new(
+    *, client: str, biz_token: str, rule_id: str, account: str, sealed_key: bytes | None = None, now: datetime
+) -> Verification:
     """A token that nobody told us of before; `registered` or `called_back` says what is to be done."""
     return Verification(
-        client=client, biz_token=biz_token, rule_id=rule_id, account=account, due_at=None, deadline_at=now
+        client=client,
+        biz_token=biz_token,
+        rule_id=rule_id,
+        account=account,
+        sealed_key=sealed_key,
+        due_at=None,
+        deadline_at=now,
     )
 
 
@@ -49,7 +57,7 @@ def registered(verification: Verification, facts: Facts, now: datetime) -> Verif
     )
 
 
-def called_back(verification: Verification, rule_id: str | None, extra: str | None, now: datetime) -> Verification:
+def called_back(verification: Verification, rule_id: str | None, extra: bytes | None, now: datetime) -> Verification:
     """Somebody says that the person is done. What is settled stays; all else is due at once.
 
     Raises:

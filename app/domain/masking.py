@@ -5,11 +5,32 @@ more than 10^8.
 """
 
 import re
+from dataclasses import dataclass
+
+from app.domain.detection import Detection
 
 _SHORTEST_ID = 8  # of any country's document: shorter ones would hide nothing between their ends
 _PROVINCE = re.compile(  # by name: what merely ends alike may be a street, a shop, a village
     r"(?:北京|天津|上海|重庆)市|(?:\w\w|黑龙江)省|(?:内蒙古|广西壮族|西藏|宁夏回族|新疆维吾尔)自治区|(?:香港|澳门)特别行政区"
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masked:
+    """What is shown of a person in place of the identity."""
+
+    name: str | None = None
+    id_card: str | None = None
+    ocr_address: str | None = None
+
+
+def masked(detection: Detection) -> Masked:
+    """What may be shown of this person."""
+    return Masked(
+        name=mask_name(detection.name),
+        id_card=mask_id_card(detection.id_card),
+        ocr_address=mask_address(detection.ocr_address),
+    )
 
 
 def mask_name(name: str | None) -> str | None:

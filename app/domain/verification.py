@@ -5,6 +5,7 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 
 from app.domain.detection import Detection, Medium, Outcome, Part
+from app.domain.masking import Masked
 from app.domain.rule import DEFAULT_ACCOUNT
 
 SPELLING = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
@@ -51,6 +52,8 @@ class Verification:
 
     `pulled` are the parts that are stored while others are still to come, as the digits of InfoType; empty before the
     first and after the last. `one_by_one` says that all at once were too much.
+
+    `sealed_key` is the key of all that is sealed of the person, `callback_extra` among it, itself sealed by the key ring.
     """
 
     id: int = 0
@@ -60,7 +63,8 @@ class Verification:
     account: str = DEFAULT_ACCOUNT
     subject_ref: str | None = None
     purpose: str | None = None
-    callback_extra: str | None = field(default=None, repr=False)
+    callback_extra: bytes | None = field(default=None, repr=False)
+    sealed_key: bytes | None = field(default=None, repr=False)
     state: State = State.PENDING
     outcome: Outcome | None = None
     provisional: bool = False
@@ -96,10 +100,12 @@ class Verification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A verification with all that was retrieved for it."""
+    """A verification with what was retrieved for it; what is personal in `detection` is there only where it is revealed."""
 
     verification: Verification
     detection: Detection | None = None
+    masked: Masked = field(default_factory=Masked)
+    callback_extra: str | None = field(default=None, repr=False)
     media: tuple[Medium, ...] = ()
 
 

@@ -106,7 +106,8 @@ def _detection(text: JsonObject, document: bytes, lifted: Lifted) -> Detection:
     if rest:
         further["Detail"] = rest
     attempts += fields.pop("liveness_attempts", ())
-    return Detection(**fields, further=further | beside(document, lifted), liveness_attempts=attempts)
+    source = bytes(parse(document, JsonObject)["Text"]).decode()
+    return Detection(**fields, further=further | beside(document, lifted), document=source, liveness_attempts=attempts)
 
 
 _Reader = Callable[[bytes], object]

@@ -41,7 +41,8 @@ async def download(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """The bytes of one medium, with the type that they show themselves."""
-    medium = await services.query.find_medium(caller, biz_token, kind)
+    found = await services.query.find_medium(caller, biz_token, kind)
+    medium = found.medium
     etag = f'"{medium.sha256}"'
     if if_none_match and (etag in if_none_match or if_none_match == "*"):
         return Response(status_code=304, headers={"ETag": etag})
@@ -49,7 +50,7 @@ async def download(
         return Response(headers=_headers(medium, etag, None))
     wanted = parse_range(range_, medium.size_bytes) if if_range in {None, etag} else None
     start, stop = wanted or (0, medium.size_bytes)
-    pieces = await services.query.open_medium(medium, start, stop)
+    pieces = await services.query.open_medium(found, start, stop)
     return StreamingResponse(pieces, 206 if wanted else 200, _headers(medium, etag, wanted))
 
 

@@ -20,7 +20,6 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
-from app.domain import masking
 from app.domain.detection import Detection, MediaKind, Medium, Outcome
 from app.domain.verification import SPELLING, Facts, Result, State, Verification
 
@@ -126,6 +125,8 @@ class Verdict(BaseModel):
 class MaskedIdentity(BaseModel):
     """Enough to tell two records apart."""
 
+    model_config = ConfigDict(from_attributes=True)
+
     name: str | None = Field(examples=["张*"])
     id_card: str | None = Field(examples=["1****************4"])
     ocr_address: str | None = Field(examples=["北京市***"])
@@ -219,11 +220,7 @@ class VerificationView(BaseModel):
             outcome=verification.outcome,
             provisional=verification.provisional,
             verdict=Verdict.model_validate(detection),
-            identity=MaskedIdentity(
-                name=masking.mask_name(detection.name),
-                id_card=masking.mask_id_card(detection.id_card),
-                ocr_address=masking.mask_address(detection.ocr_address),
-            ),
+            identity=MaskedIdentity.model_validate(result.masked),
             liveness_attempts=[Attempt.model_validate(attempt) for attempt in detection.liveness_attempts],
             media=[_link(verification, medium) for medium in result.media],
             retrieval=Retrieval.model_validate(verification),
@@ -289,9 +286,8 @@ class Identity(BaseModel):
     def of(cls, result: Result) -> Self:
         """From the values of the domain."""
         detection = result.detection or Detection()
-        values = {name: getattr(detection, name) for name in Detection.__dataclass_fields__}
+        values = {name: getattr(detection, name) for name in cls.model_fields if hasattr(detection, name)}
         values["liveness_attempts"] = [
             RevealedAttempt.model_validate(attempt) for attempt in detection.liveness_attempts
         ]
-        verification = result.verification
-        return cls(biz_token=verification.biz_token, callback_extra=verification.callback_extra, **values)
+        return cls(biz_token=result.verification.biz_token, callback_extra=result.callback_extra, **values)

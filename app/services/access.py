@@ -1,25 +1,34 @@
 """API keys: made once, shown once, checked on every request."""
 
+import hmac
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
+
+import structlog
 
 from app.domain import access
 from app.domain.access import ApiKey, Scope
 from app.errors import NotFoundError, UnauthenticatedError
+from app.sealing.aead import AlteredError
+from app.sealing.keyring import KeyRing, Ring
 from app.storage.database import Database
 from app.storage.keys import KeyStore
 
 _CACHE_SECONDS = 3.0  # a revoked key is refused everywhere within 5 s
 _CACHE_SIZE = 1000
 
+log = structlog.get_logger()
+
 
 class AccessService:
     """Creates, lists, revokes and recognises keys."""
 
-    def __init__(self, *, database: Database, keys: KeyStore, clock: Callable[[], datetime]) -> None:
+    def __init__(self, *, database: Database, keys: KeyStore, keyring: KeyRing, clock: Callable[[], datetime]) -> None:
         self._database = database
         self._keys = keys
+        self._keyring = keyring
         self._clock = clock
         self._cache: dict[str, tuple[float, ApiKey]] = {}
 
@@ -34,10 +43,11 @@ class AccessService:
             name=name,
             client=client,
             scopes=frozenset(scopes),
-            secret_sha256=access.digest(secret),
+            sealed_digest=b"",
             created_at=now,
             expires_at=now + valid_for,
         )
+        key = replace(key, sealed_digest=self._keyring.wrap(Ring.IDENTITY, access.digest(secret), *key.rights))
         async with self._database.write() as tx:
             await self._keys.add(tx, key)
         return key, text
@@ -66,9 +76,17 @@ class AccessService:
         """
         parsed = access.parse(text)
         key = await self._find(parsed[0]) if parsed else None
-        if parsed is None or key is None or not key.is_good(parsed[1], self._clock()):
+        if parsed is None or key is None or not self._opens(parsed[1], key) or not key.is_alive(self._clock()):
             raise UnauthenticatedError("The API key is unknown, expired or revoked.")
         return key
+
+    def _opens(self, secret: str, key: ApiKey) -> bool:
+        try:
+            digest = self._keyring.unwrap(Ring.IDENTITY, key.sealed_digest, *key.rights)
+        except AlteredError:
+            log.error("key_altered", key_id=key.id)
+            return False
+        return hmac.compare_digest(digest, access.digest(secret))
 
     async def _find(self, key_id: str) -> ApiKey | None:
         cached_at, key = self._cache.get(key_id, (0.0, None))

@@ -8,7 +8,7 @@ from datetime import datetime
 from app.domain import lifecycle
 from app.domain.verification import Facts
 from app.errors import ConflictError
-from app.services.rules import RulesSettings
+from app.services.newcomers import Newcomers
 from app.storage.database import Database, Transaction
 from app.storage.signals import DUE, Signals
 from app.storage.verifications import VerificationStore
@@ -54,13 +54,13 @@ class BackfillService:
         self,
         *,
         database: Database,
-        rules: RulesSettings,
+        newcomers: Newcomers,
         verifications: VerificationStore,
         signals: Signals,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
-        self._rules = rules
+        self._newcomers = newcomers
         self._verifications = verifications
         self._signals = signals
         self._clock = clock
@@ -100,8 +100,7 @@ class BackfillService:
     async def _register(self, tx: Transaction, client: str, row: Row) -> bool:
         """Whether the token is new."""
         now = self._clock()
-        account = self._rules.rule(row.rule_id).account
-        new = lifecycle.new(client=client, biz_token=row.biz_token, rule_id=row.rule_id, account=account, now=now)
+        new = self._newcomers.new(row.biz_token, row.rule_id, now, client=client)
         due = replace(lifecycle.registered(new, row.facts, now), due_at=now)  # and goes after what people wait for
         if await self._verifications.add(tx, due):
             return True

@@ -11,12 +11,14 @@ from datetime import datetime
 
 from app.domain.access import ApiKey
 from app.domain.detection import MediaKind, Medium
+from app.domain.masking import Masked
 from app.domain.verification import Filter, Result, State, Verification
 from app.errors import InvalidRequestError, NotFoundError
+from app.services.vault import Vault
 from app.storage.audit import AuditStore, Disclosure
 from app.storage.database import Database, Transaction
 from app.storage.media import MediaStore
-from app.storage.results import ResultStore
+from app.storage.results import ResultStore, SealedText
 from app.storage.signals import Signals
 from app.storage.verifications import VerificationStore
 
@@ -32,6 +34,14 @@ class Page:
     next_cursor: str | None
 
 
+@dataclass(frozen=True, slots=True)
+class FoundMedium:
+    """A medium, and whose it is."""
+
+    verification: Verification
+    medium: Medium
+
+
 class QueryService:
     """Reads. A key sees its client's verifications; all others do not exist for it."""
 
@@ -43,6 +53,7 @@ class QueryService:
         results: ResultStore,
         audit: AuditStore,
         media: MediaStore,
+        vault: Vault,
         signals: Signals,
         clock: Callable[[], datetime],
     ) -> None:
@@ -51,6 +62,7 @@ class QueryService:
         self._results = results
         self._audit = audit
         self._media = media
+        self._vault = vault
         self._signals = signals
         self._clock = clock
 
@@ -107,9 +119,10 @@ class QueryService:
                     request_id=request_id,
                 ),
             )
-        return await self.get(caller, biz_token)
+        async with self._database.read() as tx:
+            return await self._opened(tx, await self._visible(tx, caller, biz_token))
 
-    async def find_medium(self, caller: ApiKey, biz_token: str, kind: MediaKind) -> Medium:
+    async def find_medium(self, caller: ApiKey, biz_token: str, kind: MediaKind) -> FoundMedium:
         """What is known of a medium; `open_medium` has its bytes.
 
         Raises:
@@ -120,16 +133,17 @@ class QueryService:
             media = (await self._results.media(tx, [verification.id])).get(verification.id, ())
         for medium in media:
             if medium.kind is kind:
-                return medium
+                return FoundMedium(verification, medium)
         raise NotFoundError("The verification has no such medium.")
 
-    async def open_medium(self, medium: Medium, start: int, stop: int) -> AsyncIterator[bytes]:
+    async def open_medium(self, found: FoundMedium, start: int, stop: int) -> AsyncIterator[bytes]:
         """The bytes from `start` to before `stop`; the first of them are there when this returns.
 
         Raises:
+            AlteredError: they are not what was stored; also in the middle of them.
             UnavailableError: the media store does not answer, or has lost the medium.
         """
-        pieces = self._media.open(medium.object_key, start, stop)
+        pieces = self._vault.open_medium(found.verification, found.medium, self._media, start, stop)
         first = await anext(pieces, b"")
 
         async def all_pieces() -> AsyncIterator[bytes]:
@@ -139,6 +153,15 @@ class QueryService:
 
         return all_pieces()
 
+    async def _opened(self, tx: Transaction, verification: Verification) -> Result:
+        """All of it, nothing masked: whoever calls this has written the audit."""
+        text = (await self._results.texts(tx, [verification.id], sealed=True)).get(verification.id)
+        return Result(
+            verification=verification,
+            detection=self._vault.open_text(verification, text) if text else None,
+            callback_extra=self._vault.open_extra(verification),
+        )
+
     async def _visible(self, tx: Transaction, caller: ApiKey, biz_token: str) -> Verification:
         verification = await self._verifications.find(tx, biz_token)
         if verification is None or not caller.sees(verification.client):
@@ -147,16 +170,16 @@ class QueryService:
 
     async def _with_results(self, tx: Transaction, verifications: Collection[Verification]) -> Sequence[Result]:
         ids = [verification.id for verification in verifications if verification.state is State.RETRIEVED]
-        detections = await self._results.detections(tx, ids) if ids else {}
+        texts = await self._results.texts(tx, ids) if ids else {}
         media = await self._results.media(tx, ids) if ids else {}
         return [
-            Result(
-                verification=verification,
-                detection=detections.get(verification.id),
-                media=tuple(media.get(verification.id, ())),
-            )
+            self._masked(verification, texts.get(verification.id), media.get(verification.id, ()))
             for verification in verifications
         ]
+
+    def _masked(self, verification: Verification, text: SealedText | None, media: Sequence[Medium]) -> Result:
+        detection, shown = self._vault.look_at(verification, text) if text else (None, Masked())
+        return Result(verification=verification, detection=detection, masked=shown, media=tuple(media))
 
 
 def _cursor_of(verification_id: int) -> str:

@@ -9,7 +9,8 @@ from app.domain import lifecycle
 from app.domain.access import ApiKey
 from app.domain.verification import Facts, Verification
 from app.errors import InvalidRequestError, NotFoundError
-from app.services.rules import RulesSettings
+from app.services.newcomers import Newcomers
+from app.services.vault import Vault
 from app.storage.database import Database
 from app.storage.signals import DUE, Signals
 from app.storage.verifications import VerificationStore
@@ -28,14 +29,16 @@ class ReceiveService:
         self,
         *,
         settings: ReceiveSettings,
-        rules: RulesSettings,
+        newcomers: Newcomers,
+        vault: Vault,
         database: Database,
         verifications: VerificationStore,
         signals: Signals,
         clock: Callable[[], datetime],
     ) -> None:
         self._rule_id = settings.faceid_rule_id
-        self._rules = rules
+        self._newcomers = newcomers
+        self._vault = vault
         self._database = database
         self._verifications = verifications
         self._signals = signals
@@ -62,7 +65,9 @@ class ReceiveService:
             biz_token,
             rule_id,
             now,
-            lambda verification: lifecycle.called_back(verification, rule_id, extra, now),
+            lambda verification: lifecycle.called_back(
+                verification, rule_id, self._vault.seal_extra(verification, extra), now
+            ),
         )
         return verification
 
@@ -101,7 +106,7 @@ class ReceiveService:
         rule_id = rule_id or self._rule_id
         async with self._database.write() as tx:
             accepted = rule_id and await self._verifications.add(
-                tx, change(self._new(caller.client, biz_token, rule_id, now))
+                tx, change(self._newcomers.new(biz_token, rule_id, now, client=caller.client))
             )
             is_new = bool(accepted)
             if not accepted:
@@ -113,10 +118,6 @@ class ReceiveService:
         if accepted.due_at and accepted.due_at <= now:
             self._signals.send(DUE)
         return accepted, is_new
-
-    def _new(self, client: str, biz_token: str, rule_id: str, now: datetime) -> Verification:
-        account = self._rules.rule(rule_id).account
-        return lifecycle.new(client=client, biz_token=biz_token, rule_id=rule_id, account=account, now=now)
 
 
 def _visible(caller: ApiKey, verification: Verification | None) -> Verification:

@@ -17,6 +17,7 @@ from app.domain.verification import SPELLING, Facts, Verification
 from app.faceid.advice import advice
 from app.faceid.bills import BilledToken
 from app.services.claim import Account
+from app.services.newcomers import Newcomers
 from app.services.receive import ReceiveSettings
 from app.services.rules import RulesSettings
 from app.storage.database import Database
@@ -47,6 +48,7 @@ class ReconcileService:
         *,
         accounts: Collection[Account],
         rules: RulesSettings,
+        newcomers: Newcomers,
         receive: ReceiveSettings,
         database: Database,
         verifications: VerificationStore,
@@ -56,6 +58,7 @@ class ReconcileService:
     ) -> None:
         self._accounts = {account.name: account for account in accounts}
         self._rules = rules
+        self._newcomers = newcomers
         self._rule_ids = {*rules.rules, *([receive.faceid_rule_id] if receive.faceid_rule_id else [])}
         self._database = database
         self._verifications = verifications
@@ -108,6 +111,5 @@ class ReconcileService:
         return found
 
     def _due(self, rule_id: str, biz_token: str, now: datetime) -> Verification:
-        rule = self._rules.rule(rule_id)
-        new = lifecycle.new(client=rule.client, biz_token=biz_token, rule_id=rule_id, account=rule.account, now=now)
+        new = self._newcomers.new(biz_token, rule_id, now)
         return replace(lifecycle.registered(new, Facts(), now), due_at=now)  # the person was done yesterday

@@ -22,8 +22,10 @@ from app.faceid.advice import advice
 from app.faceid.client import MEDIA_NOT_STORED, Fetched
 from app.faceid.codes import classify
 from app.observability import CALL_SECONDS, RECEIVED_BYTES, STEPS
+from app.sealing.blobs import BlobSealer
 from app.services.claim import Claim, ClaimService
 from app.services.rules import RulesSettings
+from app.services.vault import Vault
 from app.storage.database import Database, Transaction
 from app.storage.media import Draft, MediaStore
 from app.storage.pauses import PauseStore
@@ -78,6 +80,7 @@ class RetrieveService:
         quota: QuotaStore,
         pauses: PauseStore,
         media: MediaStore,
+        vault: Vault,
         signals: Signals,
         clock: Callable[[], datetime],
     ) -> None:
@@ -89,6 +92,7 @@ class RetrieveService:
         self._quota = quota
         self._pauses = pauses
         self._media = media
+        self._vault = vault
         self._signals = signals
         self._clock = clock
 
@@ -109,7 +113,7 @@ class RetrieveService:
                 rule_id=verification.rule_id,
                 info_type=asked,
                 enhanced=rule.enhanced,
-                open_sink=lambda: drafts.enter_context(self._media.draft()),
+                open_sink=lambda: BlobSealer(drafts.enter_context(self._media.draft())),
             )
             await self._conclude(_Work(claim, rule, asked), fetched)
 
@@ -133,7 +137,7 @@ class RetrieveService:
         if isinstance(step, Store):
             try:
                 async with asyncio.timeout(_PUT_SECONDS):
-                    media = await self._put(cast("Mapping[MediaKind, Draft]", fetched.media))  # the sinks we opened
+                    media = await self._put(work.claim.verification, fetched)
             except (UnavailableError, TimeoutError):
                 fetched = Fetched(replace(fetched.call, error_code=MEDIA_NOT_STORED))
                 step = self._decide(work.claim, Trouble(ErrorClass.RETRY))
@@ -146,24 +150,28 @@ class RetrieveService:
     def _decide(self, claim: Claim, reply: Reply) -> Step:
         return decide(claim.verification, reply, self._clock(), jitter=_RANDOM.random())
 
-    async def _put(self, sinks: Mapping[MediaKind, Draft]) -> Sequence[Medium]:
+    async def _put(self, verification: Verification, fetched: Fetched) -> Sequence[Medium]:
         """Bytes first: when the rows name the media, they are there. All at once: each waits for the disk by itself."""
-        puts = [self._put_one(kind, draft) for kind, draft in sinks.items()]
+        sinks = cast("Mapping[MediaKind, BlobSealer[Draft]]", fetched.media)  # those that we opened
+        puts = [self._put_one(verification, kind, sealer) for kind, sealer in sinks.items()]
         done = await asyncio.gather(*puts, return_exceptions=True)
         for outcome in done:
             if isinstance(outcome, BaseException):
                 raise outcome
         return cast("Sequence[Medium]", done)
 
-    async def _put_one(self, kind: MediaKind, draft: Draft) -> Medium:
-        return Medium(
+    async def _put_one(self, verification: Verification, kind: MediaKind, sealer: BlobSealer[Draft]) -> Medium:
+        sealer.finish()
+        medium = Medium(
             kind=kind,
-            content_type=sniff(draft.head),
-            size_bytes=draft.size_bytes,
-            sha256=draft.sha256,
-            object_key=await self._media.put(draft),
+            content_type=sniff(sealer.head),
+            size_bytes=sealer.size_bytes,
+            sha256=sealer.sink.sha256,
+            object_key=await self._media.put(sealer.sink),
+            sealed_key=b"",
             stored_at=self._clock(),
         )
+        return replace(medium, sealed_key=self._vault.wrap_medium_key(verification, medium, sealer.key))
 
     async def _record(self, claim: Claim, step: Step, fetched: Fetched, media: Sequence[Medium]) -> Collection[str]:
         """Writes all that was learned, unless a newer claim is at work; answers the object keys that nothing names."""
@@ -188,7 +196,8 @@ class RetrieveService:
         if before.retrieved_at:
             kinds = [medium.kind for medium in media]
             outdated = await self._results.remove(tx, before.id, text=fetched.detection is not None, kinds=kinds)
-        await self._results.add(tx, before.id, fetched.detection, media)
+        text = self._vault.seal_text(before, fetched.detection) if fetched.detection else None
+        await self._results.add(tx, before.id, text, media)
         return outdated
 
     async def _heed(self, tx: Transaction, claim: Claim, step: Step, call: Call) -> None:

@@ -1,18 +1,17 @@
 """What was retrieved: the text of a result, its liveness attempts, the rows that name its media, the calls it took."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from sqlalchemy import Column, Delete, Select, Table, bindparam, delete, insert, select
 
-from app.domain.detection import Detection, LivenessAttempt, MediaKind, Medium
+from app.domain.detection import Detection, LivenessAttempt, MediaKind, Medium, personal
 from app.domain.verification import Call
 from app.storage import tables
 from app.storage.database import Transaction
 
-_DETECTION = [tables.detection.c[field.name] for field in fields(Detection) if field.name != "liveness_attempts"]
-_ATTEMPT = [tables.liveness_attempt.c[field.name] for field in fields(LivenessAttempt)]
+_KEYS = {"verification_id", "position"}
 _MEDIUM = [tables.media.c[field.name] for field in fields(Medium)]
 
 
@@ -25,11 +24,19 @@ def _of_one(table: Table) -> Delete:
     return delete(table).where(table.c.verification_id == bindparam("verification_id"))
 
 
+def _texts(*, sealed: bool) -> tuple[Select[Any], Select[Any]]:
+    """Selects texts and their attempts, with or without what is sealed of the person."""
+    detection, attempt = tables.detection, tables.liveness_attempt
+    left_out = (set[str](), set[str]()) if sealed else (set(personal(Detection)), set(personal(LivenessAttempt)))
+    texts, attempts = (
+        _of_some(table, [column for column in table.c if column.name not in _KEYS | names])
+        for table, names in zip((detection, attempt), left_out, strict=True)
+    )
+    return texts, attempts.order_by(attempt.c.verification_id, attempt.c.position)
+
+
 # Made once: to put a statement together takes several times as long as to run it.
-_GET_DETECTIONS = _of_some(tables.detection, _DETECTION)
-_GET_ATTEMPTS = _of_some(tables.liveness_attempt, _ATTEMPT).order_by(
-    tables.liveness_attempt.c.verification_id, tables.liveness_attempt.c.position
-)
+_GET_TEXTS = {sealed: _texts(sealed=sealed) for sealed in (True, False)}
 _GET_MEDIA = _of_some(tables.media, _MEDIUM)
 _REMOVE_DETECTION = [_of_one(table) for table in (tables.detection, tables.liveness_attempt)]
 _REMOVE_MEDIA = (
@@ -37,6 +44,14 @@ _REMOVE_MEDIA = (
     .where(tables.media.c.kind.in_(bindparam("kinds", expanding=True)))
     .returning(tables.media.c.object_key)
 )
+
+
+@dataclass(frozen=True, slots=True)
+class SealedText:
+    """A text as it is stored: the columns of `detection`, and of each attempt."""
+
+    values: Mapping[str, Any]
+    attempts: Sequence[Mapping[str, Any]] = ()
 
 
 class ResultStore:
@@ -52,15 +67,16 @@ class ResultStore:
         return (await tx.scalars(_REMOVE_MEDIA, key | {"kinds": list(kinds)})).all() if kinds else []
 
     async def add(
-        self, tx: Transaction, verification_id: int, detection: Detection | None, media: Collection[Medium]
+        self, tx: Transaction, verification_id: int, text: SealedText | None, media: Collection[Medium]
     ) -> None:
         """Keeps the text of a result and names its media, where there are none yet."""
         key = {"verification_id": verification_id}
-        values = asdict(detection) if detection else {}
-        attempts = [key | {"position": n} | attempt for n, attempt in enumerate(values.pop("liveness_attempts", ()))]
         for table, rows in (
-            (tables.detection, [key | values] if detection else []),
-            (tables.liveness_attempt, attempts),
+            (tables.detection, [{**key, **text.values}] if text else []),
+            (
+                tables.liveness_attempt,
+                [{**key, "position": n, **values} for n, values in enumerate(text.attempts)] if text else [],
+            ),
             (tables.media, [key | asdict(medium) for medium in media]),
         ):
             if rows:
@@ -70,16 +86,12 @@ class ResultStore:
         """Puts a call to Tencent on record."""
         await tx.execute(insert(tables.upstream_call), {"verification_id": verification_id} | asdict(call))
 
-    async def detections(self, tx: Transaction, ids: Collection[int]) -> Mapping[int, Detection]:
-        """The texts of these verifications, by id."""
-        attempts = await _grouped(tx, _GET_ATTEMPTS, ids)
-        texts = await _grouped(tx, _GET_DETECTIONS, ids)
-        return {
-            key: Detection(
-                **text, liveness_attempts=tuple(LivenessAttempt(**values) for values in attempts.get(key, ()))
-            )
-            for key, (text,) in texts.items()
-        }
+    async def texts(self, tx: Transaction, ids: Collection[int], *, sealed: bool = False) -> Mapping[int, SealedText]:
+        """The texts of these verifications, by id; what is sealed of the person only where it is asked for."""
+        get_texts, get_attempts = _GET_TEXTS[sealed]
+        attempts = await _grouped(tx, get_attempts, ids)
+        texts = await _grouped(tx, get_texts, ids)
+        return {key: SealedText(values, attempts.get(key, ())) for key, (values,) in texts.items()}
 
     async def media(self, tx: Transaction, ids: Collection[int]) -> Mapping[int, Sequence[Medium]]:
         """The media of these verifications, by id, in the order in which `MediaKind` names them."""

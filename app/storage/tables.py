@@ -3,7 +3,6 @@
 from datetime import UTC, datetime
 
 from sqlalchemy import (
-    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -13,6 +12,7 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
+    LargeBinary,
     MetaData,
     String,
     Table,
@@ -79,7 +79,8 @@ verification = Table(
     Column("account", String, nullable=False, server_default="default"),
     Column("subject_ref", String),
     Column("purpose", String),
-    Column("callback_extra", String),
+    Column("callback_extra", LargeBinary),
+    Column("sealed_key", LargeBinary),
     Column("state", String, nullable=False),
     Column("outcome", String),
     Column("provisional", Boolean, nullable=False, default=False),
@@ -108,30 +109,37 @@ verification = Table(
     sqlite_autoincrement=True,  # an id that was erased never names another person
 )
 
+# What is binary is sealed (`app.services.vault`); the two indexes are keyed digests, to be found by and not to be read.
 detection = Table(
     "detection",
     metadata,
     _verification_key(primary=True),
     Column("err_code", BigInteger),
     Column("err_msg", String),
-    Column("id_card", String),
-    Column("name", String),
-    Column("ocr_nation", String),
-    Column("ocr_address", String),
-    Column("ocr_birth", String),
-    Column("ocr_authority", String),
-    Column("ocr_valid_date", String),
-    Column("ocr_name", String),
-    Column("ocr_id_card", String),
-    Column("ocr_gender", String),
+    Column("id_card", LargeBinary),
+    Column("name", LargeBinary),
+    Column("ocr_nation", LargeBinary),
+    Column("ocr_address", LargeBinary),
+    Column("ocr_birth", LargeBinary),
+    Column("ocr_authority", LargeBinary),
+    Column("ocr_valid_date", LargeBinary),
+    Column("ocr_name", LargeBinary),
+    Column("ocr_id_card", LargeBinary),
+    Column("ocr_gender", LargeBinary),
     Column("live_status", BigInteger),
     Column("live_msg", String),
     Column("compare_status", BigInteger),
     Column("compare_msg", String),
     Column("sim", String),
-    Column("location", String),
-    Column("extra", String),
-    Column("further", JSON, nullable=False),
+    Column("location", LargeBinary),
+    Column("extra", LargeBinary),
+    Column("further", LargeBinary),
+    Column("document", LargeBinary),
+    Column("masked", LargeBinary),
+    Column("id_card_index", LargeBinary),
+    Column("person_index", LargeBinary),
+    Index(None, "id_card_index", "verification_id"),
+    Index(None, "person_index", "verification_id"),
 )
 
 liveness_attempt = Table(
@@ -142,9 +150,9 @@ liveness_attempt = Table(
     Column("err_code", BigInteger),
     Column("err_msg", String),
     Column("req_time", String),
-    Column("id_card", String),
-    Column("name", String),
-    Column("further", JSON, nullable=False),
+    Column("id_card", LargeBinary),
+    Column("name", LargeBinary),
+    Column("further", LargeBinary),
 )
 
 media = Table(
@@ -156,6 +164,7 @@ media = Table(
     Column("content_type", String, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
+    Column("sealed_key", LargeBinary, nullable=False),
     Column("stored_at", Instant, nullable=False),
     UniqueConstraint("object_key"),
 )
@@ -208,7 +217,7 @@ api_key = Table(
     Column("name", String, nullable=False),
     Column("client", String, nullable=False),
     Column("scopes", String, nullable=False),
-    Column("secret_sha256", String(64), nullable=False),
+    Column("sealed_digest", LargeBinary, nullable=False),
     Column("created_at", Instant, nullable=False),
     Column("expires_at", Instant, nullable=False),
     Column("revoked_at", Instant),

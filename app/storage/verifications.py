@@ -51,6 +51,12 @@ class VerificationStore:
         if changes:
             await tx.execute(_SAVE, {"row_id": before.id} | changes)
 
+    async def newest_sealed(self, tx: Transaction) -> Verification | None:
+        """The newest row that is sealed at all."""
+        statement = select(*_COLUMNS).where(table.c.sealed_key.is_not(None)).order_by(table.c.id.desc()).limit(1)
+        row = (await tx.execute(statement)).one_or_none()
+        return as_verification(row) if row else None
+
     async def count_pending(self, tx: Transaction, *, deadline_before: datetime) -> int:
         """How many are not retrieved completely and cannot be from then on."""
         is_open = (table.c.state == State.PENDING) | (table.c.pulled != "")

@@ -11,7 +11,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Self
 
-from app.domain.sniffing import HEAD_BYTES
 from app.errors import UnavailableError
 
 STALE_AFTER = timedelta(hours=1)  # no fetch lives this long: whoever spooled it is dead
@@ -40,7 +39,6 @@ class Draft:
         """
         self.path = path
         self.size_bytes = 0
-        self.head = b""
         self._digest = hashlib.sha256()
         self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "r+b")
 
@@ -50,7 +48,6 @@ class Draft:
         Raises:
             UnavailableError: the disk is full or broken.
         """
-        self.head += data[: HEAD_BYTES - len(self.head)]
         self._digest.update(data)
         self.size_bytes += len(data)
         with disk_errors("The spool folder takes no more"):

@@ -1,0 +1,122 @@
+"""Sealed blobs: Cobblestone-256 (https://c2sp.org/chunked-encryption), streamed in, read back from anywhere.
+
+A blob is a header of 56 bytes (salt, commitment to the key) and chunks of 16 KiB, each with a tag of its own; the last
+one is shorter, so that a truncated blob shows. `cryptography` seals; its decryptor cannot begin in the middle, so that
+opening is done here, a chunk at a time, after the same specification.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from typing import Generic, Protocol, TypeVar
+
+from cryptography.cobblestone import Cobblestone256Encryptor
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA512
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from app.domain.sniffing import HEAD_BYTES
+from app.sealing.aead import KEY_BYTES, NONCE_BYTES, AlteredError, context_of, fresh_key
+
+_CONTEXT = context_of("blob")
+_SALT_BYTES, _COMMITMENT_BYTES, _TAG_BYTES = 24, 32, 16
+_HEADER_BYTES = _SALT_BYTES + _COMMITMENT_BYTES
+_CHUNK_BYTES = 16 * 1024
+_SEALED_CHUNK_BYTES = _CHUNK_BYTES + _TAG_BYTES
+_INFO = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\x00"
+
+
+class Sink(Protocol):
+    """Where sealed bytes go."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take the next bytes, all of them."""
+        ...
+
+
+S = TypeVar("S", bound=Sink)
+
+
+class BlobSealer(Generic[S]):
+    """Seals one blob into `sink` while it streams in, under a key of its own. `finish` ends it.
+
+    `size_bytes` and `head` are of what was written, not of what is sealed.
+    """
+
+    def __init__(self, sink: S) -> None:
+        self.sink = sink
+        self.key = fresh_key()
+        self.size_bytes = 0
+        self.head = b""
+        self._encryptor = Cobblestone256Encryptor(self.key, _CONTEXT)
+
+    def write(self, data: bytes) -> None:
+        """Seals the next bytes. Raises what the sink raises."""
+        self.head += data[: HEAD_BYTES - len(self.head)]
+        self.size_bytes += len(data)
+        self.sink.write(self._encryptor.update(data))
+
+    def finish(self) -> None:
+        """Seals the end, without which the blob counts as truncated."""
+        self.sink.write(self._encryptor.finalize())
+
+
+def sealed_size(size_bytes: int) -> int:
+    """How many bytes a blob of this size takes when it is sealed."""
+    return _HEADER_BYTES + size_bytes + (size_bytes // _CHUNK_BYTES + 1) * _TAG_BYTES
+
+
+async def open_blob(
+    key: bytes, size_bytes: int, start: int, stop: int, read: Callable[[int, int], AsyncIterator[bytes]]
+) -> AsyncIterator[bytes]:
+    """The bytes from `start` to before `stop` of a blob of `size_bytes`, each piece verified before it is given out.
+
+    `read` gives the sealed bytes from an offset to before another, in pieces.
+
+    Raises:
+        AlteredError: a byte of it is not what was sealed, or its end is missing.
+    """
+    first, last = start // _CHUNK_BYTES, (size_bytes if stop == size_bytes else stop - 1) // _CHUNK_BYTES
+    begin = _HEADER_BYTES + first * _SEALED_CHUNK_BYTES
+    end = min(_HEADER_BYTES + (last + 1) * _SEALED_CHUNK_BYTES, sealed_size(size_bytes))
+    opener = _Opener(key, b"".join([piece async for piece in read(0, _HEADER_BYTES)]), first)
+    skip, left = start - first * _CHUNK_BYTES, stop - start
+    async for sealed in read(begin, end):
+        piece = opener.feed(sealed, is_end=opener.fed_bytes + len(sealed) == end - begin)
+        part = piece[skip : skip + left]
+        skip, left = max(skip - len(piece), 0), left - len(part)
+        yield part
+    if left:
+        raise AlteredError
+
+
+class _Opener:
+    """Verifies and opens chunks, from the first on that is wanted."""
+
+    def __init__(self, key: bytes, header: bytes, first: int) -> None:
+        info = _INFO + header[:_SALT_BYTES] + _CONTEXT
+        derived = HKDFExpand(SHA512(), KEY_BYTES + NONCE_BYTES + _COMMITMENT_BYTES, info).derive(key)
+        if derived[KEY_BYTES + NONCE_BYTES :] != header[_SALT_BYTES:]:  # public, so that time tells nothing
+            raise AlteredError
+        self._cipher = AESGCM(derived[:KEY_BYTES])
+        self._nonce = int.from_bytes(derived[KEY_BYTES : KEY_BYTES + NONCE_BYTES], "big")
+        self._number = first
+        self._rest = b""
+        self.fed_bytes = 0
+
+    def feed(self, sealed: bytes, *, is_end: bool) -> bytes:
+        """What the chunks hold that are whole now; at the end the rest is one as well."""
+        self.fed_bytes += len(sealed)
+        data = self._rest + sealed
+        end = len(data) if is_end else len(data) - len(data) % _SEALED_CHUNK_BYTES
+        self._rest = data[end:]
+        view = memoryview(data)[:end]
+        chunks = (view[at : at + _SEALED_CHUNK_BYTES] for at in range(0, end, _SEALED_CHUNK_BYTES))
+        return b"".join(map(self._open, chunks))
+
+    def _open(self, chunk: memoryview) -> bytes:
+        nonce = (self._nonce ^ self._number).to_bytes(NONCE_BYTES, "big")
+        self._number += 1
+        try:
+            return self._cipher.decrypt(nonce, chunk, None)
+        except (InvalidTag, ValueError):
+            raise AlteredError from None

@@ -1,0 +1,48 @@
+"""Seal what is personal: binary in place of text, the keys that open it, and digests to find it by.
+
+Versions before this one kept everything readable and were never released: a database of theirs that holds something is
+refused instead of sealed, because its media could not be sealed along with it.
+"""
+
+import sqlalchemy as sa
+from alembic import op
+
+from app.errors import SetUpError
+
+revision = "0007"
+down_revision = "0003"
+
+_SEALED = {
+    "detection": [
+        *("id_card", "name", "ocr_nation", "ocr_address", "ocr_birth", "ocr_authority", "ocr_valid_date", "ocr_name"),
+        *("ocr_id_card", "ocr_gender", "location", "extra", "further"),
+    ],
+    "liveness_attempt": ["id_card", "name", "further"],
+    "verification": ["callback_extra"],
+}
+_NEW = {
+    "detection": ["document", "masked", "id_card_index", "person_index"],
+    "liveness_attempt": [],
+    "verification": ["sealed_key"],
+}
+
+
+def upgrade() -> None:
+    for table in ("verification", "api_key"):
+        if op.get_bind().scalar(sa.select(sa.literal(1)).select_from(sa.table(table)).limit(1)):
+            raise SetUpError(
+                "The database was filled by a version that sealed nothing. This one needs an empty database and an "
+                "empty media store: set others, and keep those until nobody needs them."
+            )
+    for table, columns in _SEALED.items():
+        for column in columns:
+            op.drop_column(table, column)
+        for column in (*columns, *_NEW[table]):
+            op.add_column(table, sa.Column(column, sa.LargeBinary(), nullable=True))
+    for index in ("id_card_index", "person_index"):
+        op.create_index(op.f(f"ix_detection_{index}"), "detection", [index, "verification_id"])
+    with op.batch_alter_table("media") as media:
+        media.add_column(sa.Column("sealed_key", sa.LargeBinary(), nullable=False))
+    with op.batch_alter_table("api_key") as api_key:
+        api_key.drop_column("secret_sha256")
+        api_key.add_column(sa.Column("sealed_digest", sa.LargeBinary(), nullable=False))
