@@ -20,6 +20,7 @@ from app.config import Settings
 from app.domain.access import Scope
 from app.factory import Services
 from app.main import create_app
+from app.sealing.keyring import KeyRing
 from app.simulator.options import DEMO_CREDENTIALS
 from app.storage import schema
 from app.storage.database import Database, DatabaseSettings
@@ -106,6 +107,7 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def settings(tmp_path: Path, database_url: str, faceid: LiveSimulator) -> Settings:
+    KeyRing.create(tmp_path / "keyring.json")
     return settings_for(tmp_path, faceid.url, database_url=database_url)
 
 
@@ -122,6 +124,7 @@ def settings_for(folder: Path, faceid_url: str, **others: object) -> Settings:
         "data_dir": folder,
         "database_url": None,
         "media_url": None,
+        "keyring_file": None,
     }
     return Settings(**values | others)
 

@@ -28,6 +28,7 @@ from app.faceid.codes import classify
 from app.factory import Services, now, open_services
 from app.routers.models import VerificationView
 from app.services.backfill import BackfillService, Summary
+from app.services.newcomers import Newcomers
 from app.storage.verifications import VerificationStore
 from app.worker import working
 
@@ -138,7 +139,7 @@ def _register(found: Settings, stream: BinaryIO, rule_id: str | None, client: st
             services = runner.run(stack.enter_async_context(open_services(found)))
             service = BackfillService(
                 database=services.database,
-                rules=found,
+                newcomers=Newcomers(found, services.vault),
                 verifications=VerificationStore(),
                 signals=services.signals,
                 clock=now,

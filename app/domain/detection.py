@@ -116,8 +116,8 @@ class Detection:
 
     `sim` is the similarity in percent as text (`"96.42"`); `further` keeps what a newer Tencent adds, and any value
     that is not of its field's type, under Tencent's names; what else comes beside text and media, under the name of
-    Tencent's object: `{"IdCardData": {"WarnInfos": [-9103]}}`. `document` is the JSON of the Text as it came, for a later
-    version to read again.
+    Tencent's object: `{"IdCardData": {"WarnInfos": [-9103]}}`. `document` is the JSON of the Text as it came, for later
+    versions to read again.
     """
 
     err_code: int | None = None

@@ -53,7 +53,7 @@ class Verification:
     `pulled` are the parts that are stored while others are still to come, as the digits of InfoType; empty before the
     first and after the last. `one_by_one` says that all at once were too much.
 
-    `sealed_key` is the key of all that is sealed of the person, `callback_extra` among it, itself sealed by the key ring.
+    `sealed_key` is the key of all that is sealed of the person, `callback_extra` among it; the key ring has sealed it.
     """
 
     id: int = 0
@@ -100,7 +100,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A verification with what was retrieved for it; what is personal in `detection` is there only where it is revealed."""
+    """A verification with what was retrieved for it; what is personal is in `detection` only when it is revealed."""
 
     verification: Verification
     detection: Detection | None = None

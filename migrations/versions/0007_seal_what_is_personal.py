@@ -40,7 +40,7 @@ def upgrade() -> None:
         for column in (*columns, *_NEW[table]):
             op.add_column(table, sa.Column(column, sa.LargeBinary(), nullable=True))
     for index in ("id_card_index", "person_index"):
-        op.create_index(op.f(f"ix_detection_{index}"), "detection", [index, "verification_id"])
+        op.create_index(op.f(f"ix_detection_{index}_verification_id"), "detection", [index, "verification_id"])
     with op.batch_alter_table("media") as media:
         media.add_column(sa.Column("sealed_key", sa.LargeBinary(), nullable=False))
     with op.batch_alter_table("api_key") as api_key:

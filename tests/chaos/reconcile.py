@@ -1,6 +1,7 @@
 """What was acknowledged against what is there: the database, the media store, the people, FaceID's own ledger.
 
-Rows are read by statements of their own and files by their names, not through the services that wrote them.
+Rows are read by statements of their own and files by their names, not through the services that wrote them; what is
+sealed in them is opened with the key ring.
 """
 
 import hashlib
@@ -8,21 +9,28 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from cryptography.cobblestone import Cobblestone256Decryptor
 from sqlalchemy import Table, func, or_, select
 
 from app.config import Settings
-from app.domain.detection import MediaKind
+from app.domain.detection import MediaKind, Medium
+from app.domain.verification import Verification
 from app.factory import open_services
+from app.sealing.aead import context_of
+from app.sealing.keyring import KeyRing
+from app.services.vault import Vault
 from app.simulator.media import media_of
 from app.simulator.people import person_of
 from app.simulator.traffic import Entry
 from app.storage import tables
 from app.storage.database import Database
+from app.storage.results import SealedText
+from app.storage.verifications import as_verification
 from tests.chaos.plan import Token
 from tests.chaos.upstream import VIDEO_BYTES
 
@@ -84,6 +92,8 @@ class Store:
 class _Stored:
     """Everything that the database has."""
 
+    vault: Vault
+    owners: Mapping[int, Verification]
     verifications: Mapping[str, Row]
     detections: Mapping[int, Sequence[Row]]
     attempts: Mapping[int, Sequence[Row]]
@@ -171,7 +181,7 @@ def _judge(
         *_differences("row", row, _expected_row(token, acknowledged)),
         *_wrong_texts(token, stored.detections.get(key, ())),
         *_wrong_attempts(token, stored.attempts.get(key, ())),
-        *_wrong_media(token, media),
+        *_wrong_media(token, media, stored.vault, stored.owners[key], store),
         *_wrong_calls(row, stored.calls.get(key, ()), answered[token.biz_token]),
     ]
     findings.wrong += [f"{token.biz_token}: {text}" for text in found]
@@ -236,13 +246,23 @@ def _wrong_attempts(token: Token, attempts: Sequence[Row]) -> Iterator[str]:
         yield from _differences("attempt", attempt, {"id_card": person.id_card, "name": person.name})
 
 
-def _wrong_media(token: Token, media: Sequence[Row]) -> Iterator[str]:
+def _wrong_media(token: Token, media: Sequence[Row], vault: Vault, owner: Verification, store: Store) -> Iterator[str]:
     contents = media_of(token.biz_token, video_bytes=VIDEO_BYTES) if token.story.state == "retrieved" else {}
     if not token.story.has_video:
         del contents[MediaKind.LIVENESS_VIDEO]
-    expected = {kind.value: hashlib.sha256(content).hexdigest() for kind, content in contents.items()}
-    if {row["kind"]: row["sha256"] for row in media} != expected:
+    if {row["kind"]: _content(vault, owner, row, store) for row in media} != {**contents}:
         yield f"other media: {sorted(row['kind'] for row in media)}"
+
+
+def _content(vault: Vault, owner: Verification, row: Row, store: Store) -> bytes | None:
+    """The medium's bytes, opened by the library alone; None if the object is not there."""
+    path = store.root / row["object_key"]
+    if not path.is_file():
+        return None
+    names = [known.name for known in fields(Medium)]
+    medium = Medium(**{name: row[name] for name in names} | {"kind": MediaKind(row["kind"])})
+    decryptor = Cobblestone256Decryptor(vault.medium_key(owner, medium), context_of("blob"))
+    return decryptor.update(path.read_bytes()) + decryptor.finalize()
 
 
 def _wrong_calls(row: Row, calls: Sequence[Row], answered: int) -> Iterator[str]:
@@ -258,19 +278,31 @@ def _dangling(media: Sequence[Row], store: Store) -> Iterator[str]:
         content = path.read_bytes() if path.is_file() else None
         if content is None:
             yield f"{row['kind']} is not there"
-        elif (len(content), hashlib.sha256(content).hexdigest()) != (row["size_bytes"], row["sha256"]):
+        elif hashlib.sha256(content).hexdigest() != row["sha256"]:
             yield f"{row['kind']} is another file"
 
 
 async def _read(settings: Settings) -> _Stored:
     database = Database(settings)
     try:
+        async with database.read() as tx:
+            owners = {row.id: as_verification(row) for row in await tx.execute(select(tables.verification))}
+        vault = Vault(KeyRing(settings.keyring_path))
+        texts, attempts, media, calls = [
+            _by_verification(await _rows(database, table))
+            for table in (tables.detection, tables.liveness_attempt, tables.media, tables.upstream_call)
+        ]
+        opened = {
+            key: vault.open_text(owners[key], SealedText(rows[0], attempts.get(key, ()))) for key, rows in texts.items()
+        }
         return _Stored(
-            {row["biz_token"]: row for row in await _rows(database, tables.verification)},
-            *[
-                _by_verification(await _rows(database, table))
-                for table in (tables.detection, tables.liveness_attempt, tables.media, tables.upstream_call)
-            ],
+            vault,
+            owners,
+            {owner.biz_token: asdict(owner) | {"callback_extra": vault.open_extra(owner)} for owner in owners.values()},
+            {key: [asdict(text)] for key, text in opened.items()},
+            {key: [asdict(attempt) for attempt in text.liveness_attempts] for key, text in opened.items()},
+            media,
+            calls,
         )
     finally:
         await database.aclose()

@@ -17,6 +17,7 @@ from app.config import Settings
 from app.domain.access import Scope
 from app.errors import UnavailableError
 from app.factory import open_services
+from app.sealing.keyring import KeyRing
 from app.storage import schema
 from app.storage.database import Database
 from tests.chaos.plan import draw_plan
@@ -209,6 +210,7 @@ async def _set_up(settings: Settings) -> str:
     """Makes the schema, and an API key."""
     database = Database(settings)
     await schema.migrate(database)
+    KeyRing.create(settings.keyring_path)
     await database.aclose()
     async with open_services(settings) as services:
         _, key = await services.access.create("chaos", list(Scope), client="default", valid_for=timedelta(days=1))

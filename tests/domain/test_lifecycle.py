@@ -129,41 +129,43 @@ def test_a_callback_that_contradicts_the_known_rule_is_refused() -> None:
 @pytest.mark.parametrize(
     ("known", "called_back"),
     [
-        pytest.param(NEW, replace(CALLED_BACK, callback_extra="first"), id="a new one is due at once"),
+        pytest.param(NEW, replace(CALLED_BACK, callback_extra=b"first"), id="a new one is due at once"),
         pytest.param(
             REGISTERED,
-            replace(CALLED_BACK, registered_at=NOW, callback_extra="first"),
+            replace(CALLED_BACK, registered_at=NOW, callback_extra=b"first"),
             id="a registered one is due at once",
         ),
         pytest.param(
-            replace(CALLED_BACK, due_at=NOW - MINUTE, callback_extra="older"),
-            replace(CALLED_BACK, due_at=NOW - MINUTE, callback_extra="older"),
+            replace(CALLED_BACK, due_at=NOW - MINUTE, callback_extra=b"older"),
+            replace(CALLED_BACK, due_at=NOW - MINUTE, callback_extra=b"older"),
             id="one that waits for a worker stays in its place",
         ),
         pytest.param(
             replace(CALLED_BACK, due_at=NOW + HOUR, failures=9),
-            replace(CALLED_BACK, failures=9, callback_extra="first"),
+            replace(CALLED_BACK, failures=9, callback_extra=b"first"),
             id="one that is to be retried is due at once",
         ),
         pytest.param(
-            CLAIMED, replace(CLAIMED, woken=True, callback_extra="first"), id="one at work is due once more after it"
+            CLAIMED, replace(CLAIMED, woken=True, callback_extra=b"first"), id="one at work is due once more after it"
         ),
         pytest.param(
-            PROVISIONAL, replace(PROVISIONAL, due_at=NOW, callback_extra="first"), id="a provisional one is due at once"
+            PROVISIONAL,
+            replace(PROVISIONAL, due_at=NOW, callback_extra=b"first"),
+            id="a provisional one is due at once",
         ),
         pytest.param(
             UNFINISHED,
-            replace(UNFINISHED, due_at=NOW, callback_extra="first"),
+            replace(UNFINISHED, due_at=NOW, callback_extra=b"first"),
             id="an unfinished one is due at once and stays readable",
         ),
-        pytest.param(PASSED, replace(PASSED, callback_extra="first"), id="a passed one is settled"),
-        pytest.param(FAILED, replace(FAILED, callback_extra="first"), id="a failed one is settled"),
-        pytest.param(EXPIRED, replace(EXPIRED, callback_extra="first"), id="an expired one is settled"),
-        pytest.param(ERASED, replace(ERASED, callback_extra="first"), id="an erased one is settled"),
+        pytest.param(PASSED, replace(PASSED, callback_extra=b"first"), id="a passed one is settled"),
+        pytest.param(FAILED, replace(FAILED, callback_extra=b"first"), id="a failed one is settled"),
+        pytest.param(EXPIRED, replace(EXPIRED, callback_extra=b"first"), id="an expired one is settled"),
+        pytest.param(ERASED, replace(ERASED, callback_extra=b"first"), id="an erased one is settled"),
     ],
 )
 def test_after_a_callback(known: Verification, called_back: Verification) -> None:
-    assert lifecycle.called_back(known, "1", "first", NOW) == called_back
+    assert lifecycle.called_back(known, "1", b"first", NOW) == called_back
 
 
 @pytest.mark.parametrize(
@@ -385,8 +387,8 @@ class Life(RuleBasedStateMachine):
                 getattr(facts, field.name) not in {None, getattr(self.row, field.name)} for field in fields(Facts)
             )
 
-    @rule(extra=st.sampled_from([None, "first", "second"]))
-    def call_back(self, extra: str | None) -> None:
+    @rule(extra=st.sampled_from([None, b"first", b"second"]))
+    def call_back(self, extra: bytes | None) -> None:
         once = lifecycle.called_back(self.row, None, extra, self.now)
 
         assert lifecycle.called_back(once, None, extra, self.now) == once

@@ -4,7 +4,9 @@ import httpx
 import pytest
 from sqlalchemy import text
 
+from app.domain.detection import Detection
 from app.simulator.people import person_of
+from app.storage.verifications import VerificationStore
 from tests.conftest import Running, everything
 from tests.routers.conftest import first_attempt_of, get, retrieved, token
 
@@ -62,7 +64,11 @@ async def test_what_a_newer_tencent_adds_is_answered_as_further(service: Running
     async with service.client(await service.key(*everything())) as api:
         biz_token = await retrieved(api)
         async with service.services.database.write() as tx:
-            await tx.execute(text("""UPDATE detection SET further = '{"Mobile": "000", "Levels": [1, {"a": null}]}'"""))
+            known = await VerificationStore().find(tx, biz_token)
+            assert known is not None
+            newer = Detection(further={"Mobile": "000", "Levels": [1, {"a": None}]})
+            sealed = service.services.vault.seal_text(known, newer).values["further"]
+            await tx.execute(text("UPDATE detection SET further = :sealed"), {"sealed": sealed})
         answer = await api.get(url(biz_token, "identity"), headers={"X-Purpose": "test"})
         view = await api.get(url(biz_token))
 

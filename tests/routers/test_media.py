@@ -4,7 +4,6 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from hashlib import sha256
 from pathlib import Path
 
 import httpx
@@ -23,18 +22,20 @@ from tests.simulator.live import LiveSimulator
 
 FRAME = media_of(EXAMPLE)[MediaKind.BEST_FRAME]
 SIZE = len(FRAME)
-ETAG = f'"{sha256(FRAME).hexdigest()}"'
 URL = f"/v1/verifications/{EXAMPLE}/media/best_frame"
 WHOLE = {
     "Accept-Ranges": "bytes",
     "Cache-Control": "no-store",
     "Content-Length": str(SIZE),
     "Content-Type": "image/jpeg",
-    "ETag": ETAG,
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Request-Id": "given-by-the-caller",
 }
+
+
+async def etag_of(api: httpx.AsyncClient) -> str:
+    return (await api.head(URL)).headers["ETag"]
 
 
 @pytest.fixture(scope="module")
@@ -131,27 +132,30 @@ async def test_several_ranges_and_nonsense_are_ignored(one: httpx.AsyncClient, r
 @pytest.mark.parametrize(
     ("condition", "status"),
     [
-        ({"If-Range": ETAG}, 206),
+        ({"If-Range": "{etag}"}, 206),
         ({"If-Range": '"other"'}, 200),
-        ({"If-Range": f"W/{ETAG}"}, 200),
+        ({"If-Range": "W/{etag}"}, 200),
         ({"If-Range": "Wed, 21 Oct 2026 07:28:00 GMT"}, 200),
-        ({"If-None-Match": ETAG}, 304),
-        ({"If-None-Match": f'"other", W/{ETAG}'}, 304),
+        ({"If-None-Match": "{etag}"}, 304),
+        ({"If-None-Match": '"other", W/{etag}'}, 304),
         ({"If-None-Match": "*"}, 304),
         ({"If-None-Match": '"other"'}, 206),
     ],
     ids=repr,
 )
 async def test_conditions_decide_over_a_range(one: httpx.AsyncClient, condition: dict[str, str], status: int) -> None:
-    answer = await one.get(URL, headers={"Range": "bytes=0-9"} | condition)
+    etag = await etag_of(one)
+    conditions = {name: value.format(etag=etag) for name, value in condition.items()}
+
+    answer = await one.get(URL, headers={"Range": "bytes=0-9"} | conditions)
 
     lengths = {200: SIZE, 206: 10, 304: 0}
-    assert (answer.status_code, len(answer.content), answer.headers["ETag"]) == (status, lengths[status], ETAG)
+    assert (answer.status_code, len(answer.content), answer.headers["ETag"]) == (status, lengths[status], etag)
 
 
 async def test_head_knows_conditions_but_no_ranges(one: httpx.AsyncClient) -> None:
     ranged = await one.head(URL, headers={"Range": "bytes=0-9"})
-    known = await one.head(URL, headers={"If-None-Match": ETAG})
+    known = await one.head(URL, headers={"If-None-Match": await etag_of(one)})
 
     assert (ranged.status_code, headers_of(ranged)) == (200, WHOLE)
     assert known.status_code == 304

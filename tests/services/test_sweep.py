@@ -45,6 +45,7 @@ async def name(services: Services, key: str) -> None:
         content_type="image/jpeg",
         size_bytes=7,
         sha256="0" * 64,
+        sealed_key=b"sealed",
         stored_at=NOW,
     )
     async with services.database.write() as tx:

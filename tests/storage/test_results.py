@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
 from datetime import UTC, datetime, timedelta
 from itertools import count
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ from sqlalchemy import text
 from app.domain.detection import Detection, LivenessAttempt, MediaKind, Medium
 from app.domain.verification import Call, Verification
 from app.errors import ServiceError
+from app.sealing.keyring import KeyRing
+from app.services.vault import Vault
 from app.storage.database import Database
 from app.storage.results import ResultStore
 from app.storage.verifications import VerificationStore
@@ -21,6 +25,16 @@ from app.storage.verifications import VerificationStore
 RESULTS = ResultStore()
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 NUMBERS = count()
+with TemporaryDirectory() as folder:
+    VAULT = Vault(KeyRing.create(Path(folder) / "keyring.json"))
+OWNER = Verification(
+    client="default",
+    biz_token="owner",
+    rule_id="1",
+    sealed_key=VAULT.new_key("default", "owner"),
+    due_at=None,
+    deadline_at=NOW,
+)
 
 texts = st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
 codes = st.none() | st.integers(-999_999_999, 999_999_999)
@@ -49,6 +63,7 @@ def medium(kind: MediaKind, digit: str = "0") -> Medium:
         content_type="image/jpeg",
         size_bytes=2**40,
         sha256=digit * 64,
+        sealed_key=b"sealed",
         stored_at=NOW,
     )
 
@@ -80,11 +95,12 @@ async def test_every_field_of_a_text_is_read_as_it_was_written(
 ) -> None:
     one, other = await add_verification(database), await add_verification(database)
     async with database.write() as tx:
-        await RESULTS.add(tx, one, first, [])
-        await RESULTS.add(tx, other, second, [])
+        await RESULTS.add(tx, one, VAULT.seal_text(OWNER, first), [])
+        await RESULTS.add(tx, other, VAULT.seal_text(OWNER, second), [])
 
     async with database.read() as tx:
-        assert await RESULTS.detections(tx, [other, one, 0]) == {one: first, other: second}
+        texts = await RESULTS.texts(tx, [other, one, 0], sealed=True)
+    assert {key: VAULT.open_text(OWNER, text) for key, text in texts.items()} == {one: first, other: second}
 
 
 async def test_the_newest_text_takes_the_place_of_the_older_with_all_its_attempts(database: Database) -> None:
@@ -100,10 +116,11 @@ async def test_the_newest_text_takes_the_place_of_the_older_with_all_its_attempt
     for detection in (older, newer):
         async with database.write() as tx:
             assert await RESULTS.remove(tx, number, text=True, kinds=[]) == []
-            await RESULTS.add(tx, number, detection, [])
+            await RESULTS.add(tx, number, VAULT.seal_text(OWNER, detection), [])
 
         async with database.read() as tx:
-            assert await RESULTS.detections(tx, [number]) == {number: detection}
+            (stored,) = (await RESULTS.texts(tx, [number], sealed=True)).values()
+        assert VAULT.open_text(OWNER, stored) == detection
 
 
 async def test_media_come_in_the_order_of_their_kinds(database: Database) -> None:
@@ -187,10 +204,10 @@ async def test_a_verification_takes_all_that_hangs_on_it_along(database: Databas
     number = await add_verification(database)
     await replace_media(database, number, [medium(MediaKind.BEST_FRAME)])
     async with database.write() as tx:
-        await RESULTS.add(tx, number, Detection(liveness_attempts=(LivenessAttempt(),)), [])
+        await RESULTS.add(tx, number, VAULT.seal_text(OWNER, Detection(liveness_attempts=(LivenessAttempt(),))), [])
 
         await tx.execute(text("DELETE FROM verification"))
 
-        assert await RESULTS.detections(tx, [number]) == {}
+        assert await RESULTS.texts(tx, [number]) == {}
         assert await RESULTS.media(tx, [number]) == {}
         assert await tx.scalar(text("SELECT count(*) FROM liveness_attempt")) == 0
