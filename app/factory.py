@@ -10,7 +10,9 @@ from app.config import Settings
 from app.errors import SetUpError
 from app.faceid.client import FaceIdClient
 from app.services.access import AccessService
+from app.services.audit import AuditService
 from app.services.claim import Account, ClaimService
+from app.services.erase import EraseService
 from app.services.health import HealthService
 from app.services.newcomers import Newcomers
 from app.services.query import QueryService
@@ -43,6 +45,8 @@ class Services:
     vault: Vault
     signals: Signals
     access: AccessService
+    audit: AuditService
+    erase: EraseService
     health: HealthService
     query: QueryService
     receive: ReceiveService
@@ -171,19 +175,27 @@ def _compose(
     clock: Callable[[], datetime],
 ) -> Services:
     verifications, results = VerificationStore(), ResultStore()
+    audit = AuditService(database=database, audit=AuditStore(), clock=clock)
     return Services(
         settings=settings,
         database=database,
         media=media,
         vault=vault,
         signals=signals,
-        access=AccessService(database=database, keys=KeyStore(), keyring=vault.keyring, clock=clock),
-        health=HealthService(database=database, verifications=verifications, pauses=PauseStore(), clock=clock),
+        access=AccessService(database=database, keys=KeyStore(), keyring=vault.keyring, audit=audit, clock=clock),
+        audit=audit,
+        erase=EraseService(
+            database=database, verifications=verifications, results=results, media=media, audit=audit, clock=clock
+        ),
+        health=HealthService(
+            database=database, verifications=verifications, pauses=PauseStore(), results=results, clock=clock
+        ),
         query=QueryService(
             database=database,
             verifications=verifications,
             results=results,
-            audit=AuditStore(),
+            audit=audit,
+            quota=QuotaStore(),
             media=media,
             vault=vault,
             signals=signals,

@@ -19,6 +19,7 @@ _FIELDS = {
     *("verification", "step", "error_code", "removed", "concurrency"),
     *("sqlstate", "version", "database", "port"),
     *("account", "rule_id", "advice", "pending", "hours", "found", "known"),
+    *("erased", "position", "hash", "persons"),
     *("_record", "_from_structlog"),  # what structlog notes for itself and takes out again
 }
 
@@ -34,6 +35,9 @@ CALL_SECONDS = Histogram(
 RECEIVED_BYTES = Counter("faceid_upstream_received_bytes_total", "Bytes of Tencent's answers", ["action"])
 PAUSED = Gauge("faceid_paused", "1 for what waits for an operator", ["account", "rule_id", "error_code"])
 PENDING = Gauge("faceid_pending_verifications", "Pending ones with less than so many hours left", ["less_than_hours"])
+ERASED = Counter("faceid_erased_total", "Verifications whose media, or all, were erased when their time was over")
+PERSONS = Gauge("faceid_persons_with_face", "Different persons of whom a face is stored, as of the last hour")
+ALTERED = Counter("faceid_altered_total", "Times that something stored was not what had been sealed")
 STEPS = Counter("faceid_retrieval_steps_total", "What was decided after a call", ["step"])
 
 

@@ -13,7 +13,9 @@ import structlog
 from app.errors import ServiceError
 from app.factory import Services, open_accounts, reconciliation, retrieval
 from app.observability import where
+from app.services.audit import AuditService
 from app.services.claim import Claim
+from app.services.erase import EraseService
 from app.services.health import HealthService
 from app.services.reconcile import ReconcileService
 from app.services.retrieve import RetrieveService
@@ -40,6 +42,8 @@ class Worker:
         retrieve: RetrieveService,
         sweep: SweepService,
         health: HealthService,
+        erase: EraseService,
+        audit: AuditService,
         signals: Signals,
         *,
         reconcile: ReconcileService | None = None,
@@ -50,6 +54,8 @@ class Worker:
         self._retrieve = retrieve
         self._sweep = sweep
         self._health = health
+        self._erase = erase
+        self._audit = audit
         self._reconcile = reconcile
         self._signals = signals
         self._concurrency = concurrency
@@ -78,7 +84,13 @@ class Worker:
         log.info("worker_stopped")
 
     def _loops(self) -> Sequence[Coroutine[None, None, None]]:
-        chores = [(self._sweep.sweep, SWEEP_SECONDS), (self._health.alarm, ALARM_SECONDS)]
+        chores: list[tuple[Callable[[], Awaitable[object]], float]] = [
+            (self._sweep.sweep, SWEEP_SECONDS),
+            (self._health.count_persons, SWEEP_SECONDS),
+            (self._health.alarm, ALARM_SECONDS),
+            (self._erase.sweep, ALARM_SECONDS),
+            (self._audit.seal, ALARM_SECONDS),
+        ]
         if self._reconcile:
             chores.append((self._reconcile.reconcile, RECONCILE_SECONDS))
         return [self._renew_for_ever(), *(self._for_ever(chore, seconds) for chore, seconds in chores)]
@@ -152,6 +164,8 @@ async def working(services: Services) -> AsyncIterator[Worker]:
             retrieval(services, accounts),
             services.sweep,
             services.health,
+            services.erase,
+            services.audit,
             services.signals,
             reconcile=reconciliation(services, accounts) if settings.faceid_reconcile else None,
             concurrency=settings.worker_concurrency,

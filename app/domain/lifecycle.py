@@ -16,22 +16,26 @@ from app.domain.decision import (
     deadline,
 )
 from app.domain.detection import Outcome
+from app.domain.rule import Rule
 from app.domain.verification import Call, Facts, Priority, State, Verification
-from app.errors import ConflictError
+from app.errors import ConflictError, GoneError
 
 
 def new(
-    *, client: str, biz_token: str, rule_id: str, account: str, sealed_key: bytes | None = None, now: datetime
+    *, client: str, biz_token: str, rule_id: str, rule: Rule, sealed_key: bytes | None = None, now: datetime
 ) -> Verification:
     """A token that nobody told us of before; `registered` or `called_back` says what is to be done."""
     return Verification(
         client=client,
         biz_token=biz_token,
         rule_id=rule_id,
-        account=account,
+        account=rule.account,
         sealed_key=sealed_key,
         due_at=None,
         deadline_at=now,
+        retain_until=now + rule.retention,
+        retain_media_until=now + rule.media_retention,
+        erase_at=now + rule.media_retention,
     )
 
 
@@ -41,6 +45,8 @@ def registered(verification: Verification, facts: Facts, now: datetime) -> Verif
     Raises:
         ConflictError: a fact contradicts a known one.
     """
+    if verification.state is State.ERASED:
+        return verification
     is_new = verification.registered_at is None and verification.received_at is None
     poll_at = max(now, (facts.created_at or now) + FIRST_POLL)
     return _with_deadline(
@@ -63,6 +69,8 @@ def called_back(verification: Verification, rule_id: str | None, extra: bytes | 
     Raises:
         ConflictError: `rule_id` contradicts the known one.
     """
+    if verification.state is State.ERASED:
+        return verification
     verification = _with_deadline(
         replace(
             verification,
@@ -83,12 +91,52 @@ def woken(verification: Verification, now: datetime) -> Verification:
 
 
 def asked_again(verification: Verification, now: datetime) -> Verification:
-    """Somebody wants another pull. A stored result stays readable until a newer one replaces it; erased is erased."""
+    """Somebody wants another pull. A stored result stays readable until a newer one replaces it.
+
+    Raises:
+        GoneError: it was erased.
+    """
     if verification.state is State.ERASED:
-        return verification
+        raise GoneError("The verification was erased.")
     if verification.state in {State.FAILED, State.EXPIRED}:
         verification = replace(verification, state=State.PENDING, failures=0)
     return woken(verification, now)
+
+
+def erased(verification: Verification, now: datetime) -> Verification:
+    """All that says something of the person or the case is gone; what is named here stays.
+
+    The claim goes up, so that a fetch in flight brings nothing back.
+    """
+    return Verification(
+        id=verification.id,
+        client=verification.client,
+        biz_token=verification.biz_token,
+        rule_id=verification.rule_id,
+        account=verification.account,
+        state=State.ERASED,
+        created_at=verification.created_at,
+        registered_at=verification.registered_at,
+        received_at=verification.received_at,
+        deadline_at=verification.deadline_at,
+        due_at=None,
+        claim=verification.claim + 1,
+        retain_until=verification.retain_until,
+        retain_media_until=verification.retain_media_until,
+        erased_at=now,
+    )
+
+
+def without_media(verification: Verification) -> Verification:
+    """The media are gone, the text is kept on."""
+    return replace(verification, erase_at=verification.retain_until)
+
+
+def held(verification: Verification, *, is_held: bool) -> Verification:
+    """Nothing is erased while it is held; when it is let go, what is overdue is erased at once."""
+    if verification.state is State.ERASED:
+        return verification
+    return replace(verification, legal_hold=is_held, erase_at=None if is_held else verification.retain_media_until)
 
 
 def after(verification: Verification, step: Step, call: Call, now: datetime) -> Verification:
@@ -122,6 +170,7 @@ def _stored(verification: Verification, step: Store, now: datetime) -> Verificat
         priority=Priority.RETRY if step.pulled else Priority.POLL,
         pulled="".join(sorted(step.pulled)),
         retrieved_at=now,
+        erase_at=None if verification.legal_hold else verification.retain_media_until,
     )
 
 

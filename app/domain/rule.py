@@ -2,6 +2,7 @@
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from datetime import timedelta
 
 from app.domain.detection import EVERYTHING, InfoType, Part
 
@@ -10,6 +11,10 @@ DEFAULT_ACCOUNT = "default"
 
 DEFAULT_CLIENT = "default"
 """The client of API keys and commands that name none."""
+
+
+RETENTION = timedelta(days=180)
+MEDIA_RETENTION = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +33,8 @@ class Enhanced:
 class Rule:
     """One RuleId's way; `text_first` stores the verdict before the media are asked for.
 
-    `client` is whose verifications those are that nobody but Tencent told of.
+    `client` is whose verifications those are that nobody but Tencent told of. Text is kept for `retention`, media for
+    `media_retention`, counted from the intake.
     """
 
     account: str = DEFAULT_ACCOUNT
@@ -36,6 +42,8 @@ class Rule:
     info_type: InfoType = EVERYTHING
     text_first: bool = False
     enhanced: Enhanced | None = None
+    retention: timedelta = RETENTION
+    media_retention: timedelta = MEDIA_RETENTION
 
     def missing(self, pulled: Collection[Part]) -> frozenset[Part]:
         """Which of the wanted parts are not among the pulled ones."""

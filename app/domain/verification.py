@@ -1,7 +1,7 @@
 """A verification: one person's run through FaceID, named by its BizToken, and where its retrieval stands."""
 
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 
 from app.domain.detection import Detection, Medium, Outcome, Part
@@ -10,6 +10,9 @@ from app.domain.rule import DEFAULT_ACCOUNT
 
 SPELLING = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 """What may be a BizToken, as a regular expression."""
+
+
+FOR_EVER = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 class State(StrEnum):
@@ -53,6 +56,8 @@ class Verification:
     `pulled` are the parts that are stored while others are still to come, as the digits of InfoType; empty before the
     first and after the last. `one_by_one` says that all at once were too much.
 
+    `erase_at` is when there is next something to erase, None where it is held (`legal_hold`) or nothing is left.
+
     `sealed_key` is the key of all that is sealed of the person, `callback_extra` among it; the key ring has sealed it.
     """
 
@@ -85,6 +90,11 @@ class Verification:
     looks: int = 0
     last_request_id: str | None = None
     last_error_code: str | None = None
+    retain_until: datetime = FOR_EVER
+    retain_media_until: datetime = FOR_EVER
+    erase_at: datetime | None = None
+    erased_at: datetime | None = None
+    legal_hold: bool = False
 
     @property
     def born_at(self) -> datetime:

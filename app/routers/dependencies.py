@@ -3,12 +3,14 @@
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
-from fastapi import Depends, Request, Security
+import structlog
+from fastapi import Depends, Header, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from app.domain.access import ApiKey, Scope
 from app.errors import ForbiddenError, UnauthenticatedError
 from app.factory import Services
+from app.routers.models import HeaderLine
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="`faceid-results keys create` makes one.")
 
@@ -19,6 +21,15 @@ def _services(request: Request) -> Services:
 
 
 Provided = Annotated[Services, Depends(_services)]
+
+
+def _request_id() -> str:
+    request_id: str = structlog.contextvars.get_contextvars()["request_id"]
+    return request_id
+
+
+RequestId = Annotated[str, Depends(_request_id)]
+Purpose = Annotated[HeaderLine, Header(alias="X-Purpose", description="What it is needed for; goes on record.")]
 
 
 def _caller_with(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
@@ -40,4 +51,6 @@ def _caller_with(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
 Notifier = Annotated[ApiKey, Depends(_caller_with(Scope.CALLBACKS_WRITE))]
 Reader = Annotated[ApiKey, Depends(_caller_with(Scope.RESULTS_READ))]
 Revealer = Annotated[ApiKey, Depends(_caller_with(Scope.RESULTS_REVEAL))]
+Eraser = Annotated[ApiKey, Depends(_caller_with(Scope.RESULTS_ERASE))]
+Admin = Annotated[ApiKey, Depends(_caller_with(Scope.ADMIN))]
 Viewer = Annotated[ApiKey, Depends(_caller_with(Scope.MEDIA_READ))]

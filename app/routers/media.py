@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 
 from app.domain.detection import MediaKind, Medium
 from app.errors import RangeNotSatisfiableError
-from app.routers.dependencies import Provided, Viewer
+from app.routers.dependencies import Provided, Purpose, RequestId, Viewer
 from app.routers.models import BizToken
 from app.routers.problems import KEYED, declared
 
@@ -20,7 +20,7 @@ _MEDIUM = {"content": dict.fromkeys(("image/*", "video/*", "application/octet-st
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "The whole medium.", **_MEDIUM},
     304: {"description": "The caller has it already."},
-    **declared(*KEYED, 404),
+    **declared(*KEYED, 404, 410),
 }
 _PARTIAL: dict[int | str, dict[str, Any]] = {
     206: {"description": "The range that was asked for.", **_MEDIUM},
@@ -36,11 +36,13 @@ async def download(
     caller: Viewer,
     biz_token: Annotated[BizToken, Path()],
     kind: MediaKind,
+    purpose: Purpose,
+    request_id: RequestId,
     range_: Annotated[str | None, Header(alias="Range", description="One range, `bytes=0-1023`.")] = None,
     if_range: Annotated[str | None, Header()] = None,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """The bytes of one medium, with the type that they show themselves."""
+    """The bytes of one medium, with the type that they show themselves. It is on record before they are sent."""
     found = await services.query.find_medium(caller, biz_token, kind)
     medium = found.medium
     etag = f'"{medium.sha256}"'
@@ -50,7 +52,7 @@ async def download(
         return Response(headers=_headers(medium, etag, None))
     wanted = parse_range(range_, medium.size_bytes) if if_range in {None, etag} else None
     start, stop = wanted or (0, medium.size_bytes)
-    pieces = await services.query.open_medium(found, start, stop)
+    pieces = await services.query.open_medium(caller, found, start, stop, purpose=purpose, request_id=request_id)
     return StreamingResponse(pieces, 206 if wanted else 200, _headers(medium, etag, wanted))
 
 

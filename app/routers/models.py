@@ -20,8 +20,10 @@ from pydantic import (
 )
 from pydantic_core import PydanticKnownError
 
+from app.domain.audit import Action, Event
 from app.domain.detection import Detection, MediaKind, Medium, Outcome
-from app.domain.verification import SPELLING, Facts, Result, State, Verification
+from app.domain.verification import SPELLING, Facts, Filter, Result, State, Verification
+from app.services.query import Person
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _LAST = datetime(9999, 12, 30, tzinfo=UTC)
@@ -96,6 +98,32 @@ class Callback(BaseModel):
     biz_token: BizToken = Field(validation_alias=AliasChoices("BizToken", "biz_token"))
     rule_id: RuleId | None = Field(default=None, validation_alias=AliasChoices("RuleId", "rule_id"))
     extra: Text | None = Field(default=None, validation_alias=AliasChoices("Extra", "extra"))
+
+
+class PersonSearch(BaseModel):
+    """Who is looked for, and which of their verifications. It is in the body because it must be in no address."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    id_card: Line
+    name: Line | None = None
+    client: Line | None = Field(default=None, description="Whose verifications; for admins. Otherwise the key's own.")
+    state: State | None = None
+    outcome: Outcome | None = None
+    rule_id: RuleId | None = None
+    subject_ref: Line | None = None
+    received_from: Moment | None = None
+    received_to: Moment | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: Annotated[str | None, Field(max_length=64)] = None
+
+    def person(self) -> Person:
+        """As a value of the services."""
+        return Person(self.id_card, self.name)
+
+    def filter(self) -> Filter:
+        """As a value of the domain."""
+        return Filter(**{name: getattr(self, name) for name in Filter.__dataclass_fields__})
 
 
 class CallbackAccepted(BaseModel):
@@ -207,6 +235,9 @@ class VerificationView(BaseModel):
     registered_at: Instant | None
     received_at: Instant | None
     retrieved_at: Instant | None
+    retain_until: Instant
+    retain_media_until: Instant
+    legal_hold: bool
 
     @classmethod
     def of(cls, result: Result) -> Self:
@@ -227,6 +258,9 @@ class VerificationView(BaseModel):
             registered_at=verification.registered_at,
             received_at=verification.received_at,
             retrieved_at=verification.retrieved_at,
+            retain_until=verification.retain_until,
+            retain_media_until=verification.retain_media_until,
+            legal_hold=verification.legal_hold,
         )
 
 
@@ -291,3 +325,34 @@ class Identity(BaseModel):
             RevealedAttempt.model_validate(attempt) for attempt in detection.liveness_attempts
         ]
         return cls(biz_token=result.verification.biz_token, callback_extra=result.callback_extra, **values)
+
+
+class AuditEvent(BaseModel):
+    """One row of the audit."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    at: Instant
+    who: str
+    key_id: str
+    client: str
+    action: Action
+    biz_token: str | None
+    subject: str | None = Field(description="The API key that a key event is about.")
+    fields: list[str]
+    purpose: str | None
+    request_id: str
+    outcome: str
+
+    @classmethod
+    def of(cls, event: Event, biz_token: str | None) -> Self:
+        """From the values of the domain."""
+        values = {name: getattr(event, name) for name in cls.model_fields if hasattr(event, name)}
+        return cls(**values | {"biz_token": biz_token, "fields": event.fields.split()})
+
+
+class AuditPage(BaseModel):
+    """A page of the audit, the newest first; `next_cursor` is null on the last one."""
+
+    items: list[AuditEvent]
+    next_cursor: str | None

@@ -2,18 +2,17 @@
 
 from typing import Annotated
 
-import structlog
-from fastapi import APIRouter, Header, Path, Query, Response
+from fastapi import APIRouter, Path, Query, Response
 
 from app.domain.detection import Outcome
 from app.domain.verification import Filter, State
-from app.routers.dependencies import Notifier, Provided, Reader, Revealer
+from app.routers.dependencies import Admin, Eraser, Notifier, Provided, Purpose, Reader, RequestId, Revealer
 from app.routers.models import (
     BizToken,
-    HeaderLine,
     Identity,
     Line,
     Moment,
+    PersonSearch,
     Registration,
     RuleId,
     VerificationPage,
@@ -44,7 +43,7 @@ async def register(
     return VerificationStanding.of(verification)
 
 
-@router.get("/{biz_token}", responses=declared(*KEYED, 404))
+@router.get("/{biz_token}", responses=declared(*KEYED, 404, 410))
 async def get(
     services: Provided,
     caller: Reader,
@@ -83,19 +82,48 @@ async def search(
     )
 
 
-@router.get("/{biz_token}/identity", responses=declared(*KEYED, 404))
+@router.post("/search", responses=declared(*KEYED, 400, 429))
+async def find(services: Provided, caller: Reader, request_id: RequestId, wanted: PersonSearch) -> VerificationPage:
+    """One person's verifications by the exact ID number, or by it and the exact name. The search goes on record."""
+    page = await services.query.find(
+        caller, wanted.filter(), wanted.person(), limit=wanted.limit, cursor=wanted.cursor, request_id=request_id
+    )
+    return VerificationPage(
+        items=[VerificationView.of(result) for result in page.results], next_cursor=page.next_cursor
+    )
+
+
+@router.delete("/{biz_token}", status_code=204, responses=declared(*KEYED, 404, 409))
+async def erase(services: Provided, caller: Eraser, biz_token: Token, request_id: RequestId) -> None:
+    """Erase text, media and the keys to them. What stays is the fact that it was erased."""
+    await services.erase.erase(caller, biz_token, request_id=request_id)
+
+
+@router.put("/{biz_token}/legal-hold", status_code=204, responses=declared(*KEYED, 404))
+async def hold(services: Provided, caller: Admin, biz_token: Token, purpose: Purpose, request_id: RequestId) -> None:
+    """Keep a verification from every erasure."""
+    await services.erase.hold(caller, biz_token, is_held=True, purpose=purpose, request_id=request_id)
+
+
+@router.delete("/{biz_token}/legal-hold", status_code=204, responses=declared(*KEYED, 404))
+async def release(services: Provided, caller: Admin, biz_token: Token, purpose: Purpose, request_id: RequestId) -> None:
+    """Let a verification go again; what is overdue is erased within a minute."""
+    await services.erase.hold(caller, biz_token, is_held=False, purpose=purpose, request_id=request_id)
+
+
+@router.get("/{biz_token}/identity", responses=declared(*KEYED, 404, 410))
 async def reveal(
     services: Provided,
     caller: Revealer,
     biz_token: Token,
-    x_purpose: Annotated[HeaderLine, Header(description="Why this is looked at; goes on record.")],
+    purpose: Purpose,
+    request_id: RequestId,
 ) -> Identity:
     """Every text field unmasked. The look is on record before it is answered."""
-    request_id = structlog.contextvars.get_contextvars()["request_id"]
-    return Identity.of(await services.query.reveal(caller, biz_token, purpose=x_purpose, request_id=request_id))
+    return Identity.of(await services.query.reveal(caller, biz_token, purpose=purpose, request_id=request_id))
 
 
-@router.post("/{biz_token}/retrieve", status_code=202, responses=declared(*KEYED, 404))
+@router.post("/{biz_token}/retrieve", status_code=202, responses=declared(*KEYED, 404, 410))
 async def retrieve_again(services: Provided, caller: Notifier, biz_token: Token) -> VerificationStanding:
     """Pull the result again now. A stored one stays readable until a newer one takes its place."""
     return VerificationStanding.of(await services.receive.retrieve_again(caller, biz_token))

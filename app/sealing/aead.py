@@ -2,13 +2,17 @@
 
 import os
 
+import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from app.errors import ServiceError
+from app.observability import ALTERED
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
+log = structlog.get_logger()
+
 _AES_256_GCM = b"\x01"  # the first byte of all that is sealed, so that another cipher can take its place one day
 
 
@@ -19,6 +23,13 @@ class AlteredError(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("What is stored was altered, or sealed with another key ring.")
+
+
+def altered() -> AlteredError:
+    """What to raise, after the alarm."""
+    ALTERED.inc()
+    log.error("altered")
+    return AlteredError()
 
 
 def fresh_key() -> bytes:
@@ -39,11 +50,11 @@ def unseal(cipher: AESGCM, sealed: bytes, context: bytes) -> bytes:
         AlteredError: another key, another context, or another value.
     """
     if sealed[:1] != _AES_256_GCM:
-        raise AlteredError
+        raise altered()
     try:
         return cipher.decrypt(sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :], context)
     except (InvalidTag, ValueError):
-        raise AlteredError from None
+        raise altered() from None
 
 
 def context_of(*names: str) -> bytes:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from app.domain.sniffing import HEAD_BYTES
-from app.sealing.aead import KEY_BYTES, NONCE_BYTES, AlteredError, context_of, fresh_key
+from app.sealing.aead import KEY_BYTES, NONCE_BYTES, altered, context_of, fresh_key
 
 _CONTEXT = context_of("blob")
 _SALT_BYTES, _COMMITMENT_BYTES, _TAG_BYTES = 24, 32, 16
@@ -86,7 +86,7 @@ async def open_blob(
         skip, left = max(skip - len(piece), 0), left - len(part)
         yield part
     if left:
-        raise AlteredError
+        raise altered()
 
 
 class _Opener:
@@ -96,7 +96,7 @@ class _Opener:
         info = _INFO + header[:_SALT_BYTES] + _CONTEXT
         derived = HKDFExpand(SHA512(), KEY_BYTES + NONCE_BYTES + _COMMITMENT_BYTES, info).derive(key)
         if derived[KEY_BYTES + NONCE_BYTES :] != header[_SALT_BYTES:]:  # public, so that time tells nothing
-            raise AlteredError
+            raise altered()
         self._cipher = AESGCM(derived[:KEY_BYTES])
         self._nonce = int.from_bytes(derived[KEY_BYTES : KEY_BYTES + NONCE_BYTES], "big")
         self._number = first
@@ -119,4 +119,4 @@ class _Opener:
         try:
             return self._cipher.decrypt(nonce, chunk, None)
         except (InvalidTag, ValueError):
-            raise AlteredError from None
+            raise altered() from None

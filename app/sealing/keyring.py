@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import BaseModel
 
 from app.errors import SetUpError
-from app.sealing.aead import AlteredError, context_of, fresh_key, seal, unseal
+from app.sealing.aead import altered, context_of, fresh_key, seal, unseal
 
 _VERSION_BYTES = 4
 _MAC_BYTES = 16  # 128 bits: no two values meet by chance, and no guess hits
@@ -151,7 +151,7 @@ class KeyRing:
         try:
             return self._ciphers[ring, version]
         except KeyError:
-            raise AlteredError from None
+            raise altered() from None
 
     def _refresh(self) -> None:
         """Reads the file if it is another one. A new file that makes no sense is reported, and what was good stays."""

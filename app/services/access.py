@@ -2,6 +2,7 @@
 
 import hmac
 import time
+import uuid
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -9,11 +10,13 @@ from datetime import datetime, timedelta
 import structlog
 
 from app.domain import access
-from app.domain.access import ApiKey, Scope
+from app.domain.access import OPERATOR, ApiKey, Scope
+from app.domain.audit import Action
 from app.errors import NotFoundError, UnauthenticatedError
 from app.sealing.aead import AlteredError
 from app.sealing.keyring import KeyRing, Ring
-from app.storage.database import Database
+from app.services.audit import AuditService
+from app.storage.database import Database, Transaction
 from app.storage.keys import KeyStore
 
 _CACHE_SECONDS = 3.0  # a revoked key is refused everywhere within 5 s
@@ -25,15 +28,24 @@ log = structlog.get_logger()
 class AccessService:
     """Creates, lists, revokes and recognises keys."""
 
-    def __init__(self, *, database: Database, keys: KeyStore, keyring: KeyRing, clock: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        *,
+        database: Database,
+        keys: KeyStore,
+        keyring: KeyRing,
+        audit: AuditService,
+        clock: Callable[[], datetime],
+    ) -> None:
         self._database = database
         self._keys = keys
         self._keyring = keyring
+        self._audit = audit
         self._clock = clock
         self._cache: dict[str, tuple[float, ApiKey]] = {}
 
     async def create(
-        self, name: str, scopes: Iterable[Scope], *, client: str, valid_for: timedelta
+        self, name: str, scopes: Iterable[Scope], *, client: str, valid_for: timedelta, by: ApiKey = OPERATOR
     ) -> tuple[ApiKey, str]:
         """A new key, and the text by which its holder is recognised: it is stored nowhere."""
         key_id, secret, text = access.mint()
@@ -50,6 +62,7 @@ class AccessService:
         key = replace(key, sealed_digest=self._keyring.wrap(Ring.IDENTITY, access.digest(secret), *key.rights))
         async with self._database.write() as tx:
             await self._keys.add(tx, key)
+            await self._record(tx, by, Action.KEY_CREATED, key_id, key.scopes)
         return key, text
 
     async def list(self) -> Sequence[ApiKey]:
@@ -57,7 +70,7 @@ class AccessService:
         async with self._database.read() as tx:
             return await self._keys.list(tx)
 
-    async def revoke(self, key_id: str) -> None:
+    async def revoke(self, key_id: str, by: ApiKey = OPERATOR) -> None:
         """Ends a key.
 
         Raises:
@@ -66,7 +79,13 @@ class AccessService:
         async with self._database.write() as tx:
             if not await self._keys.revoke(tx, key_id, self._clock()):
                 raise NotFoundError(f"There is no living key {key_id}.")
+            await self._record(tx, by, Action.KEY_REVOKED, key_id)
         self._cache.pop(key_id, None)
+
+    async def _record(
+        self, tx: Transaction, by: ApiKey, action: Action, key_id: str, scopes: Iterable[Scope] = ()
+    ) -> None:
+        await self._audit.record(tx, by, action, subject=key_id, fields=sorted(scopes), request_id=uuid.uuid4().hex)
 
     async def authenticate(self, text: str) -> ApiKey:
         """The key whose holder sent this text.

@@ -29,6 +29,7 @@ from app.storage.database import Database, DatabaseSettings
 from app.storage.media import MediaSettings, open_media_store
 from app.storage.pauses import PauseStore
 from app.storage.quota import QuotaStore
+from app.storage.results import ResultStore
 from app.storage.verifications import VerificationStore
 
 LEAST_FREE_BYTES = 2**30  # some hundred results with their videos
@@ -133,6 +134,7 @@ class DoctorService:
                 database=database,
                 verifications=VerificationStore(),
                 pauses=PauseStore(),
+                results=ResultStore(),
                 clock=lambda: datetime.now(UTC),
             )
             warnings = (await health.look()).warnings

@@ -9,12 +9,14 @@ import structlog
 from app.domain.pause import Pause
 from app.errors import SetUpError, UnavailableError
 from app.faceid.advice import advice
-from app.observability import PAUSED, PENDING
+from app.observability import PAUSED, PENDING, PERSONS
 from app.storage import schema
 from app.storage.database import Database
 from app.storage.pauses import PauseStore
+from app.storage.results import ResultStore
 from app.storage.verifications import VerificationStore
 
+FILING_WARNING, FILING_THRESHOLD = 80_000, 100_000
 WARNING_HOURS, ALARM_HOURS = 24, 6  # of Tencent's 72; what is still pending then is in trouble
 
 log = structlog.get_logger()
@@ -50,11 +52,13 @@ class HealthService:
         database: Database,
         verifications: VerificationStore,
         pauses: PauseStore,
+        results: ResultStore,
         clock: Callable[[], datetime],
     ) -> None:
         self._database = database
         self._verifications = verifications
         self._pauses = pauses
+        self._results = results
         self._clock = clock
 
     async def check(self) -> Condition:
@@ -84,6 +88,19 @@ class HealthService:
             }
         _measure(condition := Condition(pauses, pending))
         return condition
+
+    async def count_persons(self) -> int:
+        """Of how many persons a face is stored. From 100,000 on they are to be filed with the authority.
+
+        Order 19 of the CAC and the MPS (2025), article 15, gives 30 working days for it; the warning comes earlier.
+        """
+        async with self._database.read() as tx:
+            persons = await self._results.count_persons(tx)
+        PERSONS.set(persons)
+        if persons >= FILING_WARNING:
+            report = log.error if persons >= FILING_THRESHOLD else log.warning
+            report("persons_to_be_filed", persons=persons)
+        return persons
 
     async def alarm(self) -> None:
         """Logs what an operator should know of."""

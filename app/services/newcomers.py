@@ -23,7 +23,7 @@ class Newcomers:
             client=client,
             biz_token=biz_token,
             rule_id=rule_id,
-            account=rule.account,
+            rule=rule,
             sealed_key=self._vault.new_key(client, biz_token),
             now=now,
         )

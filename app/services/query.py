@@ -6,24 +6,28 @@ import binascii
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 
 from app.domain.access import ApiKey
-from app.domain.detection import MediaKind, Medium
+from app.domain.audit import Action, Event, EventFilter
+from app.domain.detection import Detection, MediaKind, Medium, personal
 from app.domain.masking import Masked
 from app.domain.verification import Filter, Result, State, Verification
-from app.errors import InvalidRequestError, NotFoundError
+from app.errors import ForbiddenError, GoneError, InvalidRequestError, NotFoundError, TooManyRequestsError
+from app.services.audit import AuditService
 from app.services.vault import Vault
-from app.storage.audit import AuditStore, Disclosure
 from app.storage.database import Database, Transaction
 from app.storage.media import MediaStore
+from app.storage.quota import QuotaStore
 from app.storage.results import ResultStore, SealedText
 from app.storage.signals import Signals
 from app.storage.verifications import VerificationStore
 
 _POLL_SECONDS = 1.0  # signals are hints: a lost one costs a waiter no more than this
 _LARGEST_ID = 2**63 - 1
+_SEARCHES = 60  # that a key may make at once; after that one a second
+_SEARCH_INTERVAL = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +36,22 @@ class Page:
 
     results: Sequence[Result]
     next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventPage:
+    """A page of the audit: events with their BizTokens; `next_cursor` is None on the last one."""
+
+    events: Sequence[tuple[Event, str | None]]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """Who is looked for: exactly this ID number, and exactly this name where one is given."""
+
+    id_card: str = field(repr=False)
+    name: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +71,8 @@ class QueryService:
         database: Database,
         verifications: VerificationStore,
         results: ResultStore,
-        audit: AuditStore,
+        audit: AuditService,
+        quota: QuotaStore,
         media: MediaStore,
         vault: Vault,
         signals: Signals,
@@ -61,6 +82,7 @@ class QueryService:
         self._verifications = verifications
         self._results = results
         self._audit = audit
+        self._quota = quota
         self._media = media
         self._vault = vault
         self._signals = signals
@@ -103,24 +125,70 @@ class QueryService:
             results = await self._with_results(tx, found[:limit])
         return Page(results, _cursor_of(found[limit - 1].id) if len(found) > limit else None)
 
+    async def find(
+        self, caller: ApiKey, wanted: Filter, person: Person, *, limit: int, cursor: str | None, request_id: str
+    ) -> Page:
+        """A page of one person's verifications, the newest first; the search is on record before it is answered.
+
+        Raises:
+            ForbiddenError: the person is another client's to look for.
+            InvalidRequestError: the cursor is none of ours.
+            TooManyRequestsError: the key has searched too often: numbers could be tried out.
+        """
+        client = wanted.client or caller.client
+        if not caller.sees(client):
+            raise ForbiddenError("The API key searches among its own client's verifications only.")
+        before_id, wanted = _id_of(cursor) if cursor else None, replace(wanted, client=client)
+        index = self._vault.find_by(client, person.id_card, person.name)
+        async with self._database.write() as tx:
+            slot = await self._quota.reserve(tx, f"search {caller.id}", interval=_SEARCH_INTERVAL, slots=1)
+            if slot - time.monotonic() > _SEARCHES * _SEARCH_INTERVAL.total_seconds():
+                raise TooManyRequestsError("The API key searches too often.", retry_after=1)
+            found = await self._verifications.search(tx, wanted, limit=limit + 1, before_id=before_id, index=index)
+            await self._audit.record(
+                tx,
+                caller,
+                Action.SEARCH,
+                fields=["id_card", "name"] if person.name else ["id_card"],
+                request_id=request_id,
+                outcome=f"found {len(found[:limit])}",
+            )
+            results = await self._with_results(tx, found[:limit])
+        return Page(results, _cursor_of(found[limit - 1].id) if len(found) > limit else None)
+
+    async def events(self, wanted: EventFilter, biz_token: str | None, *, limit: int, cursor: str | None) -> EventPage:
+        """A page of the audit, the newest first; of one verification where a token is named.
+
+        Raises:
+            InvalidRequestError: the cursor is none of ours.
+            NotFoundError: there is no such verification.
+        """
+        before_id = _id_of(cursor) if cursor else None
+        if biz_token is not None:
+            async with self._database.read() as tx:
+                known = await self._verifications.find(tx, biz_token)
+            if known is None:
+                raise NotFoundError("There is no such verification.")
+            wanted = replace(wanted, verification_id=known.id)
+        found = await self._audit.list(wanted, limit=limit + 1, before_id=before_id)
+        return EventPage(found[:limit], _cursor_of(found[limit - 1][0].id) if len(found) > limit else None)
+
     async def reveal(self, caller: ApiKey, biz_token: str, *, purpose: str, request_id: str) -> Result:
         """As `get`, for the eyes of somebody who may see the identity: on record before it is answered."""
         async with self._database.write() as tx:
             verification = await self._visible(tx, caller, biz_token)
-            await self._audit.add(
+            result = await self._opened(tx, verification)
+            disclosed = [name for name in personal(Detection) if result.detection and getattr(result.detection, name)]
+            await self._audit.record(
                 tx,
-                Disclosure(
-                    at=self._clock(),
-                    key_id=caller.id,
-                    client=caller.client,
-                    action="identity",
-                    verification_id=verification.id,
-                    purpose=purpose,
-                    request_id=request_id,
-                ),
+                caller,
+                Action.IDENTITY,
+                verification=verification,
+                fields=disclosed,
+                purpose=purpose,
+                request_id=request_id,
             )
-        async with self._database.read() as tx:
-            return await self._opened(tx, await self._visible(tx, caller, biz_token))
+        return result
 
     async def find_medium(self, caller: ApiKey, biz_token: str, kind: MediaKind) -> FoundMedium:
         """What is known of a medium; `open_medium` has its bytes.
@@ -136,13 +204,25 @@ class QueryService:
                 return FoundMedium(verification, medium)
         raise NotFoundError("The verification has no such medium.")
 
-    async def open_medium(self, found: FoundMedium, start: int, stop: int) -> AsyncIterator[bytes]:
-        """The bytes from `start` to before `stop`; the first of them are there when this returns.
+    async def open_medium(
+        self, caller: ApiKey, found: FoundMedium, start: int, stop: int, *, purpose: str, request_id: str
+    ) -> AsyncIterator[bytes]:
+        """The bytes from `start` to before `stop`; it is on record, and the first of them are there, when this returns.
 
         Raises:
             AlteredError: they are not what was stored; also in the middle of them.
             UnavailableError: the media store does not answer, or has lost the medium.
         """
+        async with self._database.write() as tx:
+            await self._audit.record(
+                tx,
+                caller,
+                Action.MEDIA,
+                verification=found.verification,
+                fields=[found.medium.kind],
+                purpose=purpose,
+                request_id=request_id,
+            )
         pieces = self._vault.open_medium(found.verification, found.medium, self._media, start, stop)
         first = await anext(pieces, b"")
 
@@ -166,6 +246,8 @@ class QueryService:
         verification = await self._verifications.find(tx, biz_token)
         if verification is None or not caller.sees(verification.client):
             raise NotFoundError("There is no such verification.")
+        if verification.state is State.ERASED:
+            raise GoneError("The verification was erased.")
         return verification
 
     async def _with_results(self, tx: Transaction, verifications: Collection[Verification]) -> Sequence[Result]:

@@ -1,13 +1,15 @@
 """What is asked of Tencent for which RuleId."""
 
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from app.domain.detection import InfoType
-from app.domain.rule import DEFAULT_ACCOUNT, DEFAULT_CLIENT, Enhanced, Rule
+from app.domain.rule import DEFAULT_ACCOUNT, DEFAULT_CLIENT, MEDIA_RETENTION, RETENTION, Enhanced, Rule
 
+_LEAST_DAYS, _MOST_DAYS = 4, 3650  # above the 72 hours in which a result is pulled, up to ten years
 MOST_BEST_FRAMES = 10  # Tencent sends no more
 
 
@@ -34,6 +36,8 @@ class RuleSettings(BaseModel):
     best_frames: int = Field(default=0, ge=0, le=MOST_BEST_FRAMES)
     cut_id_card: bool = False
     id_card_avatar: bool = False
+    retention_days: int | None = Field(default=None, ge=_LEAST_DAYS, le=_MOST_DAYS)
+    media_retention_days: int | None = Field(default=None, ge=1, le=_MOST_DAYS)
 
     @model_validator(mode="after")
     def _more_is_enhanced(self) -> Self:
@@ -46,7 +50,17 @@ class RulesSettings(BaseModel):
     """What is pulled for all rules, and what is different for some."""
 
     faceid_info_type: Parts = "0"
+    retention_days: int = Field(default=RETENTION.days, ge=_LEAST_DAYS, le=_MOST_DAYS)
+    media_retention_days: int = Field(default=MEDIA_RETENTION.days, ge=1, le=_MOST_DAYS)
     rules: Mapping[str, RuleSettings] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _media_go_first(self) -> Self:
+        for rule_id in ("", *self.rules):
+            rule = self.rule(rule_id)
+            if rule.media_retention > rule.retention:
+                raise ValueError(f"media_retention_days is longer than retention_days, rule {rule_id or 'by default'}")
+        return self
 
     def rule(self, rule_id: str) -> Rule:
         """How results of this RuleId are retrieved."""
@@ -60,4 +74,6 @@ class RulesSettings(BaseModel):
             info_type=InfoType(named.info_type or self.faceid_info_type),
             text_first=named.text_first,
             enhanced=more if named.enhanced else None,
+            retention=timedelta(days=named.retention_days or self.retention_days),
+            media_retention=timedelta(days=named.media_retention_days or self.media_retention_days),
         )

@@ -15,7 +15,7 @@ from app.domain.finding import normal_id_card, normal_name
 from app.domain.masking import Masked, masked
 from app.domain.verification import Verification
 from app.errors import SetUpError
-from app.sealing.aead import AlteredError, fresh_key
+from app.sealing.aead import AlteredError, altered, fresh_key
 from app.sealing.blobs import open_blob
 from app.sealing.fields import Fields
 from app.sealing.keyring import KeyRing, Ring
@@ -114,7 +114,7 @@ class Vault:
 
     def _key(self, verification: Verification) -> bytes:
         if verification.sealed_key is None:
-            raise AlteredError
+            raise altered()
         return self.keyring.unwrap(Ring.IDENTITY, verification.sealed_key, *_owner(verification))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from sqlalchemy import Column, Delete, Select, Table, bindparam, delete, insert, select
+from sqlalchemy import Column, Delete, Select, Table, bindparam, delete, func, insert, select
 
 from app.domain.detection import Detection, LivenessAttempt, MediaKind, Medium, personal
 from app.domain.verification import Call
@@ -39,6 +39,8 @@ def _texts(*, sealed: bool) -> tuple[Select[Any], Select[Any]]:
 _GET_TEXTS = {sealed: _texts(sealed=sealed) for sealed in (True, False)}
 _GET_MEDIA = _of_some(tables.media, _MEDIUM)
 _REMOVE_DETECTION = [_of_one(table) for table in (tables.detection, tables.liveness_attempt)]
+_REMOVE_ALL_BUT_MEDIA = [*_REMOVE_DETECTION, _of_one(tables.upstream_call)]
+_REMOVE_ALL_MEDIA = _of_one(tables.media).returning(tables.media.c.object_key)
 _REMOVE_MEDIA = (
     _of_one(tables.media)
     .where(tables.media.c.kind.in_(bindparam("kinds", expanding=True)))
@@ -81,6 +83,19 @@ class ResultStore:
         ):
             if rows:
                 await tx.execute(insert(table), rows)
+
+    async def erase(self, tx: Transaction, verification_id: int, *, text: bool) -> Sequence[str]:
+        """Removes the media, with `text` all else as well; answers the object keys that are named no more."""
+        key = {"verification_id": verification_id}
+        for statement in _REMOVE_ALL_BUT_MEDIA if text else ():
+            await tx.execute(statement, key)
+        return (await tx.scalars(_REMOVE_ALL_MEDIA, key)).all()
+
+    async def count_persons(self, tx: Transaction) -> int:
+        """Of how many different ID numbers a face is stored; who is known to several clients counts for each."""
+        has_media = select(tables.media.c.verification_id)
+        counted = func.count(tables.detection.c.id_card_index.distinct())
+        return (await tx.execute(select(counted).where(tables.detection.c.verification_id.in_(has_media)))).scalar_one()
 
     async def add_call(self, tx: Transaction, verification_id: int, call: Call) -> None:
         """Puts a call to Tencent on record."""

@@ -11,6 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from app.domain.detection import Outcome
 from app.domain.verification import Filter, Priority, State, Verification
 from app.storage.database import Transaction
+from app.storage.tables import detection
 from app.storage.tables import verification as table
 
 _COLUMNS = [table.c[field.name] for field in fields(Verification)]
@@ -51,6 +52,11 @@ class VerificationStore:
         if changes:
             await tx.execute(_SAVE, {"row_id": before.id} | changes)
 
+    async def lock_due_for_erasure(self, tx: Transaction, now: datetime, *, limit: int) -> Sequence[Verification]:
+        """What has something to erase, the longest overdue first; what another process is at is left to it."""
+        due = select(*_COLUMNS).where(table.c.erase_at <= now).order_by(table.c.erase_at).limit(limit)
+        return [as_verification(row) for row in await tx.execute(due.with_for_update(skip_locked=True))]
+
     async def newest_sealed(self, tx: Transaction) -> Verification | None:
         """The newest row that is sealed at all."""
         statement = select(*_COLUMNS).where(table.c.sealed_key.is_not(None)).order_by(table.c.id.desc()).limit(1)
@@ -64,10 +70,19 @@ class VerificationStore:
         return (await tx.execute(statement)).scalar_one()
 
     async def search(
-        self, tx: Transaction, wanted: Filter, *, limit: int, before_id: int | None
+        self,
+        tx: Transaction,
+        wanted: Filter,
+        *,
+        limit: int,
+        before_id: int | None,
+        index: tuple[str, Sequence[bytes]] | None = None,
     ) -> Sequence[Verification]:
-        """The newest first: at most `limit` rows, all older than `before_id`."""
+        """The newest first: at most `limit` rows, all older than `before_id`; of one person, by an index of the texts."""
         statement = select(*_COLUMNS).order_by(table.c.id.desc()).limit(limit)
+        if index:
+            column, digests = detection.c[index[0]], index[1]
+            statement = statement.where(table.c.id.in_(select(detection.c.verification_id).where(column.in_(digests))))
         for name in ("client", "state", "outcome", "rule_id", "subject_ref"):
             value = getattr(wanted, name)
             if value is not None:

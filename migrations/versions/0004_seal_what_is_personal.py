@@ -9,7 +9,7 @@ from alembic import op
 
 from app.errors import SetUpError
 
-revision = "0007"
+revision = "0004"
 down_revision = "0003"
 
 _SEALED = {

@@ -1,0 +1,30 @@
+"""The record of what was disclosed, searched, erased and let in: for admins."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from app.domain.audit import Action, EventFilter
+from app.routers.dependencies import Admin, Provided
+from app.routers.models import AuditEvent, AuditPage, BizToken, Line, Moment
+from app.routers.problems import KEYED, declared
+
+router = APIRouter(prefix="/v1/audit", tags=["audit"])
+
+
+@router.get("", responses=declared(*KEYED, 400, 404))
+async def list_events(
+    services: Provided,
+    _: Admin,
+    action: Action | None = None,
+    key_id: Line | None = None,
+    biz_token: BizToken | None = None,
+    at_from: Annotated[Moment | None, Query(alias="from")] = None,
+    at_to: Annotated[Moment | None, Query(alias="to")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=64)] = None,
+) -> AuditPage:
+    """The newest first, a page at a time."""
+    wanted = EventFilter(action=action, key_id=key_id, at_from=at_from, at_to=at_to)
+    page = await services.query.events(wanted, biz_token, limit=limit, cursor=cursor)
+    return AuditPage(items=[AuditEvent.of(*found) for found in page.events], next_cursor=page.next_cursor)

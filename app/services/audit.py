@@ -1,0 +1,137 @@
+"""The audit: written before anything is disclosed, linked to a chain, and verified against what was logged of that."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import structlog
+
+from app.domain.access import ApiKey
+from app.domain.audit import GENESIS, Action, Event, EventFilter, Link
+from app.domain.verification import Verification
+from app.errors import ServiceError, UnavailableError
+from app.storage.audit import AuditStore
+from app.storage.database import Database, Transaction
+
+_BATCH = 1000
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a verification of the chain came to: how far it is whole, and the first row that is not."""
+
+    links: int
+    unsealed: int
+    last_hash: str
+    trouble: str | None = None
+
+
+class AuditService:
+    """Records, links, lists and verifies."""
+
+    def __init__(self, *, database: Database, audit: AuditStore, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._audit = audit
+        self._clock = clock
+
+    async def record(
+        self,
+        tx: Transaction,
+        caller: ApiKey,
+        action: Action,
+        *,
+        verification: Verification | None = None,
+        subject: str | None = None,
+        fields: Collection[str] = (),
+        purpose: str | None = None,
+        request_id: str,
+        outcome: str = "done",
+    ) -> None:
+        """Puts it on record in the caller's transaction: what it tells of is to happen after the commit, or in it.
+
+        Raises:
+            UnavailableError: it cannot be put on record, so it must not happen.
+        """
+        event = Event(
+            at=self._clock(),
+            who=caller.name,
+            key_id=caller.id,
+            client=caller.client,
+            action=action,
+            verification_id=verification.id if verification else None,
+            subject=subject,
+            fields=" ".join(fields),
+            purpose=purpose,
+            request_id=request_id,
+            outcome=outcome,
+        )
+        try:
+            await self._audit.add(tx, event)
+        except ServiceError:
+            raise UnavailableError("The audit cannot be written.") from None
+
+    async def list(
+        self, wanted: EventFilter, *, limit: int, before_id: int | None
+    ) -> Sequence[tuple[Event, str | None]]:
+        """The newest events, each with its BizToken."""
+        async with self._database.read() as tx:
+            return await self._audit.list(tx, wanted, limit=limit, before_id=before_id)
+
+    async def seal(self) -> int:
+        """Links all rows that are not linked yet, and logs each end of the chain: an anchor outside the database."""
+        total = 0
+        while count := await self._seal_batch():
+            total += count
+        return total
+
+    async def _seal_batch(self) -> int:
+        async with self._database.write() as tx:
+            await self._audit.stop_writers(tx)
+            last = await self._audit.last_link(tx) or Link(0, 0, GENESIS)
+            links = []
+            for event in await self._audit.after(tx, last.audit_id, limit=_BATCH):
+                last = Link(last.position + 1, event.id, event.linked_to(last.hash))
+                links.append(last)
+            if links:
+                await self._audit.add_links(tx, links)
+        if links:
+            log.info("audit_sealed", position=last.position, hash=last.hash.hex())
+        return len(links)
+
+    async def verify(self, seals: Mapping[int, str]) -> Finding:
+        """Walks the chain and compares it with the seals that were logged, digests by their positions."""
+        last, trouble = Link(0, 0, GENESIS), None
+        while trouble is None:
+            async with self._database.read() as tx:
+                batch = await self._audit.chain(tx, last.position, limit=_BATCH)
+            if not batch:
+                break
+            for link, event in batch:
+                if trouble := _trouble(last, link, event, seals.get(link.position)):
+                    break
+                last = link
+        async with self._database.read() as tx:
+            unlinked = await self._audit.unlinked(tx, up_to=last.audit_id)
+            unsealed = await self._audit.count_after(tx, last.audit_id)
+        if trouble is None and unlinked is not None:
+            trouble = f"Row {unlinked} was inserted after the rows around it were sealed."
+        if trouble is None and max(seals, default=0) > last.position:
+            trouble = f"Everything behind position {last.position} was removed, up to {max(seals)}."
+        return Finding(last.position, unsealed if trouble is None else 0, last.hash.hex(), trouble)
+
+
+def _trouble(last: Link, link: Link, event: Event | None, seal: str | None) -> str | None:
+    """What is wrong with a link, if anything is."""
+    if link.position != last.position + 1:
+        return f"The row at position {last.position + 1} was removed."
+    if event is None:
+        return f"Row {link.audit_id}, at position {link.position}, was removed."
+    if link.audit_id < last.audit_id:
+        return f"Row {link.audit_id}, at position {link.position}, was moved."
+    if event.linked_to(last.hash) != link.hash:
+        return f"Row {link.audit_id}, at position {link.position}, was changed or moved."
+    if seal is not None and seal != link.hash.hex():
+        return f"The chain was rewritten at position {link.position} or before: the log has another seal."
+    return None
