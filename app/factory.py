@@ -19,6 +19,7 @@ from app.services.query import QueryService
 from app.services.receive import ReceiveService
 from app.services.reconcile import ReconcileService
 from app.services.retrieve import RetrieveService
+from app.services.rotate import RotateService
 from app.services.sweep import SweepService
 from app.services.vault import Vault, open_keyring
 from app.storage import schema
@@ -31,6 +32,7 @@ from app.storage.queue import Queue
 from app.storage.quota import QuotaStore
 from app.storage.reconciliations import ReconciliationStore
 from app.storage.results import ResultStore
+from app.storage.sealed import SealedStore
 from app.storage.signals import Signals, open_signals
 from app.storage.verifications import VerificationStore
 
@@ -155,6 +157,18 @@ def retrieval(
         media=services.media,
         vault=services.vault,
         signals=services.signals,
+        clock=clock,
+    )
+
+
+def rotation(services: Services, *, clock: Callable[[], datetime] = now) -> RotateService:
+    """The service that rotates the key ring."""
+    return RotateService(
+        database=services.database,
+        vault=services.vault,
+        sealed=SealedStore(),
+        keys=KeyStore(),
+        results=ResultStore(),
         clock=clock,
     )
 

@@ -24,7 +24,7 @@ async def main(proxy: str, outside: str) -> int:
     key, biz_token = await make_key(), f"passed-{secrets.token_hex(4)}"
     verification = f"/v1/verifications/{biz_token}"
     show = Console(soft_wrap=True, highlight=False).print
-    headers = {"Authorization": f"Bearer {key}"}
+    headers = {"Authorization": f"Bearer {key}", "X-Purpose": "demo"}
     async with httpx.AsyncClient(base_url=proxy, headers=headers, timeout=2 * WAIT_SECONDS, trust_env=False) as api:
         answer = await api.post("/v1/callbacks", json={"BizToken": biz_token, "RuleId": "1"})
         show(f"POST /v1/callbacks -> {answer.raise_for_status().status_code}", answer.text)
@@ -35,7 +35,11 @@ async def main(proxy: str, outside: str) -> int:
             answer = await api.get(medium["href"])
             told = f"{answer.headers['Content-Type']}, {len(answer.content)} of {medium['size_bytes']} bytes"
             show(f"GET {medium['href']} -> {answer.raise_for_status().status_code} {told}")
-    show(f"\nAPI key, for a day: {key}", f"curl -H 'Authorization: Bearer {key}' {outside}{verification}", sep="\n")
+    show(
+        f"\nAPI key, for a day: {key}",
+        f"curl -H 'X-Purpose: demo' -H 'Authorization: Bearer {key}' {outside}{verification}",
+        sep="\n",
+    )
     return 0 if (view["outcome"], len(view["media"])) == ("passed", 4) else 1
 
 

@@ -145,7 +145,7 @@ class Running:
         return text
 
     def client(self, key: str | None) -> httpx.AsyncClient:
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        headers = {"X-Purpose": "test"} | ({"Authorization": f"Bearer {key}"} if key else {})
         return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://service", headers=headers)
 
 

@@ -65,6 +65,8 @@ async def working(
             retrieval,
             services.sweep,
             services.health,
+            services.erase,
+            services.audit,
             services.signals,
             concurrency=concurrency,
             grace_seconds=grace_seconds,

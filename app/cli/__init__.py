@@ -4,6 +4,8 @@
     results   fetch, backfill                   tokens, one or many
     upkeep    migrate, doctor                   the installation
     keys      create, list, revoke              who is let in
+    keyring   new, status, rotate               what everything personal is sealed with
+    audit     verify                            who saw what
 
 Exit codes: 0 done; 1 done, and something is not as it should be; 2 not done, because of how it was called or set up;
 130 ended by Ctrl-C.
@@ -18,7 +20,7 @@ import typer
 from typer.exceptions import TyperException
 from typer.main import get_command
 
-from app.cli import keys, results, serving, upkeep
+from app.cli import audit, keyring, keys, results, serving, upkeep
 from app.cli.terminal import complain
 from app.errors import ServiceError, UnavailableError
 from app.observability import where
@@ -31,6 +33,8 @@ app = typer.Typer(
 for commands in (serving.app, results.app, upkeep.app):
     app.add_typer(commands)
 app.add_typer(keys.app, name="keys")
+app.add_typer(keyring.app, name="keyring")
+app.add_typer(audit.app, name="audit")
 
 
 def main() -> NoReturn:

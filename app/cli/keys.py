@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from app.cli.terminal import AsJson, Client, complain, examples, print_json, print_table, run, settings
+from app.cli.terminal import AsJson, Client, complain, examples, operator, print_json, print_table, run, settings
 from app.domain.access import ApiKey, Scope
 from app.errors import InvalidRequestError
 from app.factory import now, open_services
@@ -36,14 +36,16 @@ def create(
 
     async def work() -> tuple[ApiKey, str]:
         async with open_services(found) as services:
-            return await services.access.create(name, scope, client=client, valid_for=valid_for)
+            return await services.access.create(name, scope, client=client, valid_for=valid_for, by=operator())
 
     key, text = run(work())
     if as_json:
         print_json({"id": key.id, "key": text} | _described(key))
     else:
         typer.echo(text)
-        typer.echo(f"Keep it now: it is stored as a digest only. It ends on {key.expires_at:%Y-%m-%d}.", err=True)
+        typer.echo(
+            f"Keep it now: a sealed digest is all that is stored of it. It ends on {key.expires_at:%Y-%m-%d}.", err=True
+        )
 
 
 @app.command("list", epilog=examples("faceid-results keys list", "faceid-results keys list --json"))
@@ -71,7 +73,7 @@ def revoke(key_id: Annotated[str, typer.Argument(help="The id, as `keys list` sh
 
     async def work() -> None:
         async with open_services(found) as services:
-            await services.access.revoke(key_id)
+            await services.access.revoke(key_id, by=operator())
 
     run(work())
 

@@ -1,8 +1,10 @@
 """What all commands share: settings, the event loop, and how answers and complaints look."""
 
 import asyncio
+import getpass
 import json
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, TypeVar
 
 import typer
@@ -13,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.config import Settings, read_settings
+from app.domain.access import OPERATOR, ApiKey
 from app.observability import configure_logging
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -38,6 +41,11 @@ def settings(log_level: str | None = None) -> Settings:
     found = read_settings()
     configure_logging(log_level or found.log_level)
     return found
+
+
+def operator() -> ApiKey:
+    """Whoever runs the command, by the name that the system knows."""
+    return replace(OPERATOR, name=getpass.getuser())
 
 
 def event_loop() -> asyncio.Runner:

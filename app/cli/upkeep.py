@@ -35,7 +35,7 @@ def doctor(as_json: AsJson = False) -> None:
     are no failures), 1 if something has, 2 if the settings cannot be read.
     """
     found = settings("CRITICAL")
-    examination = DoctorService(faceid=found, receive=found, rules=found, database=found, media=found)
+    examination = DoctorService(faceid=found, receive=found, rules=found, database=found, media=found, keyring=found)
     findings = run(examination.examine())
     is_fine = all(finding.status is not Status.FAILED for finding in findings)
     if as_json:

@@ -13,6 +13,7 @@ import hashlib
 import hmac
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -93,6 +94,11 @@ class KeyRing:
                 _write(path, {ring: [_new_version(1)] for ring in Ring})
         return cls(path)
 
+    @property
+    def is_open_to_others(self) -> bool:
+        """Whether anybody but its owner may read the file."""
+        return bool(self.path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
+
     def versions(self, ring: Ring) -> Sequence[KeyVersion]:
         """The versions of a ring, the oldest first."""
         self._refresh()
@@ -162,8 +168,8 @@ class KeyRing:
 
     def _read(self) -> None:
         try:
-            stat = self.path.stat()
-            stamp = stat.st_mtime_ns, stat.st_ino, stat.st_size
+            found = self.path.stat()
+            stamp = found.st_mtime_ns, found.st_ino, found.st_size
             if stamp == self._stamp:
                 return
             rings = msgspec.json.decode(self.path.read_bytes(), type=dict[Ring, list[KeyVersion]])

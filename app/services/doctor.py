@@ -21,9 +21,11 @@ from app.faceid.advice import CLOCK, ENDPOINT, KEY_PAIR, advice
 from app.faceid.client import FaceIdClient
 from app.faceid.clock import clock_offset
 from app.faceid.codes import classify
+from app.sealing.keyring import KeyringSettings, Ring
 from app.services.health import HealthService
 from app.services.receive import ReceiveSettings
 from app.services.rules import RulesSettings
+from app.services.vault import open_keyring
 from app.storage import schema
 from app.storage.database import Database, DatabaseSettings
 from app.storage.media import MediaSettings, open_media_store
@@ -69,6 +71,7 @@ class DoctorService:
         rules: RulesSettings,
         database: DatabaseSettings,
         media: MediaSettings,
+        keyring: KeyringSettings,
     ) -> None:
         self._faceid = faceid
         self._rule_ids = {rule.account: rule_id for rule_id, rule in rules.rules.items()}
@@ -76,6 +79,7 @@ class DoctorService:
             self._rule_ids[rules.rule(receive.faceid_rule_id).account] = receive.faceid_rule_id
         self._database = database
         self._media = media
+        self._keyring = keyring
         self._slots: dict[str, float] = {}  # of each account's one call to Tencent, by `time.monotonic`
 
     async def examine(self) -> Sequence[Finding]:
@@ -97,6 +101,7 @@ class DoctorService:
         findings = [await _guarded("database", _DATABASE_ADVICE, self._reach_database())]
         for check, todo, work in (
             ("schema", "Run `faceid-results migrate` of the version that is to serve.", self._require_schema),
+            ("key ring", _KEYRING_ADVICE, self._examine_keyring),
             ("quota", "Check that the user of DATABASE_URL may write to all tables.", self._reserve_slots),
             ("retrieval", _DATABASE_ADVICE, self._examine_retrieval),
         ):
@@ -117,6 +122,15 @@ class DoctorService:
             elif not await schema.is_current(database):
                 raise SetUpError("The schema is not the one of this version.")
         return Finding("schema", Status.OK, "The schema is the one of this version.")
+
+    async def _examine_keyring(self) -> Finding:
+        async with self._opened_database() as database:
+            keyring = await open_keyring(self._keyring.keyring_path, database)
+        versions = ", ".join(f"{ring} {keyring.newest(ring)}" for ring in Ring)
+        found = f"The key ring opens what the database has sealed; newest versions: {versions}."
+        if keyring.is_open_to_others:
+            return Finding("key ring", Status.WARNING, f"{found} Others may read its file.", "chmod 0600 KEYRING_FILE.")
+        return Finding("key ring", Status.OK, found)
 
     async def _reserve_slots(self) -> Finding:
         found = []
@@ -226,6 +240,9 @@ async def _guarded(check: str, advice: str, work: Awaitable[Finding]) -> Finding
 
 _DATABASE_ADVICE = (
     "Check DATABASE_URL and that its server runs and lets us in; for SQLite, that its folder is writable."
+)
+_KEYRING_ADVICE = (
+    "Put this database's key ring back to KEYRING_FILE, or make a first one: `faceid-results keyring new`."
 )
 _MEDIA_ADVICE = "Check MEDIA_URL and that we may write there; for a bucket also AWS_ENDPOINT_URL and the AWS key pair."
 _DATA_DIR_ADVICE = "Set DATA_DIR to a folder that this user may write to."

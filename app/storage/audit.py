@@ -82,13 +82,16 @@ class AuditStore:
     async def unlinked(self, tx: Transaction, *, up_to: int) -> int | None:
         """The first row up to this number that no link names."""
         links = select(audit_link.c.audit_id)
-        return await tx.scalar(select(func.min(table.c.id)).where(table.c.id <= up_to, table.c.id.not_in(links)))
+        first: int | None = await tx.scalar(
+            select(func.min(table.c.id)).where(table.c.id <= up_to, table.c.id.not_in(links))
+        )
+        return first
 
     async def count_after(self, tx: Transaction, audit_id: int) -> int:
         """How many rows have larger numbers."""
         return (await tx.execute(select(func.count()).where(table.c.id > audit_id))).scalar_one()
 
 
-def _event(row: Row[Any]) -> Event:
+def _event(row: Row[*tuple[Any, ...]]) -> Event:
     values = {field.name: getattr(row, field.name) for field in fields(Event)}
     return Event(**values | {"action": Action(values["action"])})

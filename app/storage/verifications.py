@@ -78,7 +78,7 @@ class VerificationStore:
         before_id: int | None,
         index: tuple[str, Sequence[bytes]] | None = None,
     ) -> Sequence[Verification]:
-        """The newest first: at most `limit` rows, all older than `before_id`; of one person, by an index of the texts."""
+        """The newest first: at most `limit` rows, all older than `before_id`; one person's by an index of the texts."""
         statement = select(*_COLUMNS).order_by(table.c.id.desc()).limit(limit)
         if index:
             column, digests = detection.c[index[0]], index[1]

@@ -33,6 +33,7 @@ from app.domain.decision import (
     decide,
 )
 from app.domain.detection import Outcome, Part
+from app.domain.rule import Rule
 from app.domain.verification import Call, Facts, Priority, State, Verification
 from app.errors import ConflictError
 
@@ -52,7 +53,7 @@ ANSWERED = Call(
 REFUSED = replace(ANSWERED, error_code="InternalError", request_id="request-2")
 CUT = replace(ANSWERED, error_code="network.timeout", request_id=None)
 
-NEW = lifecycle.new(client="shop", biz_token="token", rule_id="1", account="default", now=NOW)
+NEW = lifecycle.new(client="shop", biz_token="token", rule_id="1", rule=Rule(), now=NOW)
 CALLED_BACK = replace(NEW, received_at=NOW, due_at=NOW, deadline_at=NOW + 70 * HOUR)
 REGISTERED = replace(
     NEW, registered_at=NOW, due_at=NOW + 10 * MINUTE, priority=Priority.POLL, deadline_at=NOW + 70 * HOUR

@@ -37,6 +37,7 @@ class Row:
 
 
 MEDIUM = "/v1/verifications/{biz_token}/media/{kind}"
+HOLD = "/v1/verifications/{biz_token}/legal-hold"
 ROWS: dict[Operation, Row] = {
     ("post", "/v1/callbacks"): Row(Scope.CALLBACKS_WRITE, 202, {"json": {"BizToken": "{biz_token}"}}),
     ("get", "/v1/callbacks/redirect"): Row(None, 303),
@@ -49,6 +50,13 @@ ROWS: dict[Operation, Row] = {
     ("post", "/v1/verifications/{biz_token}/retrieve"): Row(Scope.CALLBACKS_WRITE, 202),
     ("get", MEDIUM): Row(Scope.MEDIA_READ, 200),
     ("head", MEDIUM): Row(Scope.MEDIA_READ, 200),
+    ("post", "/v1/verifications/search"): Row(
+        Scope.RESULTS_READ, 200, {"json": {"id_card": "000000199001011234"}}, is_of_one=False
+    ),
+    ("put", HOLD): Row(Scope.ADMIN, 204),
+    ("delete", HOLD): Row(Scope.ADMIN, 204),
+    ("get", "/v1/audit"): Row(Scope.ADMIN, 200, is_of_one=False),
+    ("delete", "/v1/verifications/{biz_token}"): Row(Scope.RESULTS_ERASE, 204),
     ("get", "/livez"): Row(None, 200),
     ("get", "/readyz"): Row(None, 200),
     ("get", "/metrics"): Row(None, 200),

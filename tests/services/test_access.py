@@ -10,6 +10,8 @@ from app.domain.access import Scope, digest
 from app.errors import NotFoundError, UnauthenticatedError
 from app.sealing.keyring import KeyRing
 from app.services.access import AccessService
+from app.services.audit import AuditService
+from app.storage.audit import AuditStore
 from app.storage.database import Database
 from app.storage.keys import KeyStore
 from app.storage.tables import api_key
@@ -36,7 +38,8 @@ def clock() -> Clock:
 @pytest.fixture
 def access(database: Database, clock: Clock, tmp_path: Path) -> AccessService:
     keyring = KeyRing.create(tmp_path / "keyring.json")
-    return AccessService(database=database, keys=KeyStore(), keyring=keyring, clock=clock)
+    audit = AuditService(database=database, audit=AuditStore(), clock=clock)
+    return AccessService(database=database, keys=KeyStore(), keyring=keyring, audit=audit, clock=clock)
 
 
 async def test_a_new_key_lets_its_holder_in(access: AccessService) -> None:

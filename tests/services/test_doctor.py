@@ -41,7 +41,9 @@ CHECKS = ["credentials", "clock", "database", "schema", "quota", "retrieval", "m
 
 
 async def examine(settings: Settings) -> dict[str, Finding]:
-    doctor = DoctorService(faceid=settings, receive=settings, rules=settings, database=settings, media=settings)
+    doctor = DoctorService(
+        faceid=settings, receive=settings, rules=settings, database=settings, media=settings, keyring=settings
+    )
     return {finding.check: finding for finding in await doctor.examine()}
 
 

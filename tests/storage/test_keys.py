@@ -1,12 +1,9 @@
 """Rows of API keys, and the record of disclosures."""
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from sqlalchemy import text
-
 from app.domain.access import ApiKey, Scope
-from app.storage.audit import AuditStore, Disclosure
 from app.storage.database import Database
 from app.storage.keys import KeyStore
 
@@ -65,18 +62,3 @@ async def test_a_key_is_revoked_once(database: Database) -> None:
     assert answers == [True, False, False]
     assert await find(database, "b") == replace(KEY, revoked_at=NOW)
     assert await find(database, "bystander") == replace(KEY, id="bystander")
-
-
-async def test_every_disclosure_stays_on_record(database: Database) -> None:
-    disclosure = Disclosure(
-        at=NOW, key_id="b", client="bank", action="identity", verification_id=4711, purpose="纠纷", request_id="r-1"
-    )
-    for _ in range(2):
-        async with database.write() as tx:
-            await AuditStore().add(tx, disclosure)
-
-    async with database.read() as tx:
-        rows = await tx.execute(text("SELECT key_id, client, action, verification_id, purpose, request_id FROM audit"))
-        assert [row._asdict() for row in rows] == [
-            {name: value for name, value in asdict(disclosure).items() if name != "at"}
-        ] * 2
