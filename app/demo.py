@@ -89,7 +89,7 @@ async def run_demo(
 
 
 async def _play_all(url: str, key: str, wait_seconds: float) -> Sequence[_Played]:
-    headers, timeout = {"Authorization": f"Bearer {key}"}, wait_seconds + 30
+    headers, timeout = {"Authorization": f"Bearer {key}", "X-Purpose": "demo"}, wait_seconds + 30
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=timeout, trust_env=False) as api:
         return await asyncio.gather(*(_play(api, story, wait_seconds) for story in _STORIES))
 
@@ -238,7 +238,7 @@ curl -sw '\\n' -H "$AUTH" -H "X-Purpose: trying it" \\
      $URL/v1/verifications/{biz_token}/identity
 
 # A video, into a file; a callback of your own, and its result:
-curl -s -H "$AUTH" -o video.mp4 \\
+curl -s -H "$AUTH" -H "X-Purpose: trying it" -o video.mp4 \\
      $URL/v1/verifications/{biz_token}/media/liveness_video
 curl -sw '\\n' -H "$AUTH" -H "Content-Type: application/json" \\
      -d '{{"BizToken": "passed-me"}}' $URL/v1/callbacks

@@ -37,7 +37,7 @@ async def main(proxy: str, outside: str) -> int:
             show(f"GET {medium['href']} -> {answer.raise_for_status().status_code} {told}")
     show(
         f"\nAPI key, for a day: {key}",
-        f"curl -H 'X-Purpose: demo' -H 'Authorization: Bearer {key}' {outside}{verification}",
+        f"curl -H 'Authorization: Bearer {key}' {outside}{verification}",
         sep="\n",
     )
     return 0 if (view["outcome"], len(view["media"])) == ("passed", 4) else 1

@@ -377,7 +377,17 @@ def test_doctor_is_content_with_a_good_installation(here: Installation) -> None:
 
     assert (done.code, done.err, told["ok"]) == (0, "", True)
     checks = {check["check"]: check["status"] for check in told["checks"]}
-    assert list(checks) == ["credentials", "clock", "database", "schema", "quota", "retrieval", "media store", "disk"]
+    assert list(checks) == [
+        "credentials",
+        "clock",
+        "database",
+        "schema",
+        "key ring",
+        "quota",
+        "retrieval",
+        "media store",
+        "disk",
+    ]
     assert {checks[name] for name in list(checks)[:-1]} == {"ok"}
 
 

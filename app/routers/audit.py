@@ -12,7 +12,7 @@ from app.routers.problems import KEYED, declared
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
 
-@router.get("", responses=declared(*KEYED, 400, 404))
+@router.get("", responses=declared(*KEYED, 400))
 async def list_events(
     services: Provided,
     _: Admin,

@@ -161,15 +161,12 @@ class QueryService:
 
         Raises:
             InvalidRequestError: the cursor is none of ours.
-            NotFoundError: there is no such verification.
         """
         before_id = _id_of(cursor) if cursor else None
         if biz_token is not None:
             async with self._database.read() as tx:
                 known = await self._verifications.find(tx, biz_token)
-            if known is None:
-                raise NotFoundError("There is no such verification.")
-            wanted = replace(wanted, verification_id=known.id)
+            wanted = replace(wanted, verification_id=known.id if known else 0)
         found = await self._audit.list(wanted, limit=limit + 1, before_id=before_id)
         return EventPage(found[:limit], _cursor_of(found[limit - 1][0].id) if len(found) > limit else None)
 

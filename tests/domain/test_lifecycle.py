@@ -35,7 +35,7 @@ from app.domain.decision import (
 from app.domain.detection import Outcome, Part
 from app.domain.rule import Rule
 from app.domain.verification import Call, Facts, Priority, State, Verification
-from app.errors import ConflictError
+from app.errors import ConflictError, GoneError
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
@@ -162,7 +162,7 @@ def test_a_callback_that_contradicts_the_known_rule_is_refused() -> None:
         pytest.param(PASSED, replace(PASSED, callback_extra=b"first"), id="a passed one is settled"),
         pytest.param(FAILED, replace(FAILED, callback_extra=b"first"), id="a failed one is settled"),
         pytest.param(EXPIRED, replace(EXPIRED, callback_extra=b"first"), id="an expired one is settled"),
-        pytest.param(ERASED, replace(ERASED, callback_extra=b"first"), id="an erased one is settled"),
+        pytest.param(ERASED, ERASED, id="an erased one stays erased"),
     ],
 )
 def test_after_a_callback(known: Verification, called_back: Verification) -> None:
@@ -182,11 +182,63 @@ def test_after_a_callback(known: Verification, called_back: Verification) -> Non
         pytest.param(PASSED, replace(PASSED, due_at=NOW), id="a stored result stays readable"),
         pytest.param(FAILED, CALLED_BACK, id="a failed one is pending again, with short intervals"),
         pytest.param(EXPIRED, CALLED_BACK, id="an expired one is pending again, with short intervals"),
-        pytest.param(ERASED, ERASED, id="an erased one stays erased"),
     ],
 )
 def test_after_somebody_asked_again(known: Verification, asked_again: Verification) -> None:
     assert lifecycle.asked_again(known, NOW) == asked_again
+
+
+def test_what_was_erased_cannot_be_asked_for_again() -> None:
+    with pytest.raises(GoneError):
+        lifecycle.asked_again(ERASED, NOW)
+
+
+def test_an_erasure_leaves_nothing_but_the_fact() -> None:
+    full = replace(
+        PASSED,
+        subject_ref="loan-4711",
+        purpose="loan",
+        callback_extra=b"sealed",
+        sealed_key=b"sealed",
+        registered_at=NOW,
+        last_request_id="r",
+        last_error_code="c",
+    )
+
+    assert lifecycle.erased(full, LATER) == replace(
+        NEW,
+        state=State.ERASED,
+        registered_at=NOW,
+        received_at=full.received_at,
+        deadline_at=full.deadline_at,
+        claim=full.claim + 1,
+        erase_at=None,
+        erased_at=LATER,
+    )
+
+
+@pytest.mark.parametrize("facts", [Facts(), Facts(subject_ref="again", purpose="again", rule_id="2")], ids=repr)
+def test_nothing_brings_back_what_was_erased(facts: Facts) -> None:
+    erased = lifecycle.erased(CLAIMED, NOW)
+
+    assert lifecycle.registered(erased, facts, LATER) == erased
+    assert lifecycle.called_back(erased, "2", b"again", LATER) == erased
+    assert lifecycle.held(erased, is_held=True) == erased
+
+
+def test_what_is_held_has_no_time_to_be_erased_until_it_is_let_go() -> None:
+    held = lifecycle.held(CALLED_BACK, is_held=True)
+
+    assert (held.legal_hold, held.erase_at) == (True, None)
+    assert (
+        lifecycle.after(replace(held, leased=True), Store(Outcome.PASSED, False, None), ANSWERED, LATER).erase_at
+        is None
+    )
+    assert lifecycle.held(held, is_held=False) == CALLED_BACK
+
+
+def test_without_media_the_text_is_kept_on() -> None:
+    assert lifecycle.without_media(PASSED).erase_at == PASSED.retain_until
 
 
 BACK = replace(CLAIMED, attempts=1, leased=False, last_request_id="request-1")

@@ -71,7 +71,7 @@ def test_what_a_caller_has_to_send_has_examples_that_fit() -> None:
         for item in DOCUMENT["paths"].values()
         for operation in item.values()
         for parameter in operation.get("parameters", ())
-        if parameter["name"] == "biz_token"
+        if (parameter["name"], parameter["in"]) == ("biz_token", "path")
     ]
 
     assert callback["BizToken"]["examples"] == [EXAMPLE]
@@ -106,7 +106,9 @@ def served(tmp_path_factory: pytest.TempPathFactory, faceid: LiveSimulator) -> I
         thread.start()
         address = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            with httpx.Client(base_url=address, headers={"Authorization": f"Bearer {key}"}) as client:
+            with httpx.Client(
+                base_url=address, headers={"Authorization": f"Bearer {key}", "X-Purpose": "test"}
+            ) as client:
                 client.post("/v1/callbacks", json={"BizToken": EXAMPLE})
                 client.get(f"/v1/verifications/{EXAMPLE}", params={"wait": 20}, timeout=30)
                 yield client

@@ -217,7 +217,17 @@ async def test_a_verification_is_answered_in_the_documented_form(api: httpx.Asyn
         ],
         "retrieval": {"attempts": 1, "last_error_code": None, "due_at": None},
         "registered_at": None,
+        "retain_until": after(received_at, timedelta(days=180)),
+        "retain_media_until": after(received_at, timedelta(days=30)),
+        "legal_hold": False,
     }
+
+
+def after(instant: str, span: timedelta) -> str:
+    at = datetime.fromisoformat(instant) + span
+    return (
+        at.isoformat().replace("+00:00", "Z") if not at.microsecond else f"{at:%Y-%m-%dT%H:%M:%S.%f}".rstrip("0") + "Z"
+    )
 
 
 async def test_what_is_not_there_yet_is_null_or_an_empty_list(idle_api: httpx.AsyncClient) -> None:
@@ -244,6 +254,9 @@ async def test_what_is_not_there_yet_is_null_or_an_empty_list(idle_api: httpx.As
         "registered_at": None,
         "received_at": received_at,
         "retrieved_at": None,
+        "retain_until": after(received_at, timedelta(days=180)),
+        "retain_media_until": after(received_at, timedelta(days=30)),
+        "legal_hold": False,
     }
 
 

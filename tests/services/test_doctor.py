@@ -37,7 +37,7 @@ from tests.servers import S3
 from tests.simulator.live import LiveSimulator, live_simulator
 
 NOWHERE = "http://127.0.0.1:1"
-CHECKS = ["credentials", "clock", "database", "schema", "quota", "retrieval", "media store", "disk"]
+CHECKS = ["credentials", "clock", "database", "schema", "key ring", "quota", "retrieval", "media store", "disk"]
 
 
 async def examine(settings: Settings) -> dict[str, Finding]:

@@ -271,8 +271,15 @@ async def add_due(services: Services, count: int) -> None:
     now = datetime.now(UTC)
     async with services.database.write() as tx:
         for _ in range(count):
+            biz_token = token("passed")
             row = Verification(
-                client="default", biz_token=token("passed"), rule_id="1", received_at=now, due_at=now, deadline_at=now
+                client="default",
+                biz_token=biz_token,
+                rule_id="1",
+                sealed_key=services.vault.new_key("default", biz_token),
+                received_at=now,
+                due_at=now,
+                deadline_at=now,
             )
             await VerificationStore().add(tx, row)
 

@@ -146,8 +146,8 @@ async def test_a_refused_row_is_not_quoted(database: Database) -> None:
     with structlog.testing.capture_logs() as logs, pytest.raises(ServiceError) as raised:
         async with database.write() as tx:
             await tx.execute(
-                text("INSERT INTO detection (verification_id, id_card, further) VALUES (4711, :id_card, '{}')"),
-                {"id_card": PERSON},
+                text("INSERT INTO detection (verification_id, err_msg) VALUES (4711, :err_msg)"),
+                {"err_msg": PERSON},
             )
 
     assert (type(raised.value), raised.value.code) == (ServiceError, "internal_error")
