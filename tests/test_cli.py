@@ -32,6 +32,7 @@ COMMAND = str(Path(sys.executable).with_name("faceid-results"))
 COMMANDS = [
     *(["demo"], ["serve"], ["worker"], ["simulate"], ["fetch"], ["backfill"], ["migrate"], ["doctor"]),
     *(["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
+    *(["keyring", "new"], ["keyring", "status"], ["keyring", "rotate"], ["audit", "verify"]),
 ]
 
 

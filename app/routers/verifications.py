@@ -26,6 +26,17 @@ router = APIRouter(prefix="/v1/verifications", tags=["verifications"])
 Token = Annotated[BizToken, Path()]
 
 
+@router.post("/search", responses=declared(*KEYED, 400, 429))
+async def find(services: Provided, caller: Reader, request_id: RequestId, wanted: PersonSearch) -> VerificationPage:
+    """One person's verifications by the exact ID number, or by it and the exact name. The search goes on record."""
+    page = await services.query.find(
+        caller, wanted.filter(), wanted.person(), limit=wanted.limit, cursor=wanted.cursor, request_id=request_id
+    )
+    return VerificationPage(
+        items=[VerificationView.of(result) for result in page.results], next_cursor=page.next_cursor
+    )
+
+
 @router.put(
     "/{biz_token}",
     responses={
@@ -77,17 +88,6 @@ async def search(
         received_to=received_to,
     )
     page = await services.query.search(caller, wanted, limit=limit, cursor=cursor)
-    return VerificationPage(
-        items=[VerificationView.of(result) for result in page.results], next_cursor=page.next_cursor
-    )
-
-
-@router.post("/search", responses=declared(*KEYED, 400, 429))
-async def find(services: Provided, caller: Reader, request_id: RequestId, wanted: PersonSearch) -> VerificationPage:
-    """One person's verifications by the exact ID number, or by it and the exact name. The search goes on record."""
-    page = await services.query.find(
-        caller, wanted.filter(), wanted.person(), limit=wanted.limit, cursor=wanted.cursor, request_id=request_id
-    )
     return VerificationPage(
         items=[VerificationView.of(result) for result in page.results], next_cursor=page.next_cursor
     )

@@ -96,8 +96,9 @@ class KeyRing:
 
     @property
     def is_open_to_others(self) -> bool:
-        """Whether anybody but its owner may read the file."""
-        return bool(self.path.stat().st_mode & (stat.S_IRGRP | stat.S_IROTH))
+        """Whether the file is ours, and somebody else may read it."""
+        found = self.path.stat()
+        return found.st_uid == os.getuid() and bool(found.st_mode & (stat.S_IRGRP | stat.S_IROTH))
 
     def versions(self, ring: Ring) -> Sequence[KeyVersion]:
         """The versions of a ring, the oldest first."""
@@ -215,7 +216,9 @@ def _written_by_us(path: Path) -> Iterator[None]:
 
 def _write(path: Path, rings: _Versions) -> None:
     new = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600
     with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+        os.fchmod(file.fileno(), mode)
         file.write(msgspec.json.format(msgspec.json.encode(rings)))
         file.flush()
         os.fsync(file.fileno())

@@ -91,7 +91,7 @@ def test_an_old_token_is_polled_at_once_when_it_is_registered() -> None:
     assert registered.due_at == NOW
 
 
-@pytest.mark.parametrize("known", [CALLED_BACK, REGISTERED, CLAIMED, PASSED, PROVISIONAL, EXPIRED, ERASED])
+@pytest.mark.parametrize("known", [CALLED_BACK, REGISTERED, CLAIMED, PASSED, PROVISIONAL, EXPIRED])
 def test_registering_what_is_known_adds_facts_and_changes_nothing_else(known: Verification) -> None:
     facts = Facts(subject_ref="loan-4711", created_at=NOW - HOUR)
 

@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
+from app.domain.access import Scope
 from app.main import create_app
 from app.routers.problems import Problem
 from app.storage.database import Database
@@ -162,7 +163,7 @@ async def test_an_application_that_was_never_started_is_a_problem_too() -> None:
 
 
 async def test_without_its_database_whatever_needs_it_is_503_and_the_rest_goes_on(idle_service: Running) -> None:
-    key = await idle_service.key(*everything())
+    key = await idle_service.key(Scope.ADMIN)
     await idle_service.services.access.authenticate(key)  # so that the key is known
     await lose(idle_service.services.database)
 

@@ -100,6 +100,7 @@ async def test_what_cannot_be_reached_is_named_and_nothing_secret_is(tmp_path: P
         "clock": Status.FAILED,
         "database": Status.FAILED,
         "schema": Status.SKIPPED,
+        "key ring": Status.SKIPPED,
         "quota": Status.SKIPPED,
         "retrieval": Status.SKIPPED,
         "media store": Status.FAILED,

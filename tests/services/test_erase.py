@@ -1,0 +1,156 @@
+"""What is erased is gone everywhere, for good; what is held stays; what is kept long enough goes by itself."""
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from app.config import Settings
+from app.domain.access import Scope
+from app.factory import open_retrieval, open_services
+from tests.conftest import Running, everything
+from tests.routers.conftest import get, retrieved, token
+
+ERASED_TABLES = ("detection", "liveness_attempt", "media", "upstream_call")
+
+
+def url(biz_token: str, rest: str = "") -> str:
+    return f"/v1/verifications/{biz_token}{rest}"
+
+
+def objects(settings: Settings) -> list[Path]:
+    return list((settings.data_dir / "media").glob("[0-9a-f][0-9a-f]/*"))
+
+
+async def left(service: Running) -> dict[str, int]:
+    async with service.services.database.read() as tx:
+        return {name: await tx.scalar(text(f"SELECT count(*) FROM {name}")) or 0 for name in ERASED_TABLES}
+
+
+async def test_a_delete_leaves_no_row_no_key_and_no_object(
+    service: Running, settings: Settings, api: httpx.AsyncClient
+) -> None:
+    biz_token = await retrieved(api)
+    assert len(objects(settings)) == 4
+
+    assert [(await api.delete(url(biz_token))).status_code for _ in range(2)] == [204, 204]
+
+    assert await left(service) == dict.fromkeys(ERASED_TABLES, 0)
+    assert objects(settings) == []
+    async with service.services.database.read() as tx:
+        row = (await tx.execute(text("SELECT * FROM verification"))).one()
+    assert (row.state, row.sealed_key, row.outcome, row.last_request_id) == ("erased", None, None, None)
+    reads = [await api.get(url(biz_token, rest)) for rest in ("", "?wait=5", "/identity", "/media/best_frame")]
+    reads.append(await api.post(url(biz_token, "/retrieve")))
+    assert [(read.status_code, read.json()["code"]) for read in reads] == [(410, "erased")] * 5
+    (item,) = (await api.get("/v1/verifications")).json()["items"]
+    assert (item["state"], item["identity"]["name"], item["media"], item["outcome"]) == ("erased", None, [], None)
+
+
+async def test_nothing_brings_it_back(service: Running, api: httpx.AsyncClient) -> None:
+    biz_token = await retrieved(api)
+    await api.delete(url(biz_token))
+
+    again = await api.post("/v1/callbacks", json={"BizToken": biz_token, "Extra": "again"})
+    registered = await api.put(url(biz_token), json={"subject_ref": "again"})
+    await api.get("/v1/callbacks/redirect", params={"BizToken": biz_token})
+
+    assert [(answer.status_code, answer.json()["state"]) for answer in (again, registered)] == [
+        (202, "erased"),
+        (200, "erased"),
+    ]
+    async with service.services.database.read() as tx:
+        row = (await tx.execute(text("SELECT due_at, callback_extra, subject_ref FROM verification"))).one()
+    assert tuple(row) == (None, None, None)
+
+
+async def test_a_fetch_in_flight_brings_nothing_back(
+    idle_service: Running, settings: Settings, idle_api: httpx.AsyncClient
+) -> None:
+    biz_token = token("latency-300-passed")
+    await idle_api.post("/v1/callbacks", json={"BizToken": biz_token})
+    async with open_retrieval(idle_service.services) as retrieval:
+        (claim,) = await retrieval.claims.take(16)
+        fetch = asyncio.create_task(retrieval.retrieve(claim))
+        while not list((settings.data_dir / "media").rglob("*")):
+            await asyncio.sleep(0.01)
+
+        assert (await idle_api.delete(url(biz_token))).status_code == 204
+        await fetch
+
+    assert {name: count for name, count in (await left(idle_service)).items() if name != "upstream_call"} == {
+        "detection": 0,
+        "liveness_attempt": 0,
+        "media": 0,
+    }
+    assert objects(settings) == []
+    assert (await idle_api.get(url(biz_token))).status_code == 410
+
+
+async def test_what_is_held_is_not_erased_until_it_is_let_go(service: Running, api: httpx.AsyncClient) -> None:
+    biz_token = await retrieved(api)
+    async with service.client(await service.key(Scope.ADMIN)) as admin:
+        assert (await admin.put(url(biz_token, "/legal-hold"))).status_code == 204
+        refused = await api.delete(url(biz_token))
+        assert (await get(api, biz_token))["legal_hold"] is True
+        assert (await admin.delete(url(biz_token, "/legal-hold"))).status_code == 204
+
+    assert (refused.status_code, refused.json()["code"]) == (409, "legal_hold")
+    assert (await api.delete(url(biz_token))).status_code == 204
+
+
+@pytest.mark.parametrize(("days", "state", "media"), [(29, "retrieved", 4), (31, "retrieved", 0), (181, "erased", 0)])
+async def test_the_sweeper_erases_media_first_and_then_all(
+    service: Running, settings: Settings, api: httpx.AsyncClient, days: int, state: str, media: int
+) -> None:
+    biz_token, held = await retrieved(api), await retrieved(api)
+    async with service.client(await service.key(Scope.ADMIN)) as admin:
+        await admin.put(url(held, "/legal-hold"))
+
+    async with open_services(settings, clock=lambda: datetime.now(UTC) + timedelta(days=days)) as later:
+        swept = await asyncio.gather(later.erase.sweep(), later.erase.sweep())
+
+    assert sum(swept) == (days > 30)
+    items = {item["biz_token"]: item for item in (await api.get("/v1/verifications")).json()["items"]}
+    assert (items[biz_token]["state"], len(items[biz_token]["media"])) == (state, media)
+    assert (items[held]["state"], len(items[held]["media"])) == ("retrieved", 4)
+    assert len(objects(settings)) == 4 + media
+    assert (items[biz_token]["identity"]["name"] is None) is (state == "erased")
+
+
+async def test_another_clients_and_unknown_ones_are_not_there_to_be_erased(service: Running) -> None:
+    async with service.client(await service.key(*everything(), client="owner")) as owner:
+        biz_token = await retrieved(owner)
+        async with service.client(await service.key(*everything(), client="stranger")) as stranger:
+            answers = [await stranger.delete(url(name)) for name in (biz_token, "unknown")]
+        assert [answer.status_code for answer in answers] == [404, 404]
+        assert (await get(owner, biz_token))["state"] == "retrieved"
+
+
+async def test_every_erasure_disclosure_and_hold_is_on_record(service: Running, api: httpx.AsyncClient) -> None:
+    biz_token = await retrieved(api)
+    await api.get(url(biz_token, "/identity"))
+    await api.get(url(biz_token, "/media/best_frame"), headers={"Range": "bytes=0-9"})
+    await api.head(url(biz_token, "/media/best_frame"))
+    async with service.client(await service.key(Scope.ADMIN)) as admin:
+        await admin.put(url(biz_token, "/legal-hold"))
+        await admin.delete(url(biz_token, "/legal-hold"))
+        await api.delete(url(biz_token))
+        page = (await admin.get("/v1/audit", params={"biz_token": biz_token})).json()
+        keys = (await admin.get("/v1/audit", params={"action": "key_created"})).json()["items"]
+        refused = await api.get("/v1/audit")
+
+    assert [(item["action"], item["purpose"]) for item in page["items"]] == [
+        ("erase", None),
+        ("release", "test"),
+        ("hold", "test"),
+        ("media", "test"),
+        ("identity", "test"),
+    ]
+    assert page["items"][3]["fields"] == ["best_frame"]
+    assert "id_card" in page["items"][4]["fields"]
+    assert (page["next_cursor"], len(keys), keys[0]["biz_token"]) == (None, 2, None)
+    assert refused.status_code == 403

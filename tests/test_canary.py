@@ -1,0 +1,112 @@
+"""Nothing of a person leaves the seals: two hundred marked values through every path, and then a search everywhere."""
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+from app.config import Settings
+from app.domain.access import Scope
+from app.factory import rotation
+from app.observability import configure_logging
+from app.sealing.keyring import Ring
+from app.simulator.people import person_of
+from app.storage import tables
+from tests.conftest import Running, everything, running
+from tests.routers.conftest import token
+
+SCENARIOS = [
+    *(["passed"] * 12),
+    *(["failed-2016", "unfinished-1", "http502-x1-passed", "garbage-x1-passed", "cut-x1-passed", "slashes"]),
+    *(["throttled-1", "novideo"]),
+]
+
+
+def values_of(biz_token: str) -> Iterator[str]:
+    person = person_of(biz_token)
+    yield from (person.id_card, person.address, person.location, person.id_card[6:14] + person.id_card[14:])
+    yield from (f"{person.name}{person.id_card}", f"{person.address[:40]}")
+    yield f"EXTRA-{biz_token}-CANARY"
+
+
+def spellings(value: str) -> Iterator[bytes]:
+    """The value as it may lie somewhere: plain, in JSON, in a URL, in hex, in base64 at any offset."""
+    plain = value.encode()
+    yield from (plain, value.encode("utf-16-le"), json.dumps(value)[1:-1].encode(), quote(value).encode())
+    yield from (binascii.hexlify(plain), binascii.hexlify(plain).upper())
+    for shift in range(3):
+        encoded = base64.b64encode(b"\0" * shift + plain)
+        yield encoded[4 if shift else 0 : -4]
+
+
+def leaks(where: str, content: bytes, values: list[str]) -> list[str]:
+    return [f"{where}: value {place}" for place, value in enumerate(values) for s in spellings(value) if s in content]
+
+
+async def walk(service: Running, api: httpx.AsyncClient, tokens: list[str]) -> None:
+    """Every way in and out, good and bad."""
+    for biz_token in tokens:
+        await api.post("/v1/callbacks", json={"BizToken": biz_token, "Extra": f"EXTRA-{biz_token}-CANARY"})
+    for biz_token in tokens:
+        path, person = f"/v1/verifications/{biz_token}", person_of(biz_token)
+        view = (await api.get(path, params={"wait": 30})).json()
+        assert view["state"] == "retrieved", biz_token
+        identity = (await api.get(f"{path}/identity")).json()
+        assert identity["callback_extra"] == f"EXTRA-{biz_token}-CANARY"
+        for medium in view["media"]:
+            assert (await api.get(medium["href"], headers={"Range": "bytes=100-4999"})).status_code == 206
+        await api.post("/v1/verifications/search", json={"id_card": person.id_card, "name": person.name})
+        await api.post("/v1/verifications/search", json={"id_card": {"a": person.id_card}, person.id_card: 1})
+        await api.post("/v1/callbacks", json={"BizToken": [person.id_card], "Extra": 1, person.name: 2})
+        await api.post("/v1/callbacks", content=f'{{"BizToken": "{person.id_card}'.encode())
+        await api.get(f"{path}/{quote(person.address)}")
+    await api.get("/v1/verifications", params={"limit": 200})
+    await api.delete(f"/v1/verifications/{tokens[0]}")
+    for ring in Ring:
+        async for _ in rotation(service.services).rotate(ring):
+            pass
+    await service.services.audit.seal()
+    await service.services.health.count_persons()
+
+
+async def dump(service: Running) -> bytes:
+    async with service.services.database.read() as tx:
+        rows = [tuple(row) for table in tables.metadata.sorted_tables for row in await tx.execute(select(table))]
+    return b"\n".join(value if isinstance(value, bytes) else str(value).encode() for row in rows for value in row)
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
+    yield
+    configure_logging()
+
+
+async def test_two_hundred_marked_values_are_found_nowhere_outside_the_answers(
+    settings: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    configure_logging("DEBUG")
+    tokens = [token(scenario) for scenario in SCENARIOS]
+    values = [value for biz_token in tokens for value in values_of(biz_token)]
+    async with running(settings) as service:
+        async with service.client(await service.key(*everything(), Scope.ADMIN)) as api:
+            await walk(service, api, tokens)
+            metrics = (await api.get("/metrics")).content
+            rows = await dump(service)
+        files = {str(file): file.read_bytes() for file in tmp_path.rglob("*") if file.is_file()}
+    told = capfd.readouterr()
+
+    assert len(set(values)) >= 140
+    assert len(values) >= 140
+    found = leaks("metrics", metrics, values) + leaks("rows", rows, values)
+    found += leaks("logs", (told.out + told.err).encode(), values)
+    for name, content in files.items():
+        found += leaks(Path(name).name, content, values)
+    assert found == []
+    assert any("media" in name for name in files)
+    assert not any(content.startswith((b"\xff\xd8\xff", b"\x00\x00\x00")) for content in files.values())
