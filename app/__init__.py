@@ -8,10 +8,12 @@ The story of one verification, step by step, and the room where each step lives:
 4. decode    Tencent's document becomes our `Detection`                `faceid.decode` -> `domain.detection`
 5. decide    store, look again, retry, pause or give up                `domain.decision` -> `domain.lifecycle`
 6. put       bytes first, under fresh keys; then the row that names them `services.retrieve`, `storage.media`
+   seal      what is personal, before it reaches SQL or the disk      `services.vault` -> `sealing`
 7. query     a business system waits, reads, lists, downloads           `routers.verifications` -> `services.query`
 
 Beside it, `services.reconcile` finds what nobody reported, `services.health` tells what an operator should know, and
-`services.sweep` removes what no row names.
+`services.sweep` removes what no row names, `services.erase` what was kept long enough, `services.audit` keeps the record
+of who saw what, and `services.rotate` renews the keys.
 
 `factory` builds the services from `config`; `main` serves them over HTTP, `worker` runs the loops, `cli` is the command
 line, `demo` shows all of it at work against the `simulator`.

@@ -2,6 +2,7 @@
 # Fills the volumes that the services see as /run/secrets, one for each audience, every time the composition comes up:
 #
 #   /settings/postgres, /settings/objects   random passwords, made once
+#   /settings/keyring                       the key ring: the operator's keyring.json, or a new one, made once
 #   /settings/api, /settings/worker         one file per setting: those passwords, and whatever the operator put into
 #                                           deploy/secrets; TENCENTCLOUD_* for the worker only
 #
@@ -22,7 +23,7 @@ give() { # from the generated passwords first, so that the operator's own settin
   printf 'postgresql+asyncpg://faceid:%s@postgres:5432/faceid' "$(cat postgres/faceid_password)" >"$1/database_url"
   for file in "$root"/operator/*; do
     case $1/${file##*/} in
-      api/tencentcloud_*) ;;
+      api/tencentcloud_* | */keyring.json) ;;
       *) [ ! -f "$file" ] || cp "$file" "$1" ;;
     esac
   done
@@ -50,6 +51,14 @@ else
   make postgres/faceid_password
   make objects/aws_access_key_id
   make objects/aws_secret_access_key
+  if [ ! -s keyring/keyring.json ]; then
+    if [ -f "$root/operator/keyring.json" ]; then
+      cp "$root/operator/keyring.json" keyring/keyring.json
+    else
+      KEYRING_FILE=$PWD/keyring/keyring.json faceid-results keyring new
+    fi
+    chmod 0444 keyring/keyring.json  # whoever may read it is decided by where the volume is mounted
+  fi
   give api
   give worker
 fi

@@ -85,7 +85,7 @@ async def open_blob(
         part = piece[skip : skip + left]
         skip, left = max(skip - len(piece), 0), left - len(part)
         yield part
-    if left:
+    if left or opener.fed_bytes != end - begin:
         raise altered()
 
 

@@ -74,9 +74,13 @@ class ReceiveService:
     async def redirected(self, biz_token: str) -> None:
         """A browser says that the verification is complete. Anybody can say that: only registered tokens are woken."""
         now = self._clock()
+        async with self._database.read() as tx:  # a flood of invented tokens must not keep writers waiting
+            known = await self._verifications.find(tx, biz_token)
+        if known is None or known.registered_at is None:
+            return
         async with self._database.write() as tx:
             known = await self._verifications.lock(tx, biz_token)
-            if known is None or known.registered_at is None:
+            if known is None:
                 return
             await self._verifications.save(tx, known, lifecycle.called_back(known, None, None, now))
         self._signals.send(DUE)

@@ -14,7 +14,7 @@ from tests.routers.conftest import retrieved
 SEARCH = "/v1/verifications/search"
 
 
-async def found(api: httpx.AsyncClient, **wanted: Any) -> list[str]:
+async def found(api: httpx.AsyncClient, **wanted: object) -> list[str]:
     answer = await api.post(SEARCH, json=wanted)
     assert answer.status_code == 200
     return [item["biz_token"] for item in answer.json()["items"]]

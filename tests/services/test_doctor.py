@@ -114,6 +114,7 @@ async def test_what_cannot_be_reached_is_named_and_nothing_secret_is(tmp_path: P
         [],
         [],
         [],
+        [],
         ["MEDIA_URL"],
     ]
     assert "s3cret" not in repr(findings)

@@ -75,7 +75,9 @@ async def test_a_fetch_in_flight_brings_nothing_back(
     async with open_retrieval(idle_service.services) as retrieval:
         (claim,) = await retrieval.claims.take(16)
         fetch = asyncio.create_task(retrieval.retrieve(claim))
-        while not list((settings.data_dir / "media").rglob("*")):
+        for _ in range(500):
+            if list((settings.data_dir / "media").rglob("*")):
+                break
             await asyncio.sleep(0.01)
 
         assert (await idle_api.delete(url(biz_token))).status_code == 204

@@ -1,4 +1,4 @@
-"""The ring is rotated while everything can be read; then the older versions can go, and what only they open with them."""
+"""The ring is rotated while everything can be read; then the older versions can go."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -69,9 +69,7 @@ async def test_a_version_that_is_needed_is_not_destroyed(service: Running, api: 
     assert await late.destroy_unused(Ring.IDENTITY) == []
 
 
-async def test_another_ring_or_none_is_refused_at_the_start(
-    service: Running, settings: Settings, api: httpx.AsyncClient
-) -> None:
+async def test_another_ring_or_none_is_refused_at_the_start(settings: Settings, api: httpx.AsyncClient) -> None:
     await retrieved(api)
     settings.keyring_path.unlink()
     with pytest.raises(SetUpError, match="KEYRING_FILE"):
