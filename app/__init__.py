@@ -12,8 +12,8 @@ The story of one verification, step by step, and the room where each step lives:
 7. query     a business system waits, reads, lists, downloads           `routers.verifications` -> `services.query`
 
 Beside it, `services.reconcile` finds what nobody reported, `services.health` tells what an operator should know, and
-`services.sweep` removes what no row names, `services.erase` what was kept long enough, `services.audit` keeps the record
-of who saw what, and `services.rotate` renews the keys.
+`services.sweep` removes what no row names, `services.erase` what was kept long enough, `services.audit` records who saw
+what, and `services.rotate` renews the keys.
 
 `factory` builds the services from `config`; `main` serves them over HTTP, `worker` runs the loops, `cli` is the command
 line, `demo` shows all of it at work against the `simulator`.

@@ -51,6 +51,7 @@ else
   make postgres/faceid_password
   make objects/aws_access_key_id
   make objects/aws_secret_access_key
+  mkdir -p keyring
   if [ ! -s keyring/keyring.json ]; then
     if [ -f "$root/operator/keyring.json" ]; then
       cp "$root/operator/keyring.json" keyring/keyring.json

@@ -144,6 +144,10 @@ class KeyRing:
         """
         return unseal(self._cipher(ring, version_of(wrapped)), wrapped[_VERSION_BYTES:], context_of(ring, *names))
 
+    def knows(self, ring: Ring, wrapped: bytes) -> bool:
+        """Whether the version that wrapped it is still there."""
+        return any(known.version == version_of(wrapped) for known in self.versions(ring))
+
     def mac(self, *names: str) -> bytes:
         """A keyed digest of the names, by the newest version of the index ring: the same names give the same one."""
         return _mac(self.versions(Ring.INDEX)[-1], names)

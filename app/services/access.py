@@ -109,7 +109,8 @@ class AccessService:
 
     async def _find(self, key_id: str) -> ApiKey | None:
         cached_at, key = self._cache.get(key_id, (0.0, None))
-        if key and time.monotonic() - cached_at < _CACHE_SECONDS:
+        is_fresh = time.monotonic() - cached_at < _CACHE_SECONDS
+        if key and is_fresh and self._keyring.knows(Ring.IDENTITY, key.sealed_digest):
             return key
         async with self._database.read() as tx:
             key = await self._keys.find(tx, key_id)

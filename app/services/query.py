@@ -210,6 +210,8 @@ class QueryService:
             AlteredError: they are not what was stored; also in the middle of them.
             UnavailableError: the media store does not answer, or has lost the medium.
         """
+        pieces = self._vault.open_medium(found.verification, found.medium, self._media, start, stop)
+        first = await anext(pieces, b"")  # before the audit: another pull may put others in their place meanwhile
         async with self._database.write() as tx:
             await self._audit.record(
                 tx,
@@ -220,8 +222,6 @@ class QueryService:
                 purpose=purpose,
                 request_id=request_id,
             )
-        pieces = self._vault.open_medium(found.verification, found.medium, self._media, start, stop)
-        first = await anext(pieces, b"")
 
         async def all_pieces() -> AsyncIterator[bytes]:
             yield first

@@ -68,8 +68,10 @@ COLUMNS = {
         ("UPDATE audit SET id = -2 WHERE id = 2", "Row 2, at position 2, was removed."),
         ("UPDATE audit_link SET audit_id = 6 - audit_id + 100", "Row 105, at position 1, was removed."),
         (
-            "INSERT INTO audit (id, at, who, key_id, client, action, fields, request_id, outcome) SELECT -1,"
-            " at, who, key_id, client, action, fields, request_id, outcome FROM audit WHERE id = 1",
+            (
+                "INSERT INTO audit (id, at, who, key_id, client, action, fields, request_id, outcome) SELECT -1,"
+                " at, who, key_id, client, action, fields, request_id, outcome FROM audit WHERE id = 1"
+            ),
             "Row -1 was inserted",
         ),
         ("DELETE FROM audit_link WHERE position > 3", "Everything behind position 3 was removed, up to 5."),
