@@ -79,6 +79,7 @@ async def test_passwords_are_made_once_and_each_service_sees_its_own_secrets(tmp
 
     shared = {"aws_access_key_id", "aws_secret_access_key", "database_url", "redirect_page_url"}
     assert {name: set(files) for name, files in first.items()} == {
+        "keyring": {"keyring.json"},
         "postgres": {"postgres_password", "faceid_password"},
         "objects": {"aws_access_key_id", "aws_secret_access_key"},
         "api": shared,
