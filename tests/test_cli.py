@@ -215,7 +215,8 @@ def test_the_installed_command_ends_with_sigterm_too(here: Installation) -> None
 def test_without_worker_nothing_is_retrieved_until_one_starts(here: Installation) -> None:
     here.run("backfill", "-", stdin="passed-alone\n")
     with here.started("serve", "--port", "0", "--no-worker") as serving:
-        serving.until("/docs")
+        told = serving.until("/docs")
+        httpx.get(f"{told.split()[2].rstrip(',')}/livez", trust_env=False, timeout=30)  # waits until the server is up
         served = serving.end(signal.SIGINT)
     port = str(_free_ports(["metrics"])["metrics"])
     with here.started("worker", "--metrics-port", port) as worker:
