@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test ten-thousand chaos bench-quota bench-latency check format venv lock clean
+.PHONY: demo test ten-thousand chaos bench-quota bench-latency bench-flood check format venv lock clean
 .DEFAULT_GOAL := demo
 
 demo: venv  ## the main job, end to end, against a simulated FaceID
@@ -27,6 +27,9 @@ bench-quota: venv  ## how much of Tencent's quota several workers use, never mor
 
 bench-latency: venv  ## what the service adds between a callback and the answer that waits for the result
 	$(BIN)/python -m benchmarks.latency $(ARGS)
+
+bench-flood: venv  ## what forged redirects cost: calls to Tencent, honest callers' time; ARGS="--seconds 20 --database postgres"
+	$(BIN)/python -m benchmarks.flood $(ARGS)
 
 check: venv  ## style, types, the order of imports
 	$(BIN)/ruff format --check .

@@ -16,6 +16,7 @@ from app.sealing.keyring import KeyringSettings
 from app.services.receive import ReceiveSettings
 from app.services.reconcile import ReconcileSettings
 from app.services.rules import RulesSettings
+from app.services.signatures import SignatureSettings
 from app.storage.database import DatabaseSettings
 from app.storage.media import MediaSettings
 
@@ -31,6 +32,7 @@ class Settings(
     ReceiveSettings,
     RulesSettings,
     ReconcileSettings,
+    SignatureSettings,
 ):
     """All settings. The README's table describes them."""
 

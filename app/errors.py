@@ -2,7 +2,7 @@
 
     ServiceError                      500  internal_error
     ├── InvalidRequestError           400  invalid_request      what was asked makes no sense
-    ├── UnauthenticatedError          401  unauthenticated      no key, or not one of ours
+    ├── UnauthenticatedError          401  unauthenticated      no key or signature, or not one of ours
     ├── ForbiddenError                403  forbidden            a good key without the scope
     ├── NotFoundError                 404  not_found            unknown, or somebody else's
     ├── ConflictError                 409  conflict             contradicts what is already known
@@ -38,7 +38,7 @@ class InvalidRequestError(ServiceError):
 
 
 class UnauthenticatedError(ServiceError):
-    """No API key came along, or it is unknown, expired or revoked."""
+    """No API key or signature came along, or it is none of ours, not any more, or not from there."""
 
     status = 401
     code = "unauthenticated"

@@ -18,8 +18,10 @@ from app.services.newcomers import Newcomers
 from app.services.query import QueryService
 from app.services.receive import ReceiveService
 from app.services.reconcile import ReconcileService
+from app.services.redirect import RedirectService
 from app.services.retrieve import RetrieveService
 from app.services.rotate import RotateService
+from app.services.signatures import SignatureService
 from app.services.sweep import SweepService
 from app.services.vault import Vault, open_keyring
 from app.storage import schema
@@ -52,6 +54,8 @@ class Services:
     health: HealthService
     query: QueryService
     receive: ReceiveService
+    redirect: RedirectService
+    signatures: SignatureService
     sweep: SweepService
 
 
@@ -85,7 +89,9 @@ async def open_services(settings: Settings, *, clock: Callable[[], datetime] = n
         stack.push_async_callback(media.aclose)
         signals = open_signals(database)
         stack.push_async_callback(signals.aclose)
-        yield _compose(settings, database, media, vault, signals, clock)
+        services = _compose(settings, database, media, vault, signals, clock)
+        stack.push_async_callback(services.redirect.aclose)
+        yield services
 
 
 @asynccontextmanager
@@ -224,5 +230,16 @@ def _compose(
             signals=signals,
             clock=clock,
         ),
+        redirect=RedirectService(
+            settings=settings,
+            rules=settings,
+            newcomers=Newcomers(settings, vault),
+            keyring=vault.keyring,
+            database=database,
+            verifications=verifications,
+            signals=signals,
+            clock=clock,
+        ),
+        signatures=SignatureService(settings, clock),
         sweep=SweepService(database=database, results=results, media=media, clock=clock),
     )

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from app.config import Settings
 from app.errors import ServiceError
 from app.factory import open_services
-from app.routers import audit, callbacks, document, media, meta, problems, verifications
+from app.routers import audit, callbacks, document, media, meta, problems, redirects, verifications
 from app.routers.boundary import Boundary
 from app.worker import working
 
@@ -41,7 +41,7 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # the way to the other spelling is plain HTTP behind a proxy, and the key goes along
     )
-    for room in (callbacks, verifications, media, audit, meta, document):
+    for room in (callbacks, redirects, verifications, media, audit, meta, document):
         app.include_router(room.router)
     app.mount(document.ASSETS_PATH, document.assets)
     app.add_middleware(Boundary)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import latency, quota
+from benchmarks import flood, latency, quota
 from benchmarks.arrivals import per_second
 
 
@@ -35,3 +35,11 @@ async def test_the_parts_of_the_latency_add_up() -> None:
     assert [one - other for one, other in zip(through, direct, strict=True)] == added
     assert [round(sum(parts), 6) for parts in zip(told, fetched, rest, strict=True)] == [round(ms, 6) for ms in through]
     assert latency.table(measured).row_count == 6
+
+
+async def test_a_flood_of_forged_redirects_asks_nothing_of_tencent() -> None:
+    report = await flood.run(flood.Options(seconds=2, rate=200))
+
+    assert (len(report.honest), len(report.redirects), report.forged_calls) == (20, 400, 0)
+    assert report.calls <= 20
+    assert flood.table(report).row_count == 2

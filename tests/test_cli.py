@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,14 @@ def test_the_commands_are_those_of_the_documentation() -> None:
             ["keys", "create", "a", "--scope", "admin", "--expires", "3w"],
             {},
             "--expires takes a number of days, like 90d.",
+        ),
+        *(
+            (
+                ["keys", "create", "a", "--scope", "admin", "--network", "10.0.0.0/8", "--network", network],
+                {},
+                "--network takes a network like 10.0.0.0/8 or 2001:db8::/32.",
+            )
+            for network in ("10.0.0.1/8", "10.0.0.0/33", "localhost", "")
         ),
         (["keys", "list"], {"DATA_DIR": "/dev/null/data"}, "DATA_DIR cannot be made: Not a directory."),
         (
@@ -260,6 +268,30 @@ def test_keys_are_created_listed_and_revoked(here: Installation) -> None:
     assert (key["name"], key["client"], key["scopes"]) == ("shop", "default", ["media:read", "results:read"])
     assert listed["revoked_at"] is not None
     assert "revoked" in here.run("keys", "list").out
+
+
+def test_a_key_with_networks_is_good_there_alone_and_only_a_proxy_tells_who_is_there(here: Installation) -> None:
+    networks = ["203.0.113.0/24", "2001:db8::/32"]
+    key = here.json(
+        "keys", "create", "far", "--scope", "results:read", *(part for each in networks for part in ("--network", each))
+    )
+    proxied = {"X-Forwarded-For": "203.0.113.7", "Authorization": f"Bearer {key['key']}"}
+    statuses = {}
+    for trusted in ("127.0.0.1", "192.0.2.1"):
+        with replace(here, settings={**here.settings, "FORWARDED_ALLOW_IPS": trusted}).serving("admin") as (_, api):
+            statuses[trusted] = [
+                api.get("/v1/verifications", headers=headers).status_code
+                for headers in (
+                    proxied,
+                    proxied | {"X-Forwarded-For": "198.51.100.7"},
+                    proxied | {"X-Forwarded-For": ""},
+                )
+            ]
+
+    assert statuses == {"127.0.0.1": [200, 401, 401], "192.0.2.1": [401, 401, 401]}
+    assert key["networks"] == networks
+    shown = here.run("keys", "list").out
+    assert all(f"from {network}" in shown for network in networks)
 
 
 @pytest.mark.parametrize(

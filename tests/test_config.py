@@ -1,6 +1,7 @@
 """Settings come from where the README says, and a wrong one is told by its name and never by its value."""
 
 import os
+from base64 import b64encode
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from app.errors import SetUpError
 from app.faceid.accounts import AccountSettings
 
 CANARY = "hunter2"
+SECRET = f"whsec_{b64encode(b'hunter2 ' * 3).decode()}"
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +88,7 @@ account = "bank"
 client = "shop"
 info_type = "134"
 text_first = true
+redirect_state = true
 
 [rules.8]
 enhanced = true
@@ -101,7 +104,7 @@ def test_accounts_and_rules_stand_in_the_file(here: Path) -> None:
     bank = AccountSettings(secret_id="AKIDBANK", credentials_file=Path("/run/secrets/bank"), requests_per_second=90)
     assert settings.all_accounts == {"default": AccountSettings(), "bank": bank}
     assert [settings.rule(rule_id) for rule_id in ("7", "8", "9")] == [
-        Rule(account="bank", client="shop", info_type=InfoType("134"), text_first=True),
+        Rule(account="bank", client="shop", info_type=InfoType("134"), text_first=True, redirect_state=True),
         Rule(enhanced=Enhanced(best_frames=3)),
         Rule(),
     ]
@@ -124,6 +127,18 @@ def test_accounts_and_rules_stand_in_the_file(here: Path) -> None:
             '[accounts.bank]\nsecret_key = "hunter2 x"',
             "ACCOUNTS.BANK.SECRET_KEY is not valid: it may only have letters",
         ),
+        (
+            '[rules.7]\ninfo_type = "234"\nredirect_state = true',
+            "A setting is not valid: rules.7 has redirect_state, which needs the text: 0 or 1 in its info_type.",
+        ),
+        (
+            '[callbacks.shop]\nsecrets = ["hunter2"]',
+            "CALLBACKS.SHOP.SECRETS is not valid: each secret is whsec_ and the base64 of 24 to 64 bytes.",
+        ),
+        (
+            f'[callbacks.a]\nsecrets = ["{SECRET}"]\n[callbacks.b]\nsecrets = ["{SECRET}"]',
+            "A setting is not valid: a secret stands for one client, and one below [callbacks] stands for two.",
+        ),
         ('[accounts."hunter 2"]\n', "ACCOUNTS.HUNTER 2.[KEY] is not valid: String should match pattern"),
     ],
 )
@@ -134,6 +149,25 @@ def test_a_wrong_account_or_rule_is_named_and_not_quoted(here: Path, toml: str, 
 
     assert refused.startswith(sentence)
     assert "hunter2" not in refused
+    assert SECRET not in refused
+
+
+def test_secrets_of_callbacks_stand_in_the_environment_and_in_the_file(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = [f"whsec_{b64encode(bytes([number]) * 24).decode()}" for number in range(4)]
+    monkeypatch.setenv("CALLBACK_SECRETS", f" {secrets[0]}  {secrets[1]} ")
+    (here / "faceid-results.toml").write_text(
+        f'[callbacks.default]\nsecrets = ["{secrets[2]}"]\n[callbacks.shop]\nsecrets = ["{secrets[3]}"]'
+    )
+
+    found = read_settings()
+
+    assert {client: [secret.get_secret_value() for secret in of] for client, of in found.secrets_by_client.items()} == {
+        "default": secrets[:3],
+        "shop": secrets[3:],
+    }
+    assert not any(secret in f"{found!r} {found.model_dump()} {found.model_dump_json()}" for secret in secrets)
 
 
 def test_an_empty_variable_counts_as_none(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,6 +181,12 @@ def test_an_empty_variable_counts_as_none(here: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("CALLBACK_SECRETS", CANARY),
+        ("CALLBACK_SECRETS", f"{SECRET} {CANARY}"),
+        ("CALLBACK_SECRETS", SECRET[:-4]),
+        ("CALLBACK_SECRETS", f"{SECRET[:-4]}!{SECRET[-4:]}"),
+        ("CALLBACK_SECRETS", SECRET.removeprefix("whsec_")),
+        ("CALLBACK_SECRETS", f"whsec_{b64encode(bytes(65)).decode()}"),
         ("DATABASE_POOL_SIZE", "-77"),
         ("DATABASE_POOL_SIZE", CANARY),
         ("FACEID_INFO_TYPE", CANARY),

@@ -42,6 +42,14 @@ def test_only_the_proxy_publishes_a_port_and_on_this_machine_only_unless_told() 
     }
 
 
+def test_the_api_takes_the_clients_address_from_the_proxy() -> None:
+    told = SERVICES["api"]["environment"]
+    proxied = re.findall(r"X-Forwarded-For (.*);", (ROOT / "deploy" / "nginx.conf").read_text())
+
+    assert told == COMPOSE["x-settings"] | {"FORWARDED_ALLOW_IPS": "*"}
+    assert proxied == ["$remote_addr"]  # and not what the client says
+
+
 def test_only_the_proxy_and_the_worker_have_a_way_out_when_there_is_no_demo() -> None:
     open_networks = {name for name, network in COMPOSE["networks"].items() if not network.get("internal")}
     reached = {name for name, service in SERVICES.items() if open_networks & set(service.get("networks", []))}

@@ -17,7 +17,7 @@ import pytest
 from sqlalchemy import func, select
 
 from app.config import Settings
-from app.domain.access import ApiKey
+from app.domain.access import Caller
 from app.domain.decision import FIRST_POLL
 from app.domain.detection import Outcome
 from app.domain.verification import Facts, State
@@ -85,7 +85,7 @@ class Play:
 
     services: Services
     retrieval: RetrieveService
-    caller: ApiKey
+    caller: Caller
     clock: Clock
 
     async def perform(self, tokens: Sequence[Token], dice: _Dice) -> None:

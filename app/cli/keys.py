@@ -1,5 +1,6 @@
 """API keys: what other systems show to be let in."""
 
+import ipaddress
 import re
 from collections.abc import Sequence
 from datetime import timedelta
@@ -8,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from app.cli.terminal import AsJson, Client, complain, examples, operator, print_json, print_table, run, settings
-from app.domain.access import ApiKey, Scope
+from app.domain.access import ApiKey, Network, Scope
 from app.errors import InvalidRequestError
 from app.factory import now, open_services
 
@@ -19,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, help="API keys: what other systems show 
     epilog=examples(
         "faceid-results keys create shop --scope callbacks:write --scope results:read",
         "faceid-results keys create audit --scope results:reveal --expires 7d --json",
+        "faceid-results keys create till --scope callbacks:write --network 10.0.0.0/8 --network 2001:db8::/32",
     )
 )
 def create(
@@ -28,15 +30,21 @@ def create(
     ],
     client: Client = "default",
     expires: Annotated[str, typer.Option(help="Days until it ends.", metavar="DAYSd")] = "90d",
+    network: Annotated[
+        list[str] | None,
+        typer.Option(help="Where it may be used from, IPv4 or IPv6; repeat for more, none for anywhere."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make an API key. It is printed now and never again."""
-    valid_for = _days(expires)
+    valid_for, networks = _days(expires), [_network(text) for text in network or ()]
     found = settings("CRITICAL")
 
     async def work() -> tuple[ApiKey, str]:
         async with open_services(found) as services:
-            return await services.access.create(name, scope, client=client, valid_for=valid_for, by=operator())
+            return await services.access.create(
+                name, scope, client=client, valid_for=valid_for, networks=networks, by=operator()
+            )
 
     key, text = run(work())
     if as_json:
@@ -85,11 +93,19 @@ def _days(text: str) -> timedelta:
     return timedelta(days=int(match.group(1)))
 
 
+def _network(text: str) -> Network:
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        raise InvalidRequestError("--network takes a network like 10.0.0.0/8 or 2001:db8::/32.") from None
+
+
 def _described(key: ApiKey) -> dict[str, Any]:
     return {
         "name": key.name,
         "client": key.client,
         "scopes": sorted(key.scopes),
+        "networks": [str(network) for network in key.networks],
         "created_at": key.created_at.isoformat(timespec="seconds"),
         "expires_at": key.expires_at.isoformat(timespec="seconds"),
         "revoked_at": key.revoked_at and key.revoked_at.isoformat(timespec="seconds"),
@@ -98,4 +114,5 @@ def _described(key: ApiKey) -> dict[str, Any]:
 
 def _row(key: ApiKey) -> tuple[str, ...]:
     life = "revoked" if key.revoked_at else "over" if key.expires_at <= now() else ""
-    return key.id, key.name, key.client, "\n".join(sorted(key.scopes)), f"{key.expires_at:%Y-%m-%d}", life
+    allowed = "\n".join([*sorted(key.scopes), *(f"from {network}" for network in key.networks)])
+    return key.id, key.name, key.client, allowed, f"{key.expires_at:%Y-%m-%d}", life

@@ -20,7 +20,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from app.cli.intake import Line, read_batches
 from app.cli.terminal import AsJson, Client, complain, event_loop, examples, print_json, print_record, run, settings
 from app.config import Settings
-from app.domain.access import OPERATOR, ApiKey
+from app.domain.access import OPERATOR, Caller
 from app.domain.decision import ErrorClass
 from app.domain.verification import Facts, Result, State, Verification
 from app.errors import InvalidRequestError
@@ -109,7 +109,7 @@ def _checked(biz_token: str, rule_id: str | None) -> Facts:
         raise InvalidRequestError(f"That is not a {name}.") from None
 
 
-async def _pulled(services: Services, caller: ApiKey, asked: Verification) -> Result:
+async def _pulled(services: Services, caller: Caller, asked: Verification) -> Result:
     """The verification after a pull. Who is not finished is not waited for, nor trouble that lasts."""
     end = time.monotonic() + FETCH_SECONDS
     with services.signals.subscribed(str(asked.id)) as told:

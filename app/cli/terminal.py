@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.config import Settings, read_settings
-from app.domain.access import OPERATOR, ApiKey
+from app.domain.access import OPERATOR, Caller
 from app.observability import configure_logging
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
@@ -43,7 +43,7 @@ def settings(log_level: str | None = None) -> Settings:
     return found
 
 
-def operator() -> ApiKey:
+def operator() -> Caller:
     """Whoever runs the command, by the name that the system knows."""
     return replace(OPERATOR, name=getpass.getuser())
 

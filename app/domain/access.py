@@ -1,12 +1,15 @@
-"""Who may do what: API keys, their scopes, and the client whose verifications a key sees."""
+"""Who may do what: callers, their scopes, the client whose verifications they see, and the keys that prove them."""
 
 import hashlib
+import ipaddress
 import re
 import secrets
 import zlib
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from enum import StrEnum
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _KEY = re.compile(r"frk_([0-9a-f]{12})_([0-9a-f]{48})([0-9a-f]{8})")
 
@@ -23,17 +26,40 @@ class Scope(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ApiKey:
-    """An API key as it is stored: a digest stands for the secret, sealed by the key ring for the rights of the key."""
+class Caller:
+    """Who asks, however that was proven: `id` is what goes on record."""
 
     id: str
     name: str
     client: str
     scopes: frozenset[Scope]
+
+    def allows(self, scope: Scope) -> bool:
+        """Whether the caller has the scope, or `admin`."""
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
+    @property
+    def scope_of_sight(self) -> str | None:
+        """The client whose verifications the caller sees; None for all of them."""
+        return None if Scope.ADMIN in self.scopes else self.client
+
+    def sees(self, client: str) -> bool:
+        """Whether the caller sees this client's verifications."""
+        return self.scope_of_sight in {None, client}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey(Caller):
+    """An API key as it is stored: a digest stands for the secret, sealed by the key ring for the rights of the key.
+
+    No `networks` means that it is good from anywhere.
+    """
+
     sealed_digest: bytes = field(repr=False)
     created_at: datetime
     expires_at: datetime
     revoked_at: datetime | None = None
+    networks: tuple[Network, ...] = ()
 
     def is_alive(self, now: datetime) -> bool:
         """Whether the key is good at this instant."""
@@ -43,32 +69,24 @@ class ApiKey:
     def rights(self) -> tuple[str, ...]:
         """All that the digest of its secret is sealed for: whoever changes a right in the database ends the key."""
         dates = (self.created_at.isoformat(), self.expires_at.isoformat())
-        return "api_key", self.id, self.name, self.client, " ".join(sorted(self.scopes)), *dates
+        scopes = " ".join(sorted(self.scopes))
+        return "api_key", self.id, self.name, self.client, scopes, *dates, *map(str, self.networks)
 
-    def allows(self, scope: Scope) -> bool:
-        """Whether the key has the scope, or `admin`."""
-        return scope in self.scopes or Scope.ADMIN in self.scopes
+    def is_good_from(self, address: str | None) -> bool:
+        """Whether the key may be used from this address; None, or what is none, lies in no network."""
+        if not self.networks:
+            return True
+        try:
+            known = ipaddress.ip_address(address or "")
+        except ValueError:
+            return False
+        # A socket for both families tells of an IPv4 client as ::ffff:192.0.2.1.
+        known = getattr(known, "ipv4_mapped", None) or known
+        return any(known in network for network in self.networks)
 
-    @property
-    def scope_of_sight(self) -> str | None:
-        """The client whose verifications the key sees; None for all of them."""
-        return None if Scope.ADMIN in self.scopes else self.client
 
-    def sees(self, client: str) -> bool:
-        """Whether the key sees this client's verifications."""
-        return self.scope_of_sight in {None, client}
-
-
-OPERATOR = ApiKey(
-    id="command-line",
-    name="command line",
-    client="default",
-    scopes=frozenset({Scope.ADMIN}),
-    sealed_digest=b"",
-    created_at=datetime.min.replace(tzinfo=UTC),
-    expires_at=datetime.min.replace(tzinfo=UTC),
-)
-"""Whoever can run commands on the machine; no secret opens it."""
+OPERATOR = Caller(id="command-line", name="command line", client="default", scopes=frozenset({Scope.ADMIN}))
+"""Whoever can run commands on the machine."""
 
 
 def mint() -> tuple[str, str, str]:

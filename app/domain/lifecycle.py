@@ -22,7 +22,14 @@ from app.errors import ConflictError, GoneError
 
 
 def new(
-    *, client: str, biz_token: str, rule_id: str, rule: Rule, sealed_key: bytes | None = None, now: datetime
+    *,
+    client: str,
+    biz_token: str,
+    rule_id: str,
+    rule: Rule,
+    sealed_key: bytes | None = None,
+    nonce: str | None = None,
+    now: datetime,
 ) -> Verification:
     """A token that nobody told us of before; `registered` or `called_back` says what is to be done."""
     return Verification(
@@ -31,6 +38,7 @@ def new(
         rule_id=rule_id,
         account=rule.account,
         sealed_key=sealed_key,
+        nonce=nonce,
         due_at=None,
         deadline_at=now,
         retain_until=now + rule.retention,
@@ -121,6 +129,7 @@ def erased(verification: Verification, now: datetime) -> Verification:
         deadline_at=verification.deadline_at,
         due_at=None,
         claim=verification.claim + 1,
+        nonce=verification.nonce,
         retain_until=verification.retain_until,
         retain_media_until=verification.retain_media_until,
         erased_at=now,

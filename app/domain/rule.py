@@ -34,7 +34,8 @@ class Rule:
     """One RuleId's way; `text_first` stores the verdict before the media are asked for.
 
     `client` is whose verifications those are that nobody but Tencent told of. Text is kept for `retention`, media for
-    `media_retention`, counted from the intake.
+    `media_retention`, counted from the intake. `redirect_state` takes tokens in that a browser brings with a signed
+    state.
     """
 
     account: str = DEFAULT_ACCOUNT
@@ -44,6 +45,7 @@ class Rule:
     enhanced: Enhanced | None = None
     retention: timedelta = RETENTION
     media_retention: timedelta = MEDIA_RETENTION
+    redirect_state: bool = False
 
     def missing(self, pulled: Collection[Part]) -> frozenset[Part]:
         """Which of the wanted parts are not among the pulled ones."""

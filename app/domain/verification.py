@@ -54,7 +54,8 @@ class Verification:
     its worker has not reported back, `woken` that a callback came since.
 
     `pulled` are the parts that are stored while others are still to come, as the digits of InfoType; empty before the
-    first and after the last. `one_by_one` says that all at once were too much.
+    first and after the last. `one_by_one` says that all at once were too much. `nonce` is what the result must have for
+    its Extra (`app.domain.redirect`).
 
     `erase_at` is when there is next something to erase, None where it is held (`legal_hold`) or nothing is left.
 
@@ -95,6 +96,7 @@ class Verification:
     erase_at: datetime | None = None
     erased_at: datetime | None = None
     legal_hold: bool = False
+    nonce: str | None = field(default=None, repr=False)
 
     @property
     def born_at(self) -> datetime:

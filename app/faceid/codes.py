@@ -11,6 +11,7 @@ CONNECTION_FAILED = "network.connection"
 UNREADABLE = "reply.unreadable"
 TOO_LARGE = "reply.too_large"
 HTTP_STATUS = "http."  # and the status
+FOREIGN = "reply.foreign"  # it lacks the nonce of the state that came with the token (`app.domain.redirect`)
 CRASHED = "internal.crash"  # a fault of our own, at whatever the answer was
 
 _CLASSES = {
@@ -44,6 +45,7 @@ _CLASSES = {
     "RequestSizeLimitExceeded": ErrorClass.BUG,
     "ActionOffline": ErrorClass.BUG,
     "InvalidRequest": ErrorClass.BUG,
+    FOREIGN: ErrorClass.FINAL,
     TOO_LARGE: ErrorClass.ASK_FOR_LESS,
     TIMED_OUT: ErrorClass.TIMED_OUT,
 }

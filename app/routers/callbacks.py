@@ -9,7 +9,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.domain.verification import SPELLING
 from app.errors import UnavailableError
-from app.routers.dependencies import Notifier, Provided
+from app.routers.dependencies import Provided, SignedNotifier
 from app.routers.models import Callback, CallbackAccepted
 from app.routers.problems import KEYED, declared
 
@@ -23,21 +23,24 @@ _SEE_OTHER: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("", status_code=202, responses=declared(*KEYED, 400, 404, 409))
-async def call_back(services: Provided, caller: Notifier, callback: Callback) -> CallbackAccepted:
-    """Verification complete. Durable before the answer; a repeat is another 202 and changes nothing stored."""
+async def call_back(services: Provided, caller: SignedNotifier, callback: Callback) -> CallbackAccepted:
+    """Verification complete, said with an API key or signed. Durable before the answer; a repeat changes nothing."""
     accepted = await services.receive.call_back(caller, callback.biz_token, callback.rule_id, callback.extra)
     return CallbackAccepted.model_validate(accepted)
 
 
 @router.get("/redirect", status_code=303, response_class=Response, responses=_SEE_OTHER | declared("4XX"))
-async def redirected(services: Provided, biz_token: Annotated[str, Query(alias="BizToken")] = "") -> RedirectResponse:
+async def redirected(
+    services: Provided, biz_token: Annotated[str, Query(alias="BizToken")] = "", state: str = ""
+) -> RedirectResponse:
     """The browser's way in, DetectAuth's RedirectUrl. Anybody can call it, so that it answers the same whatever comes.
 
-    Only registered tokens are woken. A lost wake-up is no loss: registered tokens are polled as well.
+    Registered tokens are woken; a lost wake-up is no loss, they are polled as well. With a `state` of
+    `POST /v1/redirects` one token that is not registered is taken in too, and durable before the answer.
     """
     if re.fullmatch(SPELLING, biz_token):
         try:
-            await services.receive.redirected(biz_token)
+            await services.redirect.redirected(biz_token, state)
         except UnavailableError:
             log.warning("redirect_not_recorded")
     return RedirectResponse(services.settings.redirect_page_url, 303)

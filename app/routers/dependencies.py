@@ -1,21 +1,27 @@
-"""What routes ask for: the services, and a caller whose key has the scope."""
+"""What routes ask for: the services, and a caller who is known and has the scope."""
 
 from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import structlog
 from fastapi import Depends, Header, Request, Security
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
 
-from app.domain.access import ApiKey, Scope
+from app.domain.access import Caller, Scope
 from app.errors import ForbiddenError, UnauthenticatedError
 from app.factory import Services
 from app.routers.models import HeaderLine
 
 _bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="`faceid-results keys create` makes one.")
+_signature = APIKeyHeader(
+    name="webhook-signature",
+    auto_error=False,
+    scheme_name="Signature",
+    description="Standard Webhooks, with `webhook-id` and `webhook-timestamp`, by a secret of CALLBACK_SECRETS.",
+)
 
 
-def _services(request: Request) -> Services:
+async def _services(request: Request) -> Services:  # FastAPI hands what is not async to a thread, at every request
     services: Services = request.app.state.services
     return services
 
@@ -23,7 +29,7 @@ def _services(request: Request) -> Services:
 Provided = Annotated[Services, Depends(_services)]
 
 
-def _request_id() -> str:
+async def _request_id() -> str:
     request_id: str = structlog.contextvars.get_contextvars()["request_id"]
     return request_id
 
@@ -32,15 +38,16 @@ RequestId = Annotated[str, Depends(_request_id)]
 Purpose = Annotated[HeaderLine, Header(alias="X-Purpose", description="What it is needed for; goes on record.")]
 
 
-def _caller_with(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
+def _caller_with(scope: Scope) -> Callable[..., Awaitable[Caller]]:
     security = Security(_bearer, scopes=[scope])  # so that the API's description names it
 
     async def authenticate(
-        services: Provided, credentials: Annotated[HTTPAuthorizationCredentials | None, security]
-    ) -> ApiKey:
+        request: Request, services: Provided, credentials: Annotated[HTTPAuthorizationCredentials | None, security]
+    ) -> Caller:
         if credentials is None:
             raise UnauthenticatedError("An API key is needed: `Authorization: Bearer frk_…`.")
-        key = await services.access.authenticate(credentials.credentials)
+        address = request.client.host if request.client else None
+        key = await services.access.authenticate(credentials.credentials, address=address)
         if not key.allows(scope):
             raise ForbiddenError(f"The API key lacks the scope {scope}.")
         return key
@@ -48,9 +55,24 @@ def _caller_with(scope: Scope) -> Callable[..., Awaitable[ApiKey]]:
     return authenticate
 
 
-Notifier = Annotated[ApiKey, Depends(_caller_with(Scope.CALLBACKS_WRITE))]
-Reader = Annotated[ApiKey, Depends(_caller_with(Scope.RESULTS_READ))]
-Revealer = Annotated[ApiKey, Depends(_caller_with(Scope.RESULTS_REVEAL))]
-Eraser = Annotated[ApiKey, Depends(_caller_with(Scope.RESULTS_ERASE))]
-Admin = Annotated[ApiKey, Depends(_caller_with(Scope.ADMIN))]
-Viewer = Annotated[ApiKey, Depends(_caller_with(Scope.MEDIA_READ))]
+_keyed_notifier = _caller_with(Scope.CALLBACKS_WRITE)
+
+
+async def _keyed_or_signed(
+    request: Request,
+    services: Provided,
+    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer, scopes=[Scope.CALLBACKS_WRITE])],
+    signature: Annotated[str | None, Security(_signature)],
+) -> Caller:
+    if signature is None or "Authorization" in request.headers:
+        return await _keyed_notifier(request, services, credentials)
+    return services.signatures.authenticate(request.headers, await request.body())
+
+
+Notifier = Annotated[Caller, Depends(_keyed_notifier)]
+SignedNotifier = Annotated[Caller, Depends(_keyed_or_signed)]
+Reader = Annotated[Caller, Depends(_caller_with(Scope.RESULTS_READ))]
+Revealer = Annotated[Caller, Depends(_caller_with(Scope.RESULTS_REVEAL))]
+Viewer = Annotated[Caller, Depends(_caller_with(Scope.MEDIA_READ))]
+Eraser = Annotated[Caller, Depends(_caller_with(Scope.RESULTS_ERASE))]
+Admin = Annotated[Caller, Depends(_caller_with(Scope.ADMIN))]

@@ -100,6 +100,22 @@ class Callback(BaseModel):
     extra: Text | None = Field(default=None, validation_alias=AliasChoices("Extra", "extra"))
 
 
+class RedirectWanted(BaseModel):
+    """What a state is asked for."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    rule_id: RuleId | None = None
+
+
+class RedirectIssued(BaseModel):
+    """What DetectAuth is to be given; one verification each."""
+
+    state: str = Field(description="Into RedirectUrl: `…/v1/callbacks/redirect?state=…`.")
+    extra: str = Field(description="Into Extra. A result that comes without it is not stored.")
+    expires_at: Instant
+
+
 class PersonSearch(BaseModel):
     """Who is looked for, and which of their verifications. It is in the body because it must be in no address."""
 

@@ -22,7 +22,7 @@ KEYED = (401, 403, 413, 422, 500, 503)
 
 _WHEN: dict[int | str, str] = {
     400: "The request is not JSON, or makes no sense.",
-    401: "There is no API key, or it is unknown, expired or revoked.",
+    401: "There is no API key, or it is unknown, expired, revoked or not for this network; or a signature is not good.",
     403: "The API key lacks the scope.",
     404: "There is no such thing for this API key; a foreign one looks the same.",
     409: "The request contradicts what is already known.",

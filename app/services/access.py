@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from app.domain import access
-from app.domain.access import OPERATOR, ApiKey, Scope
+from app.domain.access import OPERATOR, ApiKey, Caller, Network, Scope
 from app.domain.audit import Action
 from app.errors import NotFoundError, UnauthenticatedError
 from app.sealing.aead import AlteredError
@@ -45,9 +45,25 @@ class AccessService:
         self._cache: dict[str, tuple[float, ApiKey]] = {}
 
     async def create(
-        self, name: str, scopes: Iterable[Scope], *, client: str, valid_for: timedelta, by: ApiKey = OPERATOR
+        self,
+        name: str,
+        scopes: Iterable[Scope],
+        *,
+        client: str,
+        valid_for: timedelta,
+        networks: Iterable[Network] = (),
+        by: Caller = OPERATOR,
     ) -> tuple[ApiKey, str]:
-        """A new key, and the text by which its holder is recognised: it is stored nowhere."""
+        """A new key, and the text by which its holder is recognised: it is stored nowhere.
+
+        Args:
+            name: who will use it.
+            scopes: what it allows.
+            client: whose verifications it sees.
+            valid_for: how long.
+            networks: where it may be used from; none for anywhere.
+            by: who makes it.
+        """
         key_id, secret, text = access.mint()
         now = self._clock()
         key = ApiKey(
@@ -58,6 +74,7 @@ class AccessService:
             sealed_digest=b"",
             created_at=now,
             expires_at=now + valid_for,
+            networks=tuple(networks),
         )
         key = replace(key, sealed_digest=self._keyring.wrap(Ring.IDENTITY, access.digest(secret), *key.rights))
         async with self._database.write() as tx:
@@ -70,7 +87,7 @@ class AccessService:
         async with self._database.read() as tx:
             return await self._keys.list(tx)
 
-    async def revoke(self, key_id: str, by: ApiKey = OPERATOR) -> None:
+    async def revoke(self, key_id: str, by: Caller = OPERATOR) -> None:
         """Ends a key.
 
         Raises:
@@ -83,20 +100,26 @@ class AccessService:
         self._cache.pop(key_id, None)
 
     async def _record(
-        self, tx: Transaction, by: ApiKey, action: Action, key_id: str, scopes: Iterable[Scope] = ()
+        self, tx: Transaction, by: Caller, action: Action, key_id: str, scopes: Iterable[Scope] = ()
     ) -> None:
         await self._audit.record(tx, by, action, subject=key_id, fields=sorted(scopes), request_id=uuid.uuid4().hex)
 
-    async def authenticate(self, text: str) -> ApiKey:
-        """The key whose holder sent this text.
+    async def authenticate(self, text: str, *, address: str | None = None) -> ApiKey:
+        """The key whose holder sent this text from this address.
 
         Raises:
-            UnauthenticatedError: it is none of ours, or not any more.
+            UnauthenticatedError: it is none of ours, not any more, or not from there.
         """
         parsed = access.parse(text)
         key = await self._find(parsed[0]) if parsed else None
-        if parsed is None or key is None or not self._opens(parsed[1], key) or not key.is_alive(self._clock()):
-            raise UnauthenticatedError("The API key is unknown, expired or revoked.")
+        if (
+            parsed is None
+            or key is None
+            or not self._opens(parsed[1], key)
+            or not key.is_alive(self._clock())
+            or not key.is_good_from(address)
+        ):
+            raise UnauthenticatedError("The API key is unknown, expired, revoked, or not for this network.")
         return key
 
     def _opens(self, secret: str, key: ApiKey) -> bool:

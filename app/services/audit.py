@@ -6,7 +6,7 @@ from datetime import datetime
 
 import structlog
 
-from app.domain.access import ApiKey
+from app.domain.access import Caller
 from app.domain.audit import GENESIS, Action, Event, EventFilter, Link
 from app.domain.verification import Verification
 from app.errors import ServiceError, UnavailableError
@@ -39,7 +39,7 @@ class AuditService:
     async def record(
         self,
         tx: Transaction,
-        caller: ApiKey,
+        caller: Caller,
         action: Action,
         *,
         verification: Verification | None = None,

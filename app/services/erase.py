@@ -7,7 +7,7 @@ from datetime import datetime
 import structlog
 
 from app.domain import lifecycle
-from app.domain.access import ApiKey
+from app.domain.access import Caller
 from app.domain.audit import Action
 from app.domain.verification import State, Verification
 from app.errors import ConflictError, NotFoundError, UnavailableError
@@ -44,7 +44,7 @@ class EraseService:
         self._audit = audit
         self._clock = clock
 
-    async def erase(self, caller: ApiKey, biz_token: str, *, request_id: str) -> None:
+    async def erase(self, caller: Caller, biz_token: str, *, request_id: str) -> None:
         """Erases all of one verification, now. Once more does nothing.
 
         Raises:
@@ -61,7 +61,7 @@ class EraseService:
             keys = await self._erase(tx, known)
         await self._delete(keys)
 
-    async def hold(self, caller: ApiKey, biz_token: str, *, is_held: bool, purpose: str, request_id: str) -> None:
+    async def hold(self, caller: Caller, biz_token: str, *, is_held: bool, purpose: str, request_id: str) -> None:
         """Keeps a verification from every erasure, or lets it go again. Raises `NotFoundError` as `erase` does."""
         async with self._database.write() as tx:
             known = await self._locked(tx, caller, biz_token)
@@ -108,7 +108,7 @@ class EraseService:
         if left := sum(isinstance(outcome, UnavailableError) for outcome in done):
             log.warning("objects_left_to_the_sweeper", found=left)
 
-    async def _locked(self, tx: Transaction, caller: ApiKey, biz_token: str) -> Verification:
+    async def _locked(self, tx: Transaction, caller: Caller, biz_token: str) -> Verification:
         known = await self._verifications.lock(tx, biz_token)
         if known is None or not caller.sees(known.client):
             raise NotFoundError("There is no such verification.")

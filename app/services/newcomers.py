@@ -15,7 +15,9 @@ class Newcomers:
         self._rules = rules
         self._vault = vault
 
-    def new(self, biz_token: str, rule_id: str, now: datetime, *, client: str | None = None) -> Verification:
+    def new(
+        self, biz_token: str, rule_id: str, now: datetime, *, client: str | None = None, nonce: str | None = None
+    ) -> Verification:
         """The row of a token that nobody told us of before, of the rule's client where none is named."""
         rule = self._rules.rule(rule_id)
         client = client or rule.client
@@ -25,5 +27,6 @@ class Newcomers:
             rule_id=rule_id,
             rule=rule,
             sealed_key=self._vault.new_key(client, biz_token),
+            nonce=nonce,
             now=now,
         )

@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from app.domain.access import ApiKey
+from app.domain.access import Caller
 from app.domain.audit import Action, Event, EventFilter
 from app.domain.detection import Detection, MediaKind, Medium, personal
 from app.domain.masking import Masked
@@ -88,7 +88,7 @@ class QueryService:
         self._signals = signals
         self._clock = clock
 
-    async def get(self, caller: ApiKey, biz_token: str) -> Result:
+    async def get(self, caller: Caller, biz_token: str) -> Result:
         """One verification with what was retrieved.
 
         Raises:
@@ -98,7 +98,7 @@ class QueryService:
             (result,) = await self._with_results(tx, [await self._visible(tx, caller, biz_token)])
         return result
 
-    async def wait(self, caller: ApiKey, biz_token: str, seconds: float) -> Result:
+    async def wait(self, caller: Caller, biz_token: str, seconds: float) -> Result:
         """As `get`, held until the state is no longer pending, the seconds are over, or the process is to stop."""
         end = time.monotonic() + seconds
         result = await self.get(caller, biz_token)
@@ -112,7 +112,7 @@ class QueryService:
                 result = await self.get(caller, biz_token)
         return result
 
-    async def search(self, caller: ApiKey, wanted: Filter, *, limit: int, cursor: str | None) -> Page:
+    async def search(self, caller: Caller, wanted: Filter, *, limit: int, cursor: str | None) -> Page:
         """A page of verifications, the newest first.
 
         Raises:
@@ -126,7 +126,7 @@ class QueryService:
         return Page(results, _cursor_of(found[limit - 1].id) if len(found) > limit else None)
 
     async def find(
-        self, caller: ApiKey, wanted: Filter, person: Person, *, limit: int, cursor: str | None, request_id: str
+        self, caller: Caller, wanted: Filter, person: Person, *, limit: int, cursor: str | None, request_id: str
     ) -> Page:
         """A page of one person's verifications, the newest first; the search is on record before it is answered.
 
@@ -170,7 +170,7 @@ class QueryService:
         found = await self._audit.list(wanted, limit=limit + 1, before_id=before_id)
         return EventPage(found[:limit], _cursor_of(found[limit - 1][0].id) if len(found) > limit else None)
 
-    async def reveal(self, caller: ApiKey, biz_token: str, *, purpose: str, request_id: str) -> Result:
+    async def reveal(self, caller: Caller, biz_token: str, *, purpose: str, request_id: str) -> Result:
         """As `get`, for the eyes of somebody who may see the identity: on record before it is answered."""
         async with self._database.write() as tx:
             verification = await self._visible(tx, caller, biz_token)
@@ -187,7 +187,7 @@ class QueryService:
             )
         return result
 
-    async def find_medium(self, caller: ApiKey, biz_token: str, kind: MediaKind) -> FoundMedium:
+    async def find_medium(self, caller: Caller, biz_token: str, kind: MediaKind) -> FoundMedium:
         """What is known of a medium; `open_medium` has its bytes.
 
         Raises:
@@ -202,7 +202,7 @@ class QueryService:
         raise NotFoundError("The verification has no such medium.")
 
     async def open_medium(
-        self, caller: ApiKey, found: FoundMedium, start: int, stop: int, *, purpose: str, request_id: str
+        self, caller: Caller, found: FoundMedium, start: int, stop: int, *, purpose: str, request_id: str
     ) -> AsyncIterator[bytes]:
         """The bytes from `start` to before `stop`; it is on record, and the first of them are there, when this returns.
 
@@ -239,7 +239,7 @@ class QueryService:
             callback_extra=self._vault.open_extra(verification),
         )
 
-    async def _visible(self, tx: Transaction, caller: ApiKey, biz_token: str) -> Verification:
+    async def _visible(self, tx: Transaction, caller: Caller, biz_token: str) -> Verification:
         verification = await self._verifications.find(tx, biz_token)
         if verification is None or not caller.sees(verification.client):
             raise NotFoundError("There is no such verification.")

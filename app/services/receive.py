@@ -6,7 +6,7 @@ from datetime import datetime
 from pydantic import BaseModel
 
 from app.domain import lifecycle
-from app.domain.access import ApiKey
+from app.domain.access import Caller
 from app.domain.verification import Facts, Verification
 from app.errors import InvalidRequestError, NotFoundError
 from app.services.newcomers import Newcomers
@@ -44,7 +44,7 @@ class ReceiveService:
         self._signals = signals
         self._clock = clock
 
-    async def register(self, caller: ApiKey, biz_token: str, facts: Facts) -> tuple[Verification, bool]:
+    async def register(self, caller: Caller, biz_token: str, facts: Facts) -> tuple[Verification, bool]:
         """A token that DetectAuth returned; whether it is new to us.
 
         Raises:
@@ -57,7 +57,7 @@ class ReceiveService:
             caller, biz_token, facts.rule_id, now, lambda verification: lifecycle.registered(verification, facts, now)
         )
 
-    async def call_back(self, caller: ApiKey, biz_token: str, rule_id: str | None, extra: str | None) -> Verification:
+    async def call_back(self, caller: Caller, biz_token: str, rule_id: str | None, extra: str | None) -> Verification:
         """The verification is said to be complete. Raises as `register` does."""
         now = self._clock()
         verification, _ = await self._accept(
@@ -71,21 +71,7 @@ class ReceiveService:
         )
         return verification
 
-    async def redirected(self, biz_token: str) -> None:
-        """A browser says that the verification is complete. Anybody can say that: only registered tokens are woken."""
-        now = self._clock()
-        async with self._database.read() as tx:  # a flood of invented tokens must not keep writers waiting
-            known = await self._verifications.find(tx, biz_token)
-        if known is None or known.registered_at is None:
-            return
-        async with self._database.write() as tx:
-            known = await self._verifications.lock(tx, biz_token)
-            if known is None:
-                return
-            await self._verifications.save(tx, known, lifecycle.called_back(known, None, None, now))
-        self._signals.send(DUE)
-
-    async def retrieve_again(self, caller: ApiKey, biz_token: str) -> Verification:
+    async def retrieve_again(self, caller: Caller, biz_token: str) -> Verification:
         """Pulls the result once more, now.
 
         Raises:
@@ -101,7 +87,7 @@ class ReceiveService:
 
     async def _accept(
         self,
-        caller: ApiKey,
+        caller: Caller,
         biz_token: str,
         rule_id: str | None,
         now: datetime,
@@ -124,7 +110,7 @@ class ReceiveService:
         return accepted, is_new
 
 
-def _visible(caller: ApiKey, verification: Verification | None) -> Verification:
+def _visible(caller: Caller, verification: Verification | None) -> Verification:
     if verification is None or not caller.sees(verification.client):
         raise NotFoundError("There is no such verification.")
     return verification

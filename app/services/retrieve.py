@@ -10,7 +10,7 @@ from typing import cast
 
 import structlog
 
-from app.domain import lifecycle, pause
+from app.domain import lifecycle, pause, redirect
 from app.domain.decision import ErrorClass, Found, Pause, Reply, Step, Store, Trouble, decide
 from app.domain.detection import InfoType, MediaKind, Medium, Outcome, Part
 from app.domain.rule import Rule
@@ -115,6 +115,9 @@ class RetrieveService:
                 enhanced=rule.enhanced,
                 open_sink=lambda: BlobSealer(drafts.enter_context(self._media.draft())),
             )
+            if redirect.is_foreign(verification, fetched.detection):
+                log.warning("foreign_result", verification=verification.id)
+                fetched = Fetched(replace(fetched.call, error_code=codes.FOREIGN))
             await self._conclude(_Work(claim, rule, asked), fetched)
 
     async def put_off(self, claim: Claim) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from app.domain.detection import InfoType
+from app.domain.detection import InfoType, Part
 from app.domain.rule import DEFAULT_ACCOUNT, DEFAULT_CLIENT, MEDIA_RETENTION, RETENTION, Enhanced, Rule
 
 _LEAST_DAYS, _MOST_DAYS = 4, 3650  # above the 72 hours in which a result is pulled, up to ten years
@@ -38,6 +38,7 @@ class RuleSettings(BaseModel):
     id_card_avatar: bool = False
     retention_days: int | None = Field(default=None, ge=_LEAST_DAYS, le=_MOST_DAYS)
     media_retention_days: int | None = Field(default=None, ge=1, le=_MOST_DAYS)
+    redirect_state: bool = False
 
     @model_validator(mode="after")
     def _more_is_enhanced(self) -> Self:
@@ -62,6 +63,13 @@ class RulesSettings(BaseModel):
                 raise ValueError(f"media_retention_days is longer than retention_days, rule {rule_id or 'by default'}")
         return self
 
+    @model_validator(mode="after")
+    def _states_need_the_text(self) -> Self:
+        for rule_id, named in self.rules.items():
+            if named.redirect_state and Part.TEXT not in self.rule(rule_id).info_type.parts:
+                raise ValueError(f"rules.{rule_id} has redirect_state, which needs the text: 0 or 1 in its info_type")
+        return self
+
     def rule(self, rule_id: str) -> Rule:
         """How results of this RuleId are retrieved."""
         named = self.rules.get(rule_id, RuleSettings())
@@ -76,4 +84,5 @@ class RulesSettings(BaseModel):
             enhanced=more if named.enhanced else None,
             retention=timedelta(days=named.retention_days or self.retention_days),
             media_retention=timedelta(days=named.media_retention_days or self.media_retention_days),
+            redirect_state=named.redirect_state,
         )

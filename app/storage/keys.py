@@ -1,5 +1,6 @@
 """The rows of API keys."""
 
+import ipaddress
 from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
@@ -17,8 +18,8 @@ class KeyStore:
 
     async def add(self, tx: Transaction, key: ApiKey) -> None:
         """Inserts a new key."""
-        scopes = " ".join(sorted(key.scopes))
-        await tx.execute(insert(table).values(asdict(key) | {"scopes": scopes}))
+        lists = {"scopes": " ".join(sorted(key.scopes)), "networks": " ".join(map(str, key.networks))}
+        await tx.execute(insert(table).values(asdict(key) | lists))
 
     async def find(self, tx: Transaction, key_id: str) -> ApiKey | None:
         """The key of this id."""
@@ -37,4 +38,6 @@ class KeyStore:
 
 def _as_key(row: Row[Any]) -> ApiKey:
     values = row._asdict()
-    return ApiKey(**values | {"scopes": frozenset(Scope(scope) for scope in values["scopes"].split())})
+    scopes = frozenset(map(Scope, values["scopes"].split()))
+    networks = tuple(map(ipaddress.ip_network, values["networks"].split()))
+    return ApiKey(**values | {"scopes": scopes, "networks": networks})

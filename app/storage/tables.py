@@ -69,6 +69,8 @@ def _partial_index(name: str, where: str, *columns: str) -> Index:
     return Index(f"ix_verification_{name}", *columns, sqlite_where=text(where), postgresql_where=text(where))
 
 
+_HAS_NONCE = text("nonce IS NOT NULL")
+
 verification = Table(
     "verification",
     metadata,
@@ -108,7 +110,9 @@ verification = Table(
     Column("erase_at", Instant),
     Column("erased_at", Instant),
     Column("legal_hold", Boolean, nullable=False, server_default=false()),
+    Column("nonce", String),
     UniqueConstraint("biz_token"),
+    Index("ix_verification_nonce", "nonce", unique=True, sqlite_where=_HAS_NONCE, postgresql_where=_HAS_NONCE),
     _partial_index("erase_at", "erase_at IS NOT NULL", "erase_at"),
     _partial_index("queue", "due_at IS NOT NULL", "account", "priority", "due_at"),
     _partial_index("deadline_at", "state = 'pending' OR pulled <> ''", "deadline_at"),
@@ -228,6 +232,7 @@ api_key = Table(
     Column("created_at", Instant, nullable=False),
     Column("expires_at", Instant, nullable=False),
     Column("revoked_at", Instant),
+    Column("networks", String, nullable=False, server_default=text("''")),
 )
 
 # Names no verification by a foreign key: what was disclosed stays on record when the data are gone.

@@ -1,6 +1,6 @@
 """The rows of verifications: found, locked, listed, and written as `app.domain.lifecycle` says."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
@@ -17,6 +17,7 @@ from app.storage.tables import verification as table
 _COLUMNS = [table.c[field.name] for field in fields(Verification)]
 # Made once: to put a statement together takes several times as long as to run it.
 _FIND = select(*_COLUMNS).where(table.c.biz_token == bindparam("biz_token"))
+_FIND_ALL = select(*_COLUMNS).where(table.c.biz_token.in_(bindparam("biz_tokens", expanding=True)))
 _LOCK = _FIND.with_for_update()
 _ADD = {
     name: dialect.insert(table).on_conflict_do_nothing().returning(*_COLUMNS)
@@ -29,7 +30,7 @@ class VerificationStore:
     """The table of verifications. The caller brings the transaction."""
 
     async def add(self, tx: Transaction, verification: Verification) -> Verification | None:
-        """Inserts a new row; None if the token is already there, whoever inserted it just now included."""
+        """Inserts a new row; None if its token or nonce is already there, whoever inserted it just now included."""
         values = asdict(verification)
         del values["id"]
         row = (await tx.execute(_ADD[tx.dialect.name], values)).one_or_none()
@@ -39,6 +40,10 @@ class VerificationStore:
         """The row of a token."""
         row = (await tx.execute(_FIND, {"biz_token": biz_token})).one_or_none()
         return as_verification(row) if row else None
+
+    async def find_all(self, tx: Transaction, biz_tokens: Collection[str]) -> Sequence[Verification]:
+        """The rows of those tokens that are known, in no order."""
+        return [as_verification(row) for row in await tx.execute(_FIND_ALL, {"biz_tokens": list(biz_tokens)})]
 
     async def lock(self, tx: Transaction, biz_token: str) -> Verification | None:
         """The row of a token, which nobody else changes until the transaction is over."""

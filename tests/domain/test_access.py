@@ -1,7 +1,9 @@
 """API keys: how they are made, read and refused, what they allow and whose verifications they see."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from typing import Any
 
 import pytest
@@ -75,11 +77,36 @@ def test_no_text_breaks_the_reader(text: str) -> None:
         pytest.param(replace(KEY, expires_at=NOW), False, id="expired"),
         pytest.param(replace(KEY, revoked_at=NOW), False, id="revoked"),
         pytest.param(replace(KEY, revoked_at=NOW + MOMENT), True, id="to be revoked"),
-        pytest.param(OPERATOR, False, id="the operator has none"),
     ],
 )
 def test_a_key_lives_until_it_expires_or_is_revoked(key: ApiKey, is_alive: bool) -> None:
     assert key.is_alive(NOW) is is_alive
+
+
+@pytest.mark.parametrize(
+    ("networks", "address", "is_good"),
+    [
+        ([], "192.0.2.1", True),
+        ([], None, True),
+        (["10.0.0.0/8"], "10.255.255.255", True),
+        (["10.0.0.0/8"], "11.0.0.0", False),
+        (["10.0.0.0/8"], "::ffff:10.0.0.1", True),
+        (["10.0.0.0/8"], "::10.0.0.1", False),
+        (["10.0.0.0/8"], None, False),
+        (["10.0.0.0/8"], "", False),
+        (["0.0.0.0/0", "::/0"], "testclient", False),
+        (["10.0.0.0/8", "2001:db8::/32"], "2001:db8::1", True),
+        (["10.0.0.0/8", "2001:db8::/32"], "2001:db9::1", False),
+        (["192.0.2.1/32"], "192.0.2.1", True),
+        (["192.0.2.1/32"], "192.0.2.2", False),
+    ],
+)
+def test_a_key_with_networks_is_good_from_within_them(
+    networks: Sequence[str], address: str | None, is_good: bool
+) -> None:
+    key = replace(KEY, networks=tuple(map(ip_network, networks)))
+
+    assert key.is_good_from(address) is is_good
 
 
 def test_a_key_allows_its_scopes_alone() -> None:

@@ -1,19 +1,31 @@
 """What the tests of the HTTP API share: a service for what does not depend on the database, and a result to look at."""
 
 import secrets
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
 from app.config import Settings
 from app.domain.access import Scope
+from app.services.rules import RuleSettings
+from app.services.signatures import CallbackSettings
 from app.simulator.people import Person
 from tests.conftest import Running, everything, running, settings_for
 
 PAGE = "https://shop.test/ok"
+STATEFUL = "stateful"  # the rule with redirect_state
+SECRETS = {name: f"whsec_{b64encode(name.encode() * 8).decode()}" for name in ("old", "new", "shop")}
+ACCESS = {
+    "redirect_page_url": PAGE,
+    "rules": {STATEFUL: RuleSettings(redirect_state=True)},
+    "callback_secrets": SecretStr(f"{SECRETS['old']} {SECRETS['new']}"),
+    "callbacks": {"shop": CallbackSettings(secrets=[SecretStr(SECRETS["shop"])])},
+}
 EXAMPLE = "CE661F1A-0F1E-45BD-BE13-34C05CEA7681"  # the description's
 
 
@@ -52,13 +64,13 @@ def first_attempt_of(person: Person) -> str:
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """As everywhere, and a page of its own for browsers."""
-    return settings.model_copy(update={"redirect_page_url": PAGE})
+    """As everywhere, and a page of its own for browsers, a rule with states, and secrets to sign with."""
+    return settings.model_copy(update=ACCESS)
 
 
 @pytest.fixture(scope="session")
 def shared_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return settings_for(tmp_path_factory.mktemp("shared"), "http://127.0.0.1:9", redirect_page_url=PAGE)
+    return settings_for(tmp_path_factory.mktemp("shared"), "http://127.0.0.1:9", **ACCESS)
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from app.domain.access import Scope
 from app.main import create_app
 from tests.conftest import Running, everything, settings_for
-from tests.routers.conftest import retrieved
+from tests.routers.conftest import STATEFUL, retrieved
 
 REQUEST_ID = "given-by-the-caller"
 UNKNOWN = {
@@ -41,6 +42,7 @@ HOLD = "/v1/verifications/{biz_token}/legal-hold"
 ROWS: dict[Operation, Row] = {
     ("post", "/v1/callbacks"): Row(Scope.CALLBACKS_WRITE, 202, {"json": {"BizToken": "{biz_token}"}}),
     ("get", "/v1/callbacks/redirect"): Row(None, 303),
+    ("post", "/v1/redirects"): Row(Scope.CALLBACKS_WRITE, 201, {"json": {"rule_id": STATEFUL}}, is_of_one=False),
     ("put", "/v1/verifications/{biz_token}"): Row(Scope.CALLBACKS_WRITE, 200, {"json": {}}),
     ("get", "/v1/verifications/{biz_token}"): Row(Scope.RESULTS_READ, 200),
     ("get", "/v1/verifications"): Row(Scope.RESULTS_READ, 200, is_of_one=False),
@@ -65,6 +67,7 @@ DOCUMENT = create_app(settings_for(Path(), "http://127.0.0.1:9")).openapi()
 OPERATIONS: Sequence[Operation] = [(method, path) for path, item in DOCUMENT["paths"].items() for method in item]
 KEYED = [operation for operation in ROWS if ROWS[operation].scope]
 REGISTERING = {("post", "/v1/callbacks"), ("put", "/v1/verifications/{biz_token}")}
+SIGNED = {("post", "/v1/callbacks")}
 PUBLIC = [operation for operation in ROWS if not ROWS[operation].scope]
 
 
@@ -76,8 +79,9 @@ def test_every_operation_has_a_row() -> None:
 def test_the_description_names_the_scope(operation: Operation) -> None:
     method, path = operation
     scope = ROWS[operation].scope
+    signed: list[dict[str, list[str]]] = [{"Signature": []}] if operation in SIGNED else []
 
-    assert DOCUMENT["paths"][path][method].get("security") == (scope and [{"ApiKey": [scope]}])
+    assert DOCUMENT["paths"][path][method].get("security") == (scope and [{"ApiKey": [scope]}, *signed])
 
 
 async def call(
@@ -101,8 +105,11 @@ async def test_what_is_not_a_living_key_is_not_let_in(idle_service: Running) -> 
     )
     await idle_service.services.access.authenticate(revoked)
     await idle_service.services.access.revoke(revoked_key.id)
+    _, elsewhere = await idle_service.services.access.create(
+        "test", everything(), client="default", valid_for=timedelta(days=1), networks=[ip_network("203.0.113.0/24")]
+    )
     mixed = good[:17] + (await idle_service.key(Scope.ADMIN))[17:]
-    texts = [None, "", "garbage", "ключ", good[:-1], good.upper(), mixed, expired, revoked]
+    texts = [None, "", "garbage", "ключ", good[:-1], good.upper(), mixed, expired, revoked, elsewhere]
 
     for operation in KEYED:
         answers = [await call(idle_service, text, operation, "any") for text in texts]

@@ -58,10 +58,13 @@ def test_every_error_is_declared_as_a_problem(operation: Operation) -> None:
     assert ("404" in errors) == bool(re.search("biz_token|callbacks$", path))
 
 
-def test_a_bearer_key_is_the_one_way_in() -> None:
+def test_a_bearer_key_and_a_signature_are_the_ways_in() -> None:
     schemes = DOCUMENT["components"]["securitySchemes"]
 
-    assert [(scheme["type"], scheme["scheme"]) for scheme in schemes.values()] == [("http", "bearer")]
+    assert {name: (scheme["type"], scheme.get("scheme"), scheme.get("name")) for name, scheme in schemes.items()} == {
+        "ApiKey": ("http", "bearer", None),
+        "Signature": ("apiKey", None, "webhook-signature"),
+    }
 
 
 def test_what_a_caller_has_to_send_has_examples_that_fit() -> None:

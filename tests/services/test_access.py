@@ -1,6 +1,7 @@
 """A key is shown once, known by its digest, and ends when it should."""
 
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,20 @@ async def test_whoever_shows_something_else_is_kept_out(access: AccessService) -
     for shown in ("", "Bearer", one[:-1], f"{one}\n", one.upper(), one.replace("frk", "frx"), crossed):
         with pytest.raises(UnauthenticatedError):
             await access.authenticate(shown)
+
+
+async def test_a_key_is_unknown_outside_its_networks(access: AccessService) -> None:
+    key, shown = await access.create(
+        "till", SCOPES, client="bank", valid_for=timedelta(days=1), networks=[ip_network("10.0.0.0/8")]
+    )
+
+    assert await access.authenticate(shown, address="10.1.2.3") == key
+    for address in ("192.0.2.1", None):
+        with pytest.raises(UnauthenticatedError) as elsewhere:
+            await access.authenticate(shown, address=address)
+        with pytest.raises(UnauthenticatedError) as unknown:
+            await access.authenticate("unknown", address=address)
+        assert str(elsewhere.value) == str(unknown.value)
 
 
 async def test_a_key_ends_at_its_end_even_while_it_is_remembered(access: AccessService, clock: Clock) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from ipaddress import ip_network
 
 from app.domain.access import ApiKey, Scope
 from app.storage.database import Database
@@ -37,7 +38,8 @@ async def revoke(database: Database, name: str, now: datetime) -> bool:
 
 async def test_a_key_is_read_as_it_was_written(database: Database) -> None:
     revoked = replace(KEY, id="r", scopes=frozenset(), revoked_at=NOW)
-    for key in (KEY, revoked):
+    confined = replace(KEY, id="n", networks=(ip_network("10.0.0.0/8"), ip_network("2001:db8::/32")))
+    for key in (KEY, revoked, confined):
         await add(database, key)
 
         assert await find(database, key.id) == key

@@ -1,0 +1,119 @@
+"""Callbacks that are signed: taken like those with a key, refused like those without one."""
+
+import json
+from datetime import UTC, datetime, timedelta
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from standardwebhooks import Webhook
+
+from app.domain.access import Scope
+from tests.conftest import Running
+from tests.routers.conftest import SECRETS, get, listed, retrieved, token
+from tests.simulator.live import LiveSimulator
+
+URL = "/v1/callbacks"
+NAMES = ("webhook-id", "webhook-timestamp", "webhook-signature")
+
+
+def signed(secret: str, body: bytes, *, age: timedelta = timedelta(0)) -> dict[str, str]:
+    at = datetime.now(UTC) - age
+    values = ("msg_1", str(int(at.timestamp())), Webhook(SECRETS[secret]).sign("msg_1", at, body.decode()))
+    return {"Content-Type": "application/json", **dict(zip(NAMES, values, strict=True))}
+
+
+def body_for(biz_token: str) -> bytes:
+    return json.dumps({"BizToken": biz_token}).encode()
+
+
+async def post(service: Running, body: bytes, headers: dict[str, str] | list[tuple[bytes, bytes]]) -> httpx.Response:
+    async with service.client(None) as stranger:
+        return await stranger.post(URL, content=body, headers=headers)
+
+
+@pytest.mark.parametrize(("secret", "client"), [("old", "default"), ("new", "default"), ("shop", "shop")])
+async def test_a_signed_callback_is_its_clients(shared_service: Running, secret: str, client: str) -> None:
+    biz_token = token()
+    answer = await post(shared_service, body_for(biz_token), signed(secret, body_for(biz_token)))
+
+    async with shared_service.client(await shared_service.key(Scope.RESULTS_READ, client=client)) as api:
+        view = await get(api, biz_token)
+    assert (answer.status_code, answer.json()) == (
+        202,
+        {"biz_token": biz_token, "state": "pending", "received_at": view["received_at"]},
+    )
+
+
+async def test_a_replay_asks_nobody_and_changes_nothing(
+    service: Running, api: httpx.AsyncClient, faceid: LiveSimulator
+) -> None:
+    biz_token = await retrieved(api)
+    before, headers = await get(api, biz_token), signed("old", body_for(biz_token))
+
+    answers = [await post(service, body_for(biz_token), headers) for _ in range(100)]
+
+    assert {answer.status_code for answer in answers} == {202}
+    assert await get(api, biz_token) == before
+    assert sum(entry.biz_token == biz_token for entry in faceid.simulator.ledger.entries) == 1
+
+
+async def test_anothers_token_is_not_found(shared_service: Running, shared_api: httpx.AsyncClient) -> None:
+    biz_token = token()
+    await shared_api.post(URL, json={"BizToken": biz_token})
+
+    assert (await post(shared_service, body_for(biz_token), signed("shop", body_for(biz_token)))).status_code == 404
+
+
+async def test_a_bad_key_is_not_made_good_by_a_signature(shared_service: Running) -> None:
+    body = body_for("bad-key")
+    for authorization in ("Bearer bad", "Basic bad", "bad", ""):
+        answer = await post(shared_service, body, {**signed("old", body), "Authorization": authorization})
+
+        assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
+
+
+async def test_a_signature_opens_nothing_but_callbacks(shared_service: Running) -> None:
+    async with shared_service.client(None) as stranger:
+        answers = [
+            await stranger.put("/v1/verifications/bad", content=b"{}", headers=signed("old", b"{}")),
+            await stranger.get("/v1/verifications", headers=signed("old", b"")),
+            await stranger.post("/v1/redirects", content=b"{}", headers=signed("old", b"{}")),
+        ]
+
+    assert [answer.status_code for answer in answers] == [401] * 3
+
+
+HEADER = st.binary(max_size=80).map(lambda value: value.translate(None, b"\0\r\n")).filter(bool)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(values=st.tuples(*[st.none() | HEADER] * 3), age=st.integers(-400, 400))
+async def test_whatever_is_wrong_with_a_signature_is_the_same_401(
+    shared_service: Running, values: tuple[bytes | None, ...], age: int
+) -> None:
+    """Some headers are of a good signature for another body, and the others anything."""
+    body = body_for("bad-signature")
+    good = signed("old", body_for("another"), age=timedelta(seconds=age))
+    told = {name: good[name].encode() if value is None else value for name, value in zip(NAMES, values, strict=True)}
+
+    headers = [(b"X-Request-Id", b"the-same-for-all"), (b"Content-Type", b"application/json")]
+    answer = await post(shared_service, body, [*headers, *((name.encode(), value) for name, value in told.items())])
+
+    assert (answer.status_code, answer.headers["WWW-Authenticate"], answer.json()) == (
+        401,
+        "Bearer",
+        {
+            "type": "about:blank",
+            "title": "Unauthorized",
+            "status": 401,
+            "detail": "The signature is unknown, malformed or out of date.",
+            "code": "unauthenticated",
+            "request_id": "the-same-for-all",
+        },
+    )
+
+
+async def test_nothing_that_was_refused_is_stored(shared_api: httpx.AsyncClient) -> None:
+    assert not [known for known in await listed(shared_api) if known.startswith("bad")]
