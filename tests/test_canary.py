@@ -1,18 +1,25 @@
 """Nothing of a person leaves the seals: two hundred marked values through every path, and then a search everywhere."""
 
+import asyncio
 import base64
 import binascii
 import io
 import json
 import logging
-from collections.abc import Iterator
-from contextlib import redirect_stderr
+import secrets
+import signal
+from asyncio.subprocess import PIPE
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, redirect_stderr, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
 import httpx
 import pytest
 import structlog
+from obstore.store import S3Store
+from pydantic import SecretStr
 from sqlalchemy import select
 
 from app.config import Settings
@@ -22,8 +29,11 @@ from app.observability import configure_logging
 from app.sealing.keyring import Ring
 from app.simulator.people import person_of
 from app.storage import tables
-from tests.conftest import Running, everything, running
+from tests.chaos.run import _environment, _set_up
+from tests.conftest import Running, everything, running, settings_for
 from tests.routers.conftest import token
+from tests.servers import S3, _script
+from tests.simulator.live import LiveSimulator
 
 SCENARIOS = [
     *(["passed"] * 30),
@@ -89,6 +99,41 @@ async def dump(service: Running) -> bytes:
     return b"\n".join(value if isinstance(value, bytes) else str(value).encode() for row in rows for value in row)
 
 
+@dataclass
+class ObjectStore:
+    """A prefix of the S3 server's bucket: the settings that name it, and what lies there."""
+
+    server: S3
+    prefix: str
+
+    @property
+    def settings(self) -> dict[str, object]:
+        return {
+            "media_url": f"s3://{self.server.bucket}/{self.prefix}",
+            "aws_endpoint_url": self.server.endpoint,
+            "aws_access_key_id": self.server.access_key_id,
+            "aws_secret_access_key": SecretStr(self.server.secret_access_key),
+        }
+
+    def objects(self) -> dict[str, bytes]:
+        store = S3Store(
+            self.server.bucket,
+            endpoint=self.server.endpoint,
+            access_key_id=self.server.access_key_id,
+            secret_access_key=self.server.secret_access_key,
+            client_options={"allow_http": True},
+        )
+        paths = [meta["path"] for page in store.list(self.prefix) for meta in page]
+        return {f"media/{path}": bytes(store.get(path).bytes()) for path in paths}
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def bucket(request: pytest.FixtureRequest) -> ObjectStore | None:
+    if request.param == "folder":
+        return None
+    return ObjectStore(request.getfixturevalue("s3_server"), f"canary-{secrets.token_hex(4)}")
+
+
 @pytest.fixture(autouse=True)
 def restored_logging() -> Iterator[None]:
     root = logging.getLogger()
@@ -100,8 +145,10 @@ def restored_logging() -> Iterator[None]:
 
 
 async def test_two_hundred_marked_values_are_found_nowhere_outside_the_answers(
-    settings: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+    settings: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str], bucket: ObjectStore | None
 ) -> None:
+    if bucket:
+        settings = settings.model_copy(update=bucket.settings)
     stream = io.StringIO()
     with redirect_stderr(stream):
         configure_logging("DEBUG")
@@ -113,7 +160,7 @@ async def test_two_hundred_marked_values_are_found_nowhere_outside_the_answers(
             await walk(service, api, tokens)
             metrics = (await api.get("/metrics")).content
             rows = await dump(service)
-        files = files_below(tmp_path)
+        files = files_below(tmp_path) | (bucket.objects() if bucket else {})
     told = capfd.readouterr()
 
     assert len(set(values)) >= 200
@@ -125,3 +172,55 @@ async def test_two_hundred_marked_values_are_found_nowhere_outside_the_answers(
     assert stream.getvalue().count("\n") > 500
     assert any("media" in name for name in files)
     assert not any(content.startswith((b"\xff\xd8\xff", b"\x00\x00\x00")) for content in files.values())
+
+
+@asynccontextmanager
+async def stalling(faceid: LiveSimulator, answered_bytes: int) -> AsyncIterator[str]:
+    """The address of a simulator whose answers stop after so many bytes, and never end."""
+    for_ever = asyncio.Event()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        upstream, request = await asyncio.open_connection("127.0.0.1", faceid.port)
+        with suppress(OSError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            request.write(head + await reader.readexactly(length))
+            writer.write(await upstream.readexactly(answered_bytes))
+            await for_ever.wait()
+        for each in (request, writer):
+            each.close()
+
+    async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for_ever.set()
+
+
+async def test_a_worker_that_is_killed_while_a_result_streams_in_leaves_nothing_that_can_be_read(
+    tmp_path: Path, faceid: LiveSimulator
+) -> None:
+    tokens = [token() for _ in range(8)]
+    values = [value for biz_token in tokens for value in values_of(biz_token)]
+    async with stalling(faceid, answered_bytes=300_000) as url:
+        settings = settings_for(tmp_path, url, media_url=(tmp_path / "media").as_uri())
+        await _set_up(settings)
+        async with running(settings, with_worker=False) as service:
+            async with service.client(await service.key(*everything())) as api:
+                for biz_token in tokens:
+                    await api.post("/v1/callbacks", json={"BizToken": biz_token, "Extra": f"EXTRA-{biz_token}-CANARY"})
+            command = (_script("faceid-results"), "worker")
+            worker = await asyncio.create_subprocess_exec(*command, env=_environment(settings), stderr=PIPE)
+            drafts: list[bytes] = []
+            async with asyncio.timeout(20):
+                while len(drafts) < len(tokens):
+                    await asyncio.sleep(0.05)
+                    drafts = [content for content in files_below(tmp_path / "media").values() if len(content) > 20_000]
+            worker.kill()
+            _, told = await worker.communicate()
+            files = files_below(tmp_path)
+
+    found = leaks("logs", told, values)
+    for name, content in files.items():
+        found += leaks(Path(name).name, content, values)
+    assert worker.returncode == -signal.SIGKILL
+    assert found == []
+    assert not any(b"\xff\xd8\xff" in content[:100] for content in drafts)
