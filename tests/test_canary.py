@@ -148,7 +148,9 @@ async def test_two_hundred_marked_values_are_found_nowhere_outside_the_answers(
     settings: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str], bucket: ObjectStore | None
 ) -> None:
     if bucket:
-        settings = settings.model_copy(update=bucket.settings)
+        settings = settings_for(
+            tmp_path, settings.faceid_endpoint, database_url=settings.database_url, **bucket.settings
+        )
     stream = io.StringIO()
     with redirect_stderr(stream):
         configure_logging("DEBUG")
