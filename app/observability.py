@@ -42,7 +42,10 @@ STEPS = Counter("faceid_retrieval_steps_total", "What was decided after a call",
 
 
 def configure_logging(level: str = "INFO") -> None:
-    """Sends one JSON object a line to standard error, for our own events and for those of libraries from WARNING on."""
+    """Sends one JSON object a line to standard error, for our own events and for those of libraries from WARNING on.
+
+    At CRITICAL our own are silent altogether: the command itself says what went wrong.
+    """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -53,7 +56,9 @@ def configure_logging(level: str = "INFO") -> None:
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=(
+            structlog.ReturnLoggerFactory() if level == "CRITICAL" else structlog.PrintLoggerFactory(sys.stderr)
+        ),
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler()
