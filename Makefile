@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test ten-thousand chaos bench-quota bench-latency bench-flood check format venv lock clean
+.PHONY: demo test ten-thousand chaos bench bench-smoke bench-quota bench-latency bench-flood check format venv lock clean
 .DEFAULT_GOAL := demo
 
 demo: venv  ## the main job, end to end, against a simulated FaceID
@@ -21,6 +21,12 @@ ten-thousand: venv  ## that many tokens, callbacks lost, doubled and out of orde
 
 chaos: venv  ## kill -9, cut and spoil, then count what is left; ARGS="--seed 7 --kills 1000 --database postgres"
 	$(BIN)/python -m tests.chaos $(ARGS)
+
+bench: venv  ## what it costs, beside its peers and floors; ARGS="--only retrieval" for a part
+	$(BIN)/python -m benchmarks $(ARGS)
+
+bench-smoke: venv  ## the same, small: does the harness work?
+	$(BIN)/python -m benchmarks --smoke $(ARGS)
 
 bench-quota: venv  ## how much of Tencent's quota several workers use, never more; ARGS="--kill --workers 2 --rate 46 48"
 	$(BIN)/python -m benchmarks.quota $(ARGS)

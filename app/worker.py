@@ -111,12 +111,14 @@ class Worker:
 
     async def _claim(self, wake: asyncio.Event) -> None:
         """Starts what is due. Where as much is under way as may be, the first that ends makes room for more."""
+        self._is_full = True  # what ends while we ask has made room for more
+        under_way = Counter(claim.account.name for claim in self._in_flight.values())
         for claim in await self._retrieve.claims.take(self._concurrency, held=self._in_flight.values()):
+            under_way[claim.account.name] += 1
             task = asyncio.create_task(self._retrieve_one(claim), name="retrieve")
             self._in_flight[task] = claim
             task.add_done_callback(self._in_flight.pop)
             task.add_done_callback(lambda _: wake.set() if self._is_full else None)
-        under_way = Counter(claim.account.name for claim in self._in_flight.values())
         self._is_full = max(under_way.values(), default=0) >= self._concurrency
 
     async def _retrieve_one(self, claim: Claim) -> None:

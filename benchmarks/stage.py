@@ -45,6 +45,11 @@ async def workers(settings: Settings, count: int) -> AsyncIterator[list[Child]]:
         yield children
 
 
+def environment() -> dict[str, str]:
+    """What a process of a benchmark gets to see of this one's environment."""
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[1])}
+
+
 def _child(settings: Settings, *arguments: str, up: Callable[[], Awaitable[bool]] | str) -> Child:
     environment = {**_environment(settings), "FACEID_INFO_TYPE": settings.faceid_info_type}
     return Child(arguments[0], Command([_script("faceid-results"), *arguments], environment, settings.data_dir, up=up))

@@ -100,4 +100,5 @@ def _act(
         os.dup2(os.open(path, flags), descriptor)
     sys.stdin = os.fdopen(0, closefd=False)
     sys.argv = ["faceid-results", *arguments]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell gives its background jobs one that ignores it
     main()

@@ -1,7 +1,7 @@
 """The audit: rows that are only ever added, and the chain that shows whether they are still what they were."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from typing import Any
 
 from sqlalchemy import Row, func, insert, select, text
@@ -9,7 +9,7 @@ from sqlalchemy import Row, func, insert, select, text
 from app.domain.audit import Action, Event, EventFilter, Link
 from app.storage.database import Transaction
 from app.storage.tables import audit as table
-from app.storage.tables import audit_link, verification
+from app.storage.tables import audit_link, columns_of, verification
 
 _COLUMNS = [table.c[field.name] for field in fields(Event)]
 _INSERT = insert(table)
@@ -20,7 +20,7 @@ class AuditStore:
 
     async def add(self, tx: Transaction, event: Event) -> None:
         """Puts an event on record, before what it tells of happens."""
-        values = asdict(event)
+        values = columns_of(event)
         del values["id"]
         await tx.execute(_INSERT, values)
 
@@ -66,7 +66,7 @@ class AuditStore:
 
     async def add_links(self, tx: Transaction, links: Sequence[Link]) -> None:
         """Makes the chain longer."""
-        await tx.execute(insert(audit_link), [asdict(link) for link in links])
+        await tx.execute(insert(audit_link), [columns_of(link) for link in links])
 
     async def chain(self, tx: Transaction, position: int, *, limit: int) -> Sequence[tuple[Link, Event | None]]:
         """The links behind a position, each with its row; None where that is missing."""

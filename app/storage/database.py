@@ -1,30 +1,25 @@
 """The database: one engine, two kinds of transaction, and one place where its troubles become ours."""
 
 import asyncio
-import os
-import secrets
-import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, closing, nullcontext, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
-from sqlalchemy import URL, Connection, event
-from sqlalchemy.engine import Dialect, make_url
-from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy import URL
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from app.errors import ServiceError, SetUpError, UnavailableError
+from app.storage import sqlite
 
 Transaction = AsyncConnection
 """What services pass on to the stores; only the stores use it."""
 
 TRANSACTION_SECONDS = 10.0  # all waiting included: ours are short, and what takes longer will not come to an end
-BUSY_TIMEOUT_SECONDS = 8  # SQLite: how long a second process waits for the writer
 
 log = structlog.get_logger()
 
@@ -143,48 +138,8 @@ def _engine(url: URL, pool_size: int) -> AsyncEngine:
         max_overflow=0,
         pool_timeout=None,  # a transaction has one deadline for all of its waiting
         pool_pre_ping=not is_embedded,
+        connect_args={"async_creator_fn": sqlite.connect} if is_embedded else {},
     )
     if is_embedded:
-        event.listen(engine.sync_engine, "do_connect", _make_file)
-        event.listen(engine.sync_engine, "connect", _set_up_sqlite)
-        event.listen(engine.sync_engine, "begin", _begin_sqlite)
+        sqlite.set_up(engine)
     return engine
-
-
-def _make_file(_: Dialect, __: ConnectionPoolEntry, arguments: list[str], ___: dict[str, Any]) -> None:
-    """Makes a new database readable for us alone, and gives it its name when it keeps a log already.
-
-    Two processes cannot switch one file to a log at once. And a file that is there must not be opened beside SQLite:
-    closing it again drops all locks of this process on it, and the next process to leave takes the log away from under
-    us (https://sqlite.org/howtocorrupt.html, section 2.2).
-    """
-    path = Path(arguments[0])
-    if path.exists():
-        return
-    new = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
-    os.close(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
-    with closing(sqlite3.connect(new)) as connection:
-        connection.execute("PRAGMA journal_mode=WAL")
-    with suppress(FileExistsError):
-        path.hardlink_to(new)
-    new.unlink()
-
-
-def _set_up_sqlite(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}",
-        "journal_mode=WAL",
-        "synchronous=FULL",
-        "foreign_keys=ON",
-        "secure_delete=ON",  # what is deleted is overwritten
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    """The driver begins no transaction by itself; a writer takes the lock at once, so that it cannot fail halfway."""
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -2,7 +2,6 @@
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
@@ -11,6 +10,7 @@ from sqlalchemy import Row, insert, select, update
 from app.domain.access import ApiKey, Scope
 from app.storage.database import Transaction
 from app.storage.tables import api_key as table
+from app.storage.tables import columns_of
 
 
 class KeyStore:
@@ -19,7 +19,7 @@ class KeyStore:
     async def add(self, tx: Transaction, key: ApiKey) -> None:
         """Inserts a new key."""
         lists = {"scopes": " ".join(sorted(key.scopes)), "networks": " ".join(map(str, key.networks))}
-        await tx.execute(insert(table).values(asdict(key) | lists))
+        await tx.execute(insert(table).values(columns_of(key) | lists))
 
     async def find(self, tx: Transaction, key_id: str) -> ApiKey | None:
         """The key of this id."""

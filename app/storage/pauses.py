@@ -1,7 +1,6 @@
 """The pauses of accounts and rules, which all workers keep to."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, bindparam, delete, select, update
@@ -9,6 +8,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from app.domain.pause import Pause
 from app.storage.database import Transaction
+from app.storage.tables import columns_of
 from app.storage.tables import pause as table
 
 _ALL = select(table).order_by(table.c.account, table.c.rule_id)
@@ -27,7 +27,7 @@ class PauseStore:
     async def begin(self, tx: Transaction, pause: Pause) -> bool:
         """Puts the pause in force; whether there was none."""
         insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
-        values = asdict(pause) | {"rule_id": pause.rule_id or ""}
+        values = columns_of(pause) | {"rule_id": pause.rule_id or ""}
         statement = insert(table).values(values).on_conflict_do_nothing().returning(table.c.account)
         return (await tx.scalar(statement)) is not None
 

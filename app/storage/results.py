@@ -1,7 +1,7 @@
 """What was retrieved: the text of a result, its liveness attempts, the rows that name its media, the calls it took."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from sqlalchemy import Column, Delete, Select, Table, bindparam, delete, func, insert, select
@@ -10,6 +10,7 @@ from app.domain.detection import Detection, LivenessAttempt, MediaKind, Medium, 
 from app.domain.verification import Call
 from app.storage import tables
 from app.storage.database import Transaction
+from app.storage.tables import columns_of
 
 _KEYS = {"verification_id", "position"}
 _MEDIUM = [tables.media.c[field.name] for field in fields(Medium)]
@@ -79,7 +80,7 @@ class ResultStore:
                 tables.liveness_attempt,
                 [{**key, "position": n, **values} for n, values in enumerate(text.attempts)] if text else [],
             ),
-            (tables.media, [key | asdict(medium) for medium in media]),
+            (tables.media, [key | columns_of(medium) for medium in media]),
         ):
             if rows:
                 await tx.execute(insert(table), rows)
@@ -99,7 +100,7 @@ class ResultStore:
 
     async def add_call(self, tx: Transaction, verification_id: int, call: Call) -> None:
         """Puts a call to Tencent on record."""
-        await tx.execute(insert(tables.upstream_call), {"verification_id": verification_id} | asdict(call))
+        await tx.execute(insert(tables.upstream_call), {"verification_id": verification_id} | columns_of(call))
 
     async def texts(self, tx: Transaction, ids: Collection[int], *, sealed: bool = False) -> Mapping[int, SealedText]:
         """The texts of these verifications, by id; what is sealed of the person only where it is asked for."""

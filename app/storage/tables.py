@@ -1,6 +1,8 @@
 """The schema. Private to this folder; `migrations/` brings a database here and a test holds the two together."""
 
+from dataclasses import fields
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     BigInteger,
@@ -21,6 +23,9 @@ from sqlalchemy import (
     false,
     text,
 )
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 metadata = MetaData(
     naming_convention={
@@ -263,3 +268,8 @@ audit_link = Table(
     Column("hash", LargeBinary, nullable=False),
     UniqueConstraint("audit_id"),
 )
+
+
+def columns_of(value: "DataclassInstance") -> dict[str, Any]:
+    """A dataclass as the columns of its table; `asdict` would copy all that it holds."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}

@@ -1,7 +1,7 @@
 """The rows of verifications: found, locked, listed, and written as `app.domain.lifecycle` says."""
 
 from collections.abc import Collection, Sequence
-from dataclasses import asdict, fields
+from dataclasses import fields
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +11,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from app.domain.detection import Outcome
 from app.domain.verification import Filter, Priority, State, Verification
 from app.storage.database import Transaction
-from app.storage.tables import detection
+from app.storage.tables import columns_of, detection
 from app.storage.tables import verification as table
 
 _COLUMNS = [table.c[field.name] for field in fields(Verification)]
@@ -31,7 +31,7 @@ class VerificationStore:
 
     async def add(self, tx: Transaction, verification: Verification) -> Verification | None:
         """Inserts a new row; None if its token or nonce is already there, whoever inserted it just now included."""
-        values = asdict(verification)
+        values = columns_of(verification)
         del values["id"]
         row = (await tx.execute(_ADD[tx.dialect.name], values)).one_or_none()
         return as_verification(row) if row else None
@@ -52,7 +52,7 @@ class VerificationStore:
 
     async def save(self, tx: Transaction, before: Verification, after: Verification) -> None:
         """Writes what differs between the locked row and what became of it."""
-        old, new = asdict(before), asdict(after)
+        old, new = columns_of(before), columns_of(after)
         changes = {name: value for name, value in new.items() if value != old[name]}
         if changes:
             await tx.execute(_SAVE, {"row_id": before.id} | changes)

@@ -1,0 +1,49 @@
+"""Everything side by side: `python -m benchmarks`. A table on the terminal, and in `benchmarks/results.md`."""
+
+import argparse
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from rich.console import Console
+
+from benchmarks import retrieval
+from benchmarks.figures import Line, page, table
+
+RESULTS = Path(__file__).with_name("results.md")
+
+
+def retrieving(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
+    """Retrievals."""
+    if is_smoke:
+        return retrieval.lines(folder, rounds=1, count=1, video_bytes=200_000)
+    return retrieval.lines(folder, rounds=3, count=8)
+
+
+SECTIONS: Mapping[str, Callable[..., AsyncIterator[Line]]] = {"retrieval": retrieving}
+
+
+async def measure(names: list[str], *, is_smoke: bool) -> list[Line]:
+    """The lines of these sections."""
+    lines = []
+    for name in names:
+        with TemporaryDirectory(prefix="bench-") as folder:
+            lines += [line async for line in SECTIONS[name](Path(folder), is_smoke=is_smoke)]
+    return lines
+
+
+def main() -> None:
+    """Measures, prints and writes. A part of it, or a smoke run, is printed only."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
+    parser.add_argument("--smoke", action="store_true", help="everything once and small: does the harness work?")
+    asked = parser.parse_args()
+    lines = asyncio.run(measure(asked.only, is_smoke=asked.smoke))
+    Console(width=140).print(table(lines))
+    if not asked.smoke and set(asked.only) == set(SECTIONS):
+        RESULTS.write_text(page(lines, "make bench"))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,151 @@
+"""A FaceID that costs next to nothing: one prepared answer, sent to whoever asks, over TLS and at a limited rate too.
+
+`python -m benchmarks.upstream PORT VIDEO_BYTES [--tls FOLDER] [--megabits N]`. It does not look at what it is asked.
+"""
+
+import argparse
+import asyncio
+import json
+import ssl
+import sys
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
+
+import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+from app.simulator.answers import Subject, detect_info
+from app.simulator.media import media_of
+from app.simulator.scenarios import Scenario
+from benchmarks import stage
+from tests.chaos.processes import Child, Command, answers
+from tests.chaos.run import _minded
+from tests.servers import _free_ports
+
+_TICK_SECONDS = 0.01
+_PERSON = "passed-bench"
+MEDIA_PATH = "/media"  # the base64 alone, without a line of JSON: what the floor receives
+
+
+def answer_of(video_bytes: int) -> bytes:
+    """The JSON of a person who passed, with a video of that size and three pictures."""
+    subject = Subject(biz_token=_PERSON)
+    result = detect_info(subject, Scenario(), parts=frozenset("1234"), video_bytes=video_bytes)
+    return json.dumps({"Response": {"DetectInfo": result, "RequestId": "bench"}}, ensure_ascii=False).encode()
+
+
+def base64_of(video_bytes: int) -> bytes:
+    """The media of the same answer, one behind the other."""
+    return b64encode(b"".join(media_of(_PERSON, video_bytes=video_bytes).values()))
+
+
+class _Answers(asyncio.Protocol):
+    """One connection: a request is whatever ends its head and has its announced bytes."""
+
+    def __init__(self, whole: bytes, media: bytes, megabits: float | None) -> None:
+        self._whole, self._media, self._megabits = whole, media, megabits
+        self._received = b""
+        self._sending: asyncio.Task[None] | None = None
+        self._transport: asyncio.WriteTransport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """See `asyncio.Protocol`."""
+        if isinstance(transport, asyncio.WriteTransport) or hasattr(transport, "write"):
+            self._transport = transport  # type: ignore[assignment]  # uvloop's have no base in common
+
+    def data_received(self, data: bytes) -> None:
+        """See `asyncio.Protocol`."""
+        self._received += data
+        head, end, body = self._received.partition(b"\r\n\r\n")
+        length = head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0]
+        if end and len(body) >= int(length or 0):
+            self._received = b""
+            is_media = head.split(b" ", 2)[1] == MEDIA_PATH.encode()
+            self._send(self._media if is_media else self._whole)
+
+    def _send(self, body: bytes) -> None:
+        if self._transport is None:
+            return
+        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        self._transport.write(head)
+        if self._megabits is None:
+            self._transport.write(body)
+        else:
+            self._sending = asyncio.create_task(self._pace(self._transport, body, self._megabits))
+
+    async def _pace(self, transport: asyncio.WriteTransport, body: bytes, megabits: float) -> None:
+        loop = asyncio.get_running_loop()
+        start, sent = loop.time(), 0
+        while sent < len(body) and not transport.is_closing():
+            await asyncio.sleep(_TICK_SECONDS)
+            due = min(int((loop.time() - start) * megabits * 125_000), len(body))
+            transport.write(body[sent:due])
+            sent = due
+
+
+async def serve(port: int, video_bytes: int, tls: Path | None, megabits: float | None) -> None:
+    """Answers for ever."""
+    context = None
+    if tls:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(tls / "certificate.pem", tls / "key.pem")
+    whole, media = answer_of(video_bytes), base64_of(video_bytes)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: _Answers(whole, media, megabits), "127.0.0.1", port, ssl=context)
+    await server.serve_forever()
+
+
+@asynccontextmanager
+async def running(
+    folder: Path, video_bytes: int, *, tls: bool = False, megabits: float | None = None
+) -> AsyncIterator[str]:
+    """The address of such a server in a process of its own; with `tls` its certificate is in the folder."""
+    port = _free_ports(["upstream"])["upstream"]
+    arguments = [sys.executable, "-m", "benchmarks.upstream", str(port), str(video_bytes)]
+    if tls:
+        write_certificate(folder)
+        arguments += ["--tls", str(folder)]
+    if megabits:
+        arguments += ["--megabits", str(megabits)]
+    command = Command(arguments, stage.environment(), Path.cwd(), up=partial(answers, "127.0.0.1", port))
+    async with _minded([Child("upstream", command)]):
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+
+
+def write_certificate(folder: Path) -> None:
+    """A certificate of 127.0.0.1 by itself, and its key."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "benchmark")])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    pem, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, pem, plain))
+
+
+def main() -> None:
+    """Serves until it is ended."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("port", type=int)
+    parser.add_argument("video_bytes", type=int)
+    parser.add_argument("--tls", type=Path)
+    parser.add_argument("--megabits", type=float)
+    asked = parser.parse_args()
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve(asked.port, asked.video_bytes, asked.tls, asked.megabits))
+
+
+if __name__ == "__main__":
+    main()
