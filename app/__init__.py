@@ -7,8 +7,8 @@ The story of one verification, step by step, and the room where each step lives:
 3. fetch     GetDetectInfo, signed, streamed, media lifted on the way   `faceid.client`, `faceid.signing`, `faceid.lift`
 4. decode    Tencent's document becomes our `Detection`                `faceid.decode` -> `domain.detection`
 5. decide    store, look again, retry, pause or give up                `domain.decision` -> `domain.lifecycle`
-6. put       bytes first, under fresh keys; then the row that names them `services.retrieve`, `storage.media`
-   seal      what is personal, before it reaches SQL or the disk      `services.vault` -> `sealing`
+   put       bytes first, sealed, under fresh keys                     `services.retrieve` -> `sealing`, `storage.media`
+6. record    then the rows that name them, many at once                `services.record` -> `services.vault`
 7. query     a business system waits, reads, lists, downloads           `routers.verifications` -> `services.query`
 
 Beside it, `services.reconcile` finds what nobody reported, `services.health` tells what an operator should know, and

@@ -18,6 +18,7 @@ from app.services.newcomers import Newcomers
 from app.services.query import QueryService
 from app.services.receive import ReceiveService
 from app.services.reconcile import ReconcileService
+from app.services.record import RecordService
 from app.services.redirect import RedirectService
 from app.services.retrieve import RetrieveService
 from app.services.rotate import RotateService
@@ -152,14 +153,19 @@ def retrieval(
         pauses=pauses,
         clock=clock,
     )
-    return RetrieveService(
-        claims=claims,
-        rules=services.settings,
+    records = RecordService(
         database=services.database,
         verifications=VerificationStore(),
         results=ResultStore(),
         quota=quota,
         pauses=pauses,
+        signals=services.signals,
+        clock=clock,
+    )
+    return RetrieveService(
+        claims=claims,
+        rules=services.settings,
+        records=records,
         media=services.media,
         vault=services.vault,
         signals=services.signals,

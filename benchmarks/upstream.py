@@ -11,15 +11,10 @@ import sys
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from functools import partial
-from ipaddress import ip_address
 from pathlib import Path
 
 import uvloop
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.simulator.answers import Subject, detect_info
 from app.simulator.media import media_of
@@ -27,7 +22,7 @@ from app.simulator.scenarios import Scenario
 from benchmarks import stage
 from tests.chaos.processes import Child, Command, answers
 from tests.chaos.run import _minded
-from tests.servers import _free_ports
+from tests.servers import _free_ports, write_certificate
 
 _TICK_SECONDS = 0.01
 _PERSON = "passed-bench"
@@ -117,22 +112,6 @@ async def running(
     command = Command(arguments, stage.environment(), Path.cwd(), up=partial(answers, "127.0.0.1", port))
     async with _minded([Child("upstream", command)]):
         yield f"{'https' if tls else 'http'}://127.0.0.1:{port}"
-
-
-def write_certificate(folder: Path) -> None:
-    """A certificate of 127.0.0.1 by itself, and its key."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "benchmark")])
-    certificate = (
-        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    (folder / "certificate.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    pem, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    (folder / "key.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, pem, plain))
 
 
 def main() -> None:

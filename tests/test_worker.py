@@ -165,6 +165,18 @@ async def test_no_more_is_in_flight_than_it_may(idle_service: Running, idle_api:
     assert [(await row_of(idle_service.services, token)).claim for token in tokens] == [1, 1, 0, 0, 0]
 
 
+async def test_what_ends_while_more_is_claimed_makes_room_at_once(
+    idle_service: Running, idle_api: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("app.worker.POLL_SECONDS", 3600)
+    tokens = [await call_back(idle_api, "passed") for _ in range(30)]
+
+    async with working(idle_service.services):
+        states = [await state(idle_api, token) for token in tokens]
+
+    assert states == ["retrieved"] * 30
+
+
 async def test_a_piece_of_work_that_crashes_ends_no_other(
     idle_service: Running, idle_api: httpx.AsyncClient, settings: Settings
 ) -> None:

@@ -1,43 +1,35 @@
-"""Steps 3 to 6 of the story: fetches what was claimed, puts the media, records all in one transaction."""
+"""Steps 3 to 5 of the story: fetches what was claimed, decides what it means, seals and puts the media."""
 
 import asyncio
 import random
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import cast
 
 import structlog
 
-from app.domain import lifecycle, pause, redirect
-from app.domain.decision import ErrorClass, Found, Pause, Reply, Step, Store, Trouble, decide
+from app.domain import redirect
+from app.domain.decision import ErrorClass, Found, Reply, Step, Store, Trouble, decide
 from app.domain.detection import InfoType, MediaKind, Medium, Outcome, Part
 from app.domain.rule import Rule
 from app.domain.sniffing import sniff
 from app.domain.verification import Call, Verification
 from app.errors import UnavailableError
 from app.faceid import codes
-from app.faceid.advice import advice
 from app.faceid.client import MEDIA_NOT_STORED, Fetched
 from app.faceid.codes import classify
 from app.observability import CALL_SECONDS, RECEIVED_BYTES, STEPS
 from app.sealing.blobs import BlobSealer
 from app.services.claim import Claim, ClaimService
+from app.services.record import Learned, RecordService
 from app.services.rules import RulesSettings
 from app.services.vault import Vault
-from app.storage.database import Database, Transaction
 from app.storage.media import Draft, MediaStore
-from app.storage.pauses import PauseStore
-from app.storage.quota import QuotaStore
-from app.storage.results import ResultStore
-from app.storage.signals import DUE, Signals
-from app.storage.verifications import VerificationStore
+from app.storage.signals import Signals
 
 _PUT_SECONDS = 30.0  # for the media of one result
-_PAUSE = timedelta(seconds=1)  # Tencent counts by the second
-_IT_ANSWERS = {ErrorClass.FINAL, ErrorClass.EXPIRED, ErrorClass.SLOW_DOWN, ErrorClass.ASK_FOR_LESS}
-
 _RANDOM = random.SystemRandom()
 
 log = structlog.get_logger()
@@ -74,11 +66,7 @@ class RetrieveService:
         *,
         claims: ClaimService,
         rules: RulesSettings,
-        database: Database,
-        verifications: VerificationStore,
-        results: ResultStore,
-        quota: QuotaStore,
-        pauses: PauseStore,
+        records: RecordService,
         media: MediaStore,
         vault: Vault,
         signals: Signals,
@@ -86,11 +74,7 @@ class RetrieveService:
     ) -> None:
         self.claims = claims
         self._rules = rules
-        self._database = database
-        self._verifications = verifications
-        self._results = results
-        self._quota = quota
-        self._pauses = pauses
+        self._records = records
         self._media = media
         self._vault = vault
         self._signals = signals
@@ -132,7 +116,7 @@ class RetrieveService:
             bytes_received=0,
         )
         step = self._decide(claim, Trouble(classify(codes.CRASHED)))
-        await self._record(claim, step, Fetched(call), ())
+        await self._records.record(Learned(claim=claim, call=call, step=step))
 
     async def _conclude(self, work: _Work, fetched: Fetched) -> None:
         step = self._decide(work.claim, work.reply(fetched))
@@ -145,7 +129,11 @@ class RetrieveService:
                 fetched = Fetched(replace(fetched.call, error_code=MEDIA_NOT_STORED))
                 step = self._decide(work.claim, Trouble(ErrorClass.RETRY))
         _tell(work.claim, step, fetched.call)
-        outdated = await self._record(work.claim, step, fetched, media)
+        text = None
+        if isinstance(step, Store) and fetched.detection:
+            text = self._vault.seal_text(work.claim.verification, fetched.detection)
+        learned = Learned(claim=work.claim, call=fetched.call, step=step, text=text, media=media)
+        outdated = await self._records.record(learned)
         self._signals.send(str(work.claim.verification.id))
         for key in outdated:
             await self._media.delete(key)
@@ -175,53 +163,6 @@ class RetrieveService:
             stored_at=self._clock(),
         )
         return replace(medium, sealed_key=self._vault.wrap_medium_key(verification, medium, sealer.key))
-
-    async def _record(self, claim: Claim, step: Step, fetched: Fetched, media: Sequence[Medium]) -> Collection[str]:
-        """Writes all that was learned, unless a newer claim is at work; answers the object keys that nothing names."""
-        claimed = claim.verification
-        async with self._database.write() as tx:
-            current = await self._verifications.lock(tx, claimed.biz_token)
-            await self._results.add_call(tx, claimed.id, fetched.call)
-            await self._heed(tx, claim, step, fetched.call)
-            if current is None or current.claim != claimed.claim:
-                return [medium.object_key for medium in media]
-            after = lifecycle.after(current, step, fetched.call, self._clock())
-            await self._verifications.save(tx, current, after)
-            outdated = await self._store(tx, current, fetched, media) if isinstance(step, Store) else []
-        if after.due_at and after.due_at <= self._clock():
-            self._signals.send(DUE)
-        return outdated
-
-    async def _store(
-        self, tx: Transaction, before: Verification, fetched: Fetched, media: Sequence[Medium]
-    ) -> Collection[str]:
-        outdated: Collection[str] = []
-        if before.retrieved_at:
-            kinds = [medium.kind for medium in media]
-            outdated = await self._results.remove(tx, before.id, text=fetched.detection is not None, kinds=kinds)
-        text = self._vault.seal_text(before, fetched.detection) if fetched.detection else None
-        await self._results.add(tx, before.id, text, media)
-        return outdated
-
-    async def _heed(self, tx: Transaction, claim: Claim, step: Step, call: Call) -> None:
-        """What the answer means for the account as a whole."""
-        error_class = classify(call.error_code) if call.error_code else None
-        account, rule_id = claim.account.name, claim.verification.rule_id
-        if isinstance(step, Pause):
-            begun = pause.begin(account, rule_id if step.rule_only else None, call.error_code or "", self._clock())
-            if await self._pauses.begin(tx, begun):
-                log.error("paused", **begun.cause, advice=advice(begun.error_code))
-        if claim.probe and _is_over(claim.probe, error_class):
-            await self._pauses.end(tx, claim.probe)
-            log.warning("resumed", **claim.probe.cause)
-        if error_class is ErrorClass.SLOW_DOWN:  # the quota's row comes last, as in a claim
-            await self._quota.slow_down(tx, account, pause=_PAUSE)
-
-
-def _is_over(probed: pause.Pause, error_class: ErrorClass | None) -> bool:
-    """Whether an answer of this class (None: a result) says that the operator has acted."""
-    is_another_pause = error_class is ErrorClass.RULE and probed.rule_id is None
-    return error_class is None or error_class in _IT_ANSWERS or is_another_pause
 
 
 def _tell(claim: Claim, step: Step, call: Call) -> None:

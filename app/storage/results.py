@@ -1,6 +1,6 @@
 """What was retrieved: the text of a result, its liveness attempts, the rows that name its media, the calls it took."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -39,6 +39,9 @@ def _texts(*, sealed: bool) -> tuple[Select[Any], Select[Any]]:
 # Made once: to put a statement together takes several times as long as to run it.
 _GET_TEXTS = {sealed: _texts(sealed=sealed) for sealed in (True, False)}
 _GET_MEDIA = _of_some(tables.media, _MEDIUM)
+_ADD_DETECTION, _ADD_ATTEMPT, _ADD_MEDIUM, _ADD_CALL = (
+    insert(table) for table in (tables.detection, tables.liveness_attempt, tables.media, tables.upstream_call)
+)
 _REMOVE_DETECTION = [_of_one(table) for table in (tables.detection, tables.liveness_attempt)]
 _REMOVE_ALL_BUT_MEDIA = [*_REMOVE_DETECTION, _of_one(tables.upstream_call)]
 _REMOVE_ALL_MEDIA = _of_one(tables.media).returning(tables.media.c.object_key)
@@ -69,21 +72,25 @@ class ResultStore:
             await tx.execute(statement, key)
         return (await tx.scalars(_REMOVE_MEDIA, key | {"kinds": list(kinds)})).all() if kinds else []
 
-    async def add(
-        self, tx: Transaction, verification_id: int, text: SealedText | None, media: Collection[Medium]
+    async def add_all(
+        self, tx: Transaction, results: Collection[tuple[int, SealedText | None, Collection[Medium]]]
     ) -> None:
-        """Keeps the text of a result and names its media, where there are none yet."""
-        key = {"verification_id": verification_id}
-        for table, rows in (
-            (tables.detection, [{**key, **text.values}] if text else []),
+        """Keeps the texts of results and names their media, where there are none yet; each with its verification."""
+        texts = [(key, text) for key, text, _ in results if text]
+        for statement, rows in (
+            (_ADD_DETECTION, [{"verification_id": key, **text.values} for key, text in texts]),
             (
-                tables.liveness_attempt,
-                [{**key, "position": n, **values} for n, values in enumerate(text.attempts)] if text else [],
+                _ADD_ATTEMPT,
+                [
+                    {"verification_id": key, "position": position, **values}
+                    for key, text in texts
+                    for position, values in enumerate(text.attempts)
+                ],
             ),
-            (tables.media, [key | columns_of(medium) for medium in media]),
+            (_ADD_MEDIUM, [{"verification_id": key} | columns_of(one) for key, _, media in results for one in media]),
         ):
             if rows:
-                await tx.execute(insert(table), rows)
+                await tx.execute(statement, rows)
 
     async def erase(self, tx: Transaction, verification_id: int, *, text: bool) -> Sequence[str]:
         """Removes the media, with `text` all else as well; answers the object keys that are named no more."""
@@ -98,9 +105,9 @@ class ResultStore:
         counted = func.count(tables.detection.c.id_card_index.distinct())
         return (await tx.execute(select(counted).where(tables.detection.c.verification_id.in_(has_media)))).scalar_one()
 
-    async def add_call(self, tx: Transaction, verification_id: int, call: Call) -> None:
-        """Puts a call to Tencent on record."""
-        await tx.execute(insert(tables.upstream_call), {"verification_id": verification_id} | columns_of(call))
+    async def add_calls(self, tx: Transaction, calls: Iterable[tuple[int, Call]]) -> None:
+        """Puts calls to Tencent on record, each with its verification."""
+        await tx.execute(_ADD_CALL, [{"verification_id": key} | columns_of(call) for key, call in calls])
 
     async def texts(self, tx: Transaction, ids: Collection[int], *, sealed: bool = False) -> Mapping[int, SealedText]:
         """The texts of these verifications, by id; what is sealed of the person only where it is asked for."""

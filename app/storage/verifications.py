@@ -19,6 +19,9 @@ _COLUMNS = [table.c[field.name] for field in fields(Verification)]
 _FIND = select(*_COLUMNS).where(table.c.biz_token == bindparam("biz_token"))
 _FIND_ALL = select(*_COLUMNS).where(table.c.biz_token.in_(bindparam("biz_tokens", expanding=True)))
 _LOCK = _FIND.with_for_update()
+_LOCK_ALL = (
+    select(*_COLUMNS).where(table.c.id.in_(bindparam("ids", expanding=True))).order_by(table.c.id).with_for_update()
+)
 _ADD = {
     name: dialect.insert(table).on_conflict_do_nothing().returning(*_COLUMNS)
     for name, dialect in (("postgresql", postgresql), ("sqlite", sqlite))
@@ -50,12 +53,24 @@ class VerificationStore:
         row = (await tx.execute(_LOCK, {"biz_token": biz_token})).one_or_none()
         return as_verification(row) if row else None
 
+    async def lock_all(self, tx: Transaction, ids: Collection[int]) -> Sequence[Verification]:
+        """The same of many rows, in the one order in which nobody waits for another who waits for them."""
+        return [as_verification(row) for row in await tx.execute(_LOCK_ALL, {"ids": list(ids)})]
+
     async def save(self, tx: Transaction, before: Verification, after: Verification) -> None:
         """Writes what differs between the locked row and what became of it."""
-        old, new = columns_of(before), columns_of(after)
-        changes = {name: value for name, value in new.items() if value != old[name]}
-        if changes:
-            await tx.execute(_SAVE, {"row_id": before.id} | changes)
+        await self.save_all(tx, [(before, after)])
+
+    async def save_all(self, tx: Transaction, changed: Collection[tuple[Verification, Verification]]) -> None:
+        """The same of many rows: those in which the same columns differ at once."""
+        alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+        for before, after in changed:
+            old, new = columns_of(before), columns_of(after)
+            changes = {name: value for name, value in new.items() if value != old[name]}
+            alike.setdefault(tuple(changes), []).append({"row_id": before.id} | changes)
+        for names, rows in alike.items():
+            if names:
+                await tx.execute(_SAVE, rows)
 
     async def lock_due_for_erasure(self, tx: Transaction, now: datetime, *, limit: int) -> Sequence[Verification]:
         """What has something to erase, the longest overdue first; what another process is at is left to it."""

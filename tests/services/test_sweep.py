@@ -51,7 +51,7 @@ async def name(services: Services, key: str) -> None:
     async with services.database.write() as tx:
         added = await VerificationStore().add(tx, row)
         assert added is not None
-        await ResultStore().add(tx, added.id, None, [medium])
+        await ResultStore().add_all(tx, [(added.id, None, [medium])])
 
 
 async def keys(services: Services) -> set[str]:

@@ -79,7 +79,7 @@ async def add_verification(database: Database) -> int:
 async def replace_media(database: Database, number: int, media: Sequence[Medium]) -> set[str]:
     async with database.write() as tx:
         outdated = await RESULTS.remove(tx, number, text=False, kinds=[each.kind for each in media])
-        await RESULTS.add(tx, number, None, media)
+        await RESULTS.add_all(tx, [(number, None, media)])
     return {*outdated}
 
 
@@ -95,8 +95,9 @@ async def test_every_field_of_a_text_is_read_as_it_was_written(
 ) -> None:
     one, other = await add_verification(database), await add_verification(database)
     async with database.write() as tx:
-        await RESULTS.add(tx, one, VAULT.seal_text(OWNER, first), [])
-        await RESULTS.add(tx, other, VAULT.seal_text(OWNER, second), [])
+        await RESULTS.add_all(
+            tx, [(one, VAULT.seal_text(OWNER, first), []), (other, VAULT.seal_text(OWNER, second), [])]
+        )
 
     async with database.read() as tx:
         texts = await RESULTS.texts(tx, [other, one, 0], sealed=True)
@@ -116,7 +117,7 @@ async def test_the_newest_text_takes_the_place_of_the_older_with_all_its_attempt
     for detection in (older, newer):
         async with database.write() as tx:
             assert await RESULTS.remove(tx, number, text=True, kinds=[]) == []
-            await RESULTS.add(tx, number, VAULT.seal_text(OWNER, detection), [])
+            await RESULTS.add_all(tx, [(number, VAULT.seal_text(OWNER, detection), [])])
 
         async with database.read() as tx:
             (stored,) = (await RESULTS.texts(tx, [number], sealed=True)).values()
@@ -189,9 +190,8 @@ async def test_every_call_stays_on_record(database: Database) -> None:
     )
     second = replace(call, called_at=NOW + timedelta(microseconds=1), request_id=None, error_code="network.timeout")
     both = [call, second]
-    for each in both:
-        async with database.write() as tx:
-            await RESULTS.add_call(tx, number, each)
+    async with database.write() as tx:
+        await RESULTS.add_calls(tx, [(number, each) for each in both])
 
     async with database.read() as tx:
         rows = [row._asdict() for row in await tx.execute(text("SELECT * FROM upstream_call ORDER BY id"))]
@@ -204,7 +204,9 @@ async def test_a_verification_takes_all_that_hangs_on_it_along(database: Databas
     number = await add_verification(database)
     await replace_media(database, number, [medium(MediaKind.BEST_FRAME)])
     async with database.write() as tx:
-        await RESULTS.add(tx, number, VAULT.seal_text(OWNER, Detection(liveness_attempts=(LivenessAttempt(),))), [])
+        await RESULTS.add_all(
+            tx, [(number, VAULT.seal_text(OWNER, Detection(liveness_attempts=(LivenessAttempt(),))), [])]
+        )
 
         await tx.execute(text("DELETE FROM verification"))
 
