@@ -16,7 +16,7 @@ from app.domain.detection import Detection, Outcome
 from app.domain.verification import Verification
 
 LIFETIME = timedelta(hours=24)  # a token lives for two hours from DetectAuth; who prepares early has the day
-_FORM = re.compile(r"([A-Za-z0-9_-]{1,1024})\.([A-Za-z0-9_-]{1,128})")
+_FORM = re.compile(r"([A-Za-z0-9_-]{1,2048})\.([A-Za-z0-9_-]{1,128})")
 _PURPOSE = "redirect_state"  # what else the key signs is no state
 
 
@@ -33,7 +33,7 @@ class Ticket:
 def seal(ticket: Ticket, mac: Callable[[str, str], bytes]) -> str:
     """The state, fit for a URL: `<base64url of JSON>.<base64url of its MAC>`."""
     values = [ticket.client, ticket.rule_id, ticket.nonce, int(ticket.expires_at.timestamp())]
-    payload = _encoded(json.dumps(values, separators=(",", ":")).encode())
+    payload = _encoded(json.dumps(values, separators=(",", ":"), ensure_ascii=False).encode())
     return f"{payload}.{_encoded(mac(_PURPOSE, payload))}"
 
 

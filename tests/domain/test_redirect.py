@@ -5,7 +5,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.domain.detection import Detection
@@ -32,6 +32,7 @@ STATE = seal(TICKET, mac)
 
 
 @given(client=st.text(max_size=64), nonce=st.text(max_size=64))
+@example(client="\0" * 64, nonce="𝔫" * 64)  # the longest that they can be written
 def test_a_state_is_read_as_it_was_made(client: str, nonce: str) -> None:
     ticket = replace(TICKET, client=client, nonce=nonce)
 
