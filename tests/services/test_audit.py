@@ -1,6 +1,8 @@
 """The chain names the first row that is not what it was."""
 
 import asyncio
+import hashlib
+import json
 from datetime import UTC, datetime
 
 import pytest
@@ -129,3 +131,50 @@ async def test_many_writers_and_two_sealers_make_one_chain(audit: AuditService, 
 
     finding = await audit.verify({})
     assert (finding.links, finding.unsealed, finding.trouble) == (80, 0, None)
+
+
+async def test_both_databases_give_the_same_chain(audit: AuditService, database: Database) -> None:
+    await record(audit, database, 1)
+    await audit.seal()
+
+    row = [1, "2026-11-24T08:00:00.123456+00:00", OPERATOR.name, OPERATOR.id, "default", "search"]
+    row += [None, None, "id_card", None, "r-0", "done"]
+    link = hashlib.sha256(bytes(32) + json.dumps(row).encode()).hexdigest()
+    assert await audit.verify({}) == Finding(1, 0, link)
+
+
+async def test_a_tail_that_was_cut_off_is_found_by_the_log_only(audit: AuditService, database: Database) -> None:
+    await record(audit, database, 4)
+    with structlog.testing.capture_logs() as logs:
+        await audit.seal()
+    async with database.write() as tx:
+        await tx.execute(text("DELETE FROM audit_link WHERE position > 2"))
+        await tx.execute(text("DELETE FROM audit WHERE id > 2"))
+
+    assert (await audit.verify({})).trouble is None
+    finding = await audit.verify({entry["position"]: entry["hash"] for entry in logs})
+    assert finding.trouble == "Everything behind position 2 was removed, up to 4."
+
+
+async def test_a_smaller_number_that_is_not_yet_committed_is_waited_for(database: Database) -> None:
+    if database.is_embedded:
+        pytest.skip("SQLite has one writer: a smaller number is always there first.")
+    audit = AuditService(database=database, audit=AuditStore(), clock=lambda: NOW)
+    async with database.write() as slow:
+        await audit.record(slow, OPERATOR, Action.SEARCH, request_id="slow")
+        await record(audit, database, 1)
+        sealing = asyncio.create_task(audit.seal())
+        await somebody_waits(database)
+    await sealing
+
+    finding = await audit.verify({})
+    assert (finding.links, finding.unsealed, finding.trouble) == (2, 0, None)
+
+
+async def somebody_waits(database: Database) -> None:
+    for _ in range(1000):
+        async with database.read() as tx:
+            if await tx.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
+                return
+        await asyncio.sleep(0.01)
+    pytest.fail("Nobody waits for a lock.")
