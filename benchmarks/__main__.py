@@ -2,13 +2,13 @@
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from benchmarks import retrieval
+from benchmarks import drain, retrieval
 from benchmarks.figures import Line, page, table
 
 RESULTS = Path(__file__).with_name("results.md")
@@ -21,10 +21,15 @@ def retrieving(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
     return retrieval.lines(folder, rounds=3, count=8)
 
 
-SECTIONS: Mapping[str, Callable[..., AsyncIterator[Line]]] = {"retrieval": retrieving}
+def draining(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
+    """A worker by itself."""
+    return drain.lines(folder, count=200 if is_smoke else 5000)
 
 
-async def measure(names: list[str], *, is_smoke: bool) -> list[Line]:
+SECTIONS: Mapping[str, Callable[..., AsyncIterator[Line]]] = {"retrieval": retrieving, "worker": draining}
+
+
+async def measure(names: Iterable[str], *, is_smoke: bool) -> list[Line]:
     """The lines of these sections."""
     lines = []
     for name in names:

@@ -92,13 +92,13 @@ async def _worked(task: Task) -> Cost:
         for number in range(task.at_once + task.count):
             await services.receive.call_back(OPERATOR, f"passed-{number}", "1", None)
         async with working(services):
-            await _stored(task.at_once)  # opens connections, makes statements
+            await stored(task.at_once)  # opens connections, makes statements
             with measured() as cost:
-                await _stored(task.at_once + task.count)
+                await stored(task.at_once + task.count)
     return cost
 
 
-async def _stored(count: int) -> None:
+async def stored(count: int) -> None:
     """Returns when so many results were stored. It asks the counter, because asking the database would cost."""
     stored = STEPS.labels(Store.__name__)
     while stored._value.get() < count:  # noqa: ASYNC110, SLF001  # nothing tells, and the registry's way costs more

@@ -6,7 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import flood, latency, quota
+from benchmarks.__main__ import SECTIONS, measure
 from benchmarks.arrivals import per_second
+from benchmarks.figures import page, table
 
 
 @given(st.lists(st.integers(0, 50), max_size=60).map(lambda tenths: [tenth / 10 for tenth in sorted(tenths)]))
@@ -43,3 +45,11 @@ async def test_a_flood_of_forged_redirects_asks_nothing_of_tencent() -> None:
     assert (len(report.honest), len(report.redirects), report.forged_calls) == (20, 400, 0)
     assert report.calls <= 20
     assert flood.table(report).row_count == 2
+
+
+async def test_every_section_of_the_benchmark_runs() -> None:
+    lines = await measure(SECTIONS, is_smoke=True)
+
+    assert all(line.ours > 0 for line in lines if "memory" not in line.what)
+    assert table(lines).row_count == len(lines)
+    assert page(lines, "make bench").count("\n| ") == len(lines) + 2
