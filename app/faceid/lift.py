@@ -171,7 +171,7 @@ class _Run:
         self._carry = text[end:]
         if text.endswith(b"=", 0, end):
             raise LiftError("a medium goes on after its padding")
-        self._sink.write(strict_base64(text[:end]))
+        self._sink.write(strict_base64(memoryview(text)[:end]))
 
     def close(self) -> None:
         self._sink.write(strict_base64(self._carry))
@@ -189,7 +189,7 @@ class _Run:
         return content
 
 
-def strict_base64(text: bytes | str) -> bytes:
+def strict_base64(text: bytes | memoryview | str) -> bytes:
     """The bytes that `text` stands for: the standard alphabet, padded, and not a character more.
 
     Raises:

@@ -8,12 +8,12 @@ import asyncio
 import ssl
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import httpcore
 import httpx
 
-_PIECE_BYTES = 256 * 1024  # an event loop reads no more at once
+_PIECE_BYTES = 256 * 1024
 
 
 class Wire(httpx.AsyncHTTPTransport):
@@ -40,40 +40,90 @@ class _Backend(httpcore.AsyncNetworkBackend):
     ) -> httpcore.AsyncNetworkStream:
         with _httpcore_errors(httpcore.ConnectTimeout, httpcore.ConnectError):
             async with asyncio.timeout(timeout):
-                return _Stream(*await asyncio.open_connection(host, port, limit=_PIECE_BYTES))
+                _, incoming = await asyncio.get_running_loop().create_connection(_Incoming, host, port)
+        return _Stream(incoming)
+
+
+class _Incoming(asyncio.BufferedProtocol):
+    """What has arrived and was not read yet. The loop writes it to where it is read from."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport
+        self.error: Exception | None = None
+        self.is_over = False
+        self._buffer = memoryview(bytearray(_PIECE_BYTES))
+        self._size = 0
+        self._news = asyncio.Event()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)  # uvloop's is none, but looks like one
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._buffer[self._size :]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self._size += nbytes
+        if self._size == _PIECE_BYTES:
+            self.transport.pause_reading()
+        self._news.set()
+
+    def eof_received(self) -> None:
+        self._end(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(exc)
+
+    def _end(self, error: Exception | None) -> None:
+        self.error, self.is_over = self.error or error, True
+        self._news.set()
+
+    async def read(self) -> bytes:
+        """What there is, once there is something; nothing at the end."""
+        if not self._size and not self.is_over:
+            self._news.clear()
+            await self._news.wait()
+        data = bytes(self._buffer[: self._size])
+        if not data and self.error:
+            raise self.error
+        if self._size == _PIECE_BYTES:
+            self.transport.resume_reading()
+        self._size = 0
+        return data
 
 
 class _Stream(httpcore.AsyncNetworkStream):
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, incoming: _Incoming) -> None:
+        self._incoming = incoming
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
         with _httpcore_errors(httpcore.ReadTimeout, httpcore.ReadError):
             async with asyncio.timeout(timeout):
-                return await self._reader.read(_PIECE_BYTES)
+                return await self._incoming.read()
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        with _httpcore_errors(httpcore.WriteTimeout, httpcore.WriteError):
-            async with asyncio.timeout(timeout):
-                self._writer.write(buffer)
-                await self._writer.drain()
+        self._incoming.transport.write(buffer)  # a kilobyte; whether it arrives, the answer tells
 
     async def aclose(self) -> None:
-        self._writer.transport.abort()  # all was said, or nobody listens any more
+        self._incoming.transport.abort()  # all was said, or nobody listens any more
 
     async def start_tls(
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> httpcore.AsyncNetworkStream:
+        incoming = self._incoming
         with _httpcore_errors(httpcore.ConnectTimeout, httpcore.ConnectError):
             async with asyncio.timeout(timeout):
-                await self._writer.start_tls(ssl_context, server_hostname=server_hostname)
+                secured = await asyncio.get_running_loop().start_tls(
+                    incoming.transport, incoming, ssl_context, server_hostname=server_hostname
+                )
+        if secured is None:
+            raise httpcore.ConnectError
+        incoming.transport = secured
         return self
 
     def get_extra_info(self, info: str) -> Any:
         if info == "is_readable":  # asked of one that is idle: whether the other side has closed it
-            return self._reader.at_eof() or self._reader.exception() is not None
-        return self._writer.get_extra_info(info)
+            return self._incoming.is_over
+        return self._incoming.transport.get_extra_info(info)
 
 
 @contextmanager
