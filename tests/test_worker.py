@@ -239,7 +239,7 @@ async def test_it_sweeps_when_it_starts(idle_service: Running, settings: Setting
     services = idle_service.services
     with services.media.draft() as draft:
         draft.write(b"orphan")
-        file = settings.media_folder / await services.media.put(draft)
+        file = settings.media_folder / (await services.media.put(draft))[0]
     os.utime(file, (time.time() - 10 * 3600,) * 2)
 
     async with working(services):

@@ -142,23 +142,25 @@ class RetrieveService:
         return decide(claim.verification, reply, self._clock(), jitter=_RANDOM.random())
 
     async def _put(self, verification: Verification, fetched: Fetched) -> Sequence[Medium]:
-        """Bytes first: when the rows name the media, they are there. All at once: each waits for the disk by itself."""
-        sinks = cast("Mapping[MediaKind, BlobSealer[Draft]]", fetched.media)  # those that we opened
-        puts = [self._put_one(verification, kind, sealer) for kind, sealer in sinks.items()]
-        done = await asyncio.gather(*puts, return_exceptions=True)
-        for outcome in done:
-            if isinstance(outcome, BaseException):
-                raise outcome
-        return cast("Sequence[Medium]", done)
+        """Bytes first: when the rows name the media, they are there."""
+        sealers = cast("Mapping[MediaKind, BlobSealer[Draft]]", fetched.media)  # those that we opened
+        if not sealers:
+            return ()
+        for sealer in sealers.values():
+            sealer.finish()
+        keys = await self._media.put(*(sealer.sink for sealer in sealers.values()))
+        return [
+            self._medium(verification, kind, sealer, key)
+            for key, (kind, sealer) in zip(keys, sealers.items(), strict=True)
+        ]
 
-    async def _put_one(self, verification: Verification, kind: MediaKind, sealer: BlobSealer[Draft]) -> Medium:
-        sealer.finish()
+    def _medium(self, verification: Verification, kind: MediaKind, sealer: BlobSealer[Draft], key: str) -> Medium:
         medium = Medium(
             kind=kind,
             content_type=sniff(sealer.head),
             size_bytes=sealer.size_bytes,
             sha256=sealer.sink.sha256,
-            object_key=await self._media.put(sealer.sink),
+            object_key=key,
             sealed_key=b"",
             stored_at=self._clock(),
         )

@@ -34,7 +34,7 @@ async def services(settings: Settings) -> AsyncIterator[Services]:
 async def put(services: Services) -> str:
     with services.media.draft() as draft:
         draft.write(b"picture")
-        return await services.media.put(draft)
+        return (await services.media.put(draft))[0]
 
 
 async def name(services: Services, key: str) -> None:

@@ -30,7 +30,7 @@ NO_KEYS = ["", "ab", "../../../etc/passwd", "ab/../../../../etc/passwd", "AB/" +
 async def put(store: MediaStore, data: bytes) -> str:
     draft = store.draft()
     draft.write(data)
-    return await store.put(draft)
+    return (await store.put(draft))[0]
 
 
 async def read(store: MediaStore, key: str, start: int, stop: int) -> bytes:
@@ -157,7 +157,7 @@ async def test_a_put_draft_leaves_the_spool_and_outlives_its_discard(
 ) -> None:
     with media_store.draft() as draft:
         draft.write(b"kept")
-        key = await media_store.put(draft)
+        (key,) = await media_store.put(draft)
 
     assert spooled(media_settings) == []
     assert await read(media_store, key, 0, 4) == b"kept"

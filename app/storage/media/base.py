@@ -1,8 +1,9 @@
 """What every media store promises."""
 
+import asyncio
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -41,10 +42,10 @@ class MediaStore(Protocol):
         """A new, empty draft: write to it, then `put` or discard it."""
         ...
 
-    async def put(self, draft: Draft) -> str:
-        """Stores the draft's bytes; answers their fresh key. They are durable when it returns.
+    async def put(self, *drafts: Draft) -> Sequence[str]:
+        """Stores the bytes of drafts; answers their fresh keys, in the same order. All are durable when it returns.
 
-        The draft is spent after it, also after an error.
+        The drafts are spent after it, also after an error, which may leave some of the objects for the sweeper.
         """
         ...
 
@@ -77,14 +78,14 @@ class MediaStore(Protocol):
         ...
 
 
-def fresh_key() -> str:
-    """A random key; its first two digits spread the objects over 256 folders."""
-    digits = secrets.token_hex(16)
-    return f"{digits[:2]}/{digits[2:]}"
+def fresh_keys(count: int) -> Sequence[str]:
+    """Random keys; their first two digits, the same for all, spread the objects over 256 folders."""
+    folder = secrets.token_hex(1)
+    return [f"{folder}/{secrets.token_hex(15)}" for _ in range(count)]
 
 
 def is_key(text: str) -> bool:
-    """Whether `fresh_key` could have made it; nothing else ever becomes part of a path."""
+    """Whether `fresh_keys` could have made it; nothing else ever becomes part of a path."""
     return _KEY.fullmatch(text) is not None
 
 
@@ -109,6 +110,13 @@ def cut_short() -> MediaMissingError:
     return MediaMissingError("The media store has only a part of the object.")
 
 
+async def all_done(works: Iterable[Awaitable[object]]) -> None:
+    """Returns when all of them are over; raises the first error then, not before."""
+    for outcome in await asyncio.gather(*works, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
+
+
 async def probe(store: MediaStore) -> None:
     """Writes, reads and deletes an object of `store`.
 
@@ -117,7 +125,7 @@ async def probe(store: MediaStore) -> None:
     """
     with store.draft() as draft:
         draft.write(_PROBE)
-        key = await store.put(draft)
+        (key,) = await store.put(draft)
     try:
         echo = b"".join([piece async for piece in store.open(key, 0, len(_PROBE))])
     finally:

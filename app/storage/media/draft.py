@@ -5,8 +5,8 @@ import mmap
 import os
 import secrets
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Self
@@ -82,6 +82,15 @@ class Draft:
         self.discard()
 
 
+@contextmanager
+def spent(drafts: Iterable[Draft]) -> Iterator[None]:
+    """Discards them at its end."""
+    with ExitStack() as stack:
+        for draft in drafts:
+            stack.enter_context(draft)
+        yield
+
+
 class Spool:
     """The folder that drafts are written in."""
 
@@ -94,9 +103,13 @@ class Spool:
         Raises:
             UnavailableError: the folder cannot be made or written.
         """
+        path = self._folder / secrets.token_hex(16)
         with disk_errors("The spool folder makes no files"):
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            return Draft(self._folder / secrets.token_hex(16))
+            try:
+                return Draft(path)
+            except FileNotFoundError:
+                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                return Draft(path)
 
     def clean(self) -> int:
         """Removes what dead processes have left behind; answers how many files that were. It blocks.

@@ -7,8 +7,18 @@ from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
 
-from app.storage.media.base import PIECE_BYTES, StoredObject, cut_short, fresh_key, is_key, missing, probe, require_key
-from app.storage.media.draft import Draft, Spool, disk_errors
+from app.storage.media.base import (
+    PIECE_BYTES,
+    StoredObject,
+    all_done,
+    cut_short,
+    fresh_keys,
+    is_key,
+    missing,
+    probe,
+    require_key,
+)
+from app.storage.media.draft import Draft, Spool, disk_errors, spent
 
 
 class FolderStore:
@@ -24,10 +34,11 @@ class FolderStore:
             _make_folder(self._root)
         return self._spool.draft()
 
-    async def put(self, draft: Draft) -> str:
-        """See `MediaStore`. The file gets its name only when its bytes are on the disk."""
-        with draft, disk_errors("The media folder takes no files"):
-            return await asyncio.to_thread(self._put, draft)
+    async def put(self, *drafts: Draft) -> Sequence[str]:
+        """See `MediaStore`. The files get their names only when their bytes are on the disk."""
+        with spent(drafts), disk_errors("The media folder takes no files"):
+            await all_done(asyncio.to_thread(draft.sync) for draft in drafts)  # each waits for the disk by itself
+            return await asyncio.to_thread(self._name, drafts)
 
     async def open(self, key: str, start: int, stop: int) -> AsyncIterator[bytes]:
         """See `MediaStore`. It reads within the event loop: 64 KiB cost less than the way to a thread and back."""
@@ -64,15 +75,15 @@ class FolderStore:
     async def aclose(self) -> None:
         """See `MediaStore`; there is nothing to let go of."""
 
-    def _put(self, draft: Draft) -> str:
-        key = fresh_key()
-        path = self._root / key
-        draft.sync()
-        path.parent.mkdir(mode=0o700, exist_ok=True)
-        draft.path.rename(path)
-        _sync_folder(path.parent)
-        _sync_folder(self._root)  # always: another process may have made the parent an instant ago
-        return key
+    def _name(self, drafts: Sequence[Draft]) -> Sequence[str]:
+        keys = fresh_keys(len(drafts))
+        folder = (self._root / keys[0]).parent
+        folder.mkdir(mode=0o700, exist_ok=True)
+        for key, draft in zip(keys, drafts, strict=True):
+            draft.path.rename(self._root / key)
+        _sync_folder(folder)
+        _sync_folder(self._root)  # always: another process may have made the folder an instant ago
+        return keys
 
 
 def _make_folder(path: Path) -> None:

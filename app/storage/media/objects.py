@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -12,8 +12,18 @@ from obstore.exceptions import BaseError, PermissionDeniedError, Unauthenticated
 from obstore.store import S3Store
 
 from app.errors import SetUpError, UnavailableError
-from app.storage.media.base import PIECE_BYTES, StoredObject, cut_short, fresh_key, is_key, missing, probe, require_key
-from app.storage.media.draft import Draft, Spool
+from app.storage.media.base import (
+    PIECE_BYTES,
+    StoredObject,
+    all_done,
+    cut_short,
+    fresh_keys,
+    is_key,
+    missing,
+    probe,
+    require_key,
+)
+from app.storage.media.draft import Draft, Spool, spent
 from app.storage.media.settings import MediaSettings
 
 if TYPE_CHECKING:
@@ -44,12 +54,15 @@ class ObjectStore:
         """See `MediaStore`."""
         return self._spool.draft()
 
-    async def put(self, draft: Draft) -> str:
-        """See `MediaStore`. One request, from the page cache: no parts that a crash would leave in the bucket."""
-        key = fresh_key()
-        with draft, self._translated("takes no objects"):
-            await obstore.put_async(self._store, key, draft.mapped(), use_multipart=False)
-        return key
+    async def put(self, *drafts: Draft) -> Sequence[str]:
+        """See `MediaStore`. One request each, from the page cache: no parts that a crash would leave in the bucket."""
+        keys = fresh_keys(len(drafts))
+        with spent(drafts), self._translated("takes no objects"):
+            await all_done(
+                obstore.put_async(self._store, key, draft.mapped(), use_multipart=False)
+                for key, draft in zip(keys, drafts, strict=True)
+            )
+        return keys
 
     async def open(self, key: str, start: int, stop: int) -> AsyncIterator[bytes]:
         """See `MediaStore`."""
