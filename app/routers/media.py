@@ -43,17 +43,27 @@ async def download(
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
     """The bytes of one medium, with the type that they show themselves. It is on record before they are sent."""
-    found = await services.query.find_medium(caller, biz_token, kind)
-    medium = found.medium
-    etag = f'"{medium.sha256}"'
-    if if_none_match and (etag in if_none_match or if_none_match == "*"):
-        return Response(status_code=304, headers={"ETag": etag})
-    if request.method == "HEAD":  # for which RFC 9110 defines no ranges
-        return Response(headers=_headers(medium, etag, None))
-    wanted = parse_range(range_, medium.size_bytes) if if_range in {None, etag} else None
-    start, stop = wanted or (0, medium.size_bytes)
-    pieces = await services.query.open_medium(caller, found, start, stop, purpose=purpose, request_id=request_id)
-    return StreamingResponse(pieces, 206 if wanted else 200, _headers(medium, etag, wanted))
+
+    def is_known(medium: Medium) -> bool:
+        return if_none_match is not None and (_etag(medium) in if_none_match or if_none_match == "*")
+
+    def ranged(medium: Medium) -> tuple[int, int] | None:
+        return parse_range(range_, medium.size_bytes) if if_range in {None, _etag(medium)} else None
+
+    def part(medium: Medium) -> tuple[int, int] | None:
+        if is_known(medium) or request.method == "HEAD":  # for which RFC 9110 defines no ranges
+            return None
+        return ranged(medium) or (0, medium.size_bytes)
+
+    medium, pieces = await services.query.open_medium(
+        caller, biz_token, kind, part, purpose=purpose, request_id=request_id
+    )
+    if is_known(medium):
+        return Response(status_code=304, headers={"ETag": _etag(medium)})
+    if pieces is None:
+        return Response(headers=_headers(medium, None))
+    wanted = ranged(medium)
+    return StreamingResponse(pieces, 206 if wanted else 200, _headers(medium, wanted))
 
 
 def parse_range(text: str | None, size: int) -> tuple[int, int] | None:
@@ -77,12 +87,16 @@ def parse_range(text: str | None, size: int) -> tuple[int, int] | None:
     return start, stop
 
 
-def _headers(medium: Medium, etag: str, wanted: tuple[int, int] | None) -> dict[str, str]:
+def _etag(medium: Medium) -> str:
+    return f'"{medium.sha256}"'
+
+
+def _headers(medium: Medium, wanted: tuple[int, int] | None) -> dict[str, str]:
     start, stop = wanted or (0, medium.size_bytes)
     headers = {
         "Accept-Ranges": "bytes",
         "Content-Length": str(stop - start),
         "Content-Type": medium.content_type,
-        "ETag": etag,
+        "ETag": _etag(medium),
     }
     return headers | ({"Content-Range": f"bytes {start}-{stop - 1}/{medium.size_bytes}"} if wanted else {})

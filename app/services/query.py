@@ -18,7 +18,7 @@ from app.errors import ForbiddenError, GoneError, InvalidRequestError, NotFoundE
 from app.services.audit import AuditService
 from app.services.vault import Vault
 from app.storage.database import Database, Transaction
-from app.storage.media import MediaStore
+from app.storage.media import MediaMissingError, MediaStore
 from app.storage.quota import QuotaStore
 from app.storage.results import ResultStore, SealedText
 from app.storage.signals import Signals
@@ -52,14 +52,6 @@ class Person:
 
     id_card: str = field(repr=False)
     name: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class FoundMedium:
-    """A medium, and whose it is."""
-
-    verification: Verification
-    medium: Medium
 
 
 class QueryService:
@@ -187,38 +179,45 @@ class QueryService:
             )
         return result
 
-    async def find_medium(self, caller: Caller, biz_token: str, kind: MediaKind) -> FoundMedium:
-        """What is known of a medium; `open_medium` has its bytes.
-
-        Raises:
-            NotFoundError: the verification has none of this kind, or is not there.
-        """
-        async with self._database.read() as tx:
-            verification = await self._visible(tx, caller, biz_token)
-            media = (await self._results.media(tx, [verification.id])).get(verification.id, ())
-        for medium in media:
-            if medium.kind is kind:
-                return FoundMedium(verification, medium)
-        raise NotFoundError("The verification has no such medium.")
-
     async def open_medium(
-        self, caller: Caller, found: FoundMedium, start: int, stop: int, *, purpose: str, request_id: str
-    ) -> AsyncIterator[bytes]:
-        """The bytes from `start` to before `stop`; it is on record, and the first of them are there, when this returns.
+        self,
+        caller: Caller,
+        biz_token: str,
+        kind: MediaKind,
+        part: Callable[[Medium], tuple[int, int] | None],
+        *,
+        purpose: str,
+        request_id: str,
+    ) -> tuple[Medium, AsyncIterator[bytes] | None]:
+        """A medium, and its bytes from the start to before the stop that `part` names; None where it names none.
+
+        It is on record, and the first of them are there, when this returns.
 
         Raises:
             AlteredError: they are not what was stored; also in the middle of them.
+            NotFoundError: the verification has none of this kind, or is not there.
             UnavailableError: the media store does not answer, or has lost the medium.
         """
-        pieces = self._vault.open_medium(found.verification, found.medium, self._media, start, stop)
-        first = await anext(pieces, b"")  # before the audit: another pull may put others in their place meanwhile
+        verification, medium = await self._find_medium(caller, biz_token, kind)
+        while span := part(medium):
+            pieces = self._vault.open_medium(verification, medium, self._media, *span)
+            try:
+                first = await anext(pieces, b"")  # before the audit: it may be gone
+                break
+            except MediaMissingError:
+                missed = medium
+                verification, medium = await self._find_medium(caller, biz_token, kind)
+                if medium == missed:  # or else another pull put a new one in its place
+                    raise
+        else:
+            return medium, None
         async with self._database.write() as tx:
             await self._audit.record(
                 tx,
                 caller,
                 Action.MEDIA,
-                verification=found.verification,
-                fields=[found.medium.kind],
+                verification=verification,
+                fields=[medium.kind],
                 purpose=purpose,
                 request_id=request_id,
             )
@@ -228,7 +227,16 @@ class QueryService:
             async for piece in pieces:
                 yield piece
 
-        return all_pieces()
+        return medium, all_pieces()
+
+    async def _find_medium(self, caller: Caller, biz_token: str, kind: MediaKind) -> tuple[Verification, Medium]:
+        async with self._database.read() as tx:
+            verification = await self._visible(tx, caller, biz_token)
+            media = (await self._results.media(tx, [verification.id])).get(verification.id, ())
+        for medium in media:
+            if medium.kind is kind:
+                return verification, medium
+        raise NotFoundError("The verification has no such medium.")
 
     async def _opened(self, tx: Transaction, verification: Verification) -> Result:
         """All of it, nothing masked: whoever calls this has written the audit."""
