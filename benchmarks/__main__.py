@@ -8,7 +8,8 @@ from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
-from benchmarks import drain, retrieval
+from app.observability import configure_logging
+from benchmarks import drain, requests, retrieval
 from benchmarks.figures import Line, page, table
 
 RESULTS = Path(__file__).with_name("results.md")
@@ -26,7 +27,18 @@ def draining(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
     return drain.lines(folder, count=200 if is_smoke else 5000)
 
 
-SECTIONS: Mapping[str, Callable[..., AsyncIterator[Line]]] = {"retrieval": retrieving, "worker": draining}
+def answering(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
+    """Callbacks and reads."""
+    if is_smoke:
+        return requests.lines(folder, rounds=1, seconds=0.5, results=5)
+    return requests.lines(folder, rounds=3, seconds=5, results=500)
+
+
+SECTIONS: Mapping[str, Callable[..., AsyncIterator[Line]]] = {
+    "retrieval": retrieving,
+    "worker": draining,
+    "requests": answering,
+}
 
 
 async def measure(names: Iterable[str], *, is_smoke: bool) -> list[Line]:
@@ -44,6 +56,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--smoke", action="store_true", help="everything once and small: does the harness work?")
     asked = parser.parse_args()
+    configure_logging("ERROR")
     lines = asyncio.run(measure(asked.only, is_smoke=asked.smoke))
     Console(width=140).print(table(lines))
     if not asked.smoke and set(asked.only) == set(SECTIONS):

@@ -1,14 +1,17 @@
 """The processes of a benchmark: the simulator, and whatever commands of ours are measured at it."""
 
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import httpx
 
 from app.config import Settings
+from benchmarks.figures import cpu_of
 from tests.chaos.processes import Child, Command, answers
 from tests.chaos.run import _environment, _minded
 from tests.servers import _free_ports, _script
@@ -20,19 +23,54 @@ _ANSWER_SECONDS = 30
 @asynccontextmanager
 async def simulator(folder: Path, *arguments: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a simulator that was started with these arguments."""
-    port = _free_ports(["faceid"])["faceid"]
+    port = free_port()
     command = [_script("faceid-results"), "simulate", "--port", str(port), *arguments]
     child = Child("faceid", Command(command, {"PATH": os.environ["PATH"]}, folder, up=partial(answers, _HOST, port)))
     async with _minded([child]), _client(port) as client:
         yield client
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server that is up: its port on this machine, and its process."""
+
+    port: int
+    child: Child
+
+    @property
+    def cpu(self) -> float:
+        """The seconds of CPU that it has used so far."""
+        return cpu_of([self.child.pid or 0])
+
+
+@asynccontextmanager
+async def serving(settings: Settings, *arguments: str) -> AsyncIterator[Server]:
+    """`faceid-results serve` with these arguments."""
+    port = free_port()
+    child = _child(settings, "serve", "--port", str(port), *arguments, up=partial(answers, _HOST, port))
+    async with _minded([child]):
+        yield Server(port, child)
+
+
+@asynccontextmanager
+async def python(module: str, *arguments: str) -> AsyncIterator[Server]:
+    """`python -m module PORT arguments`, for the other side of a comparison."""
+    port = free_port()
+    command = Command(
+        [sys.executable, "-m", module, str(port), *arguments],
+        environment(),
+        Path.cwd(),
+        up=partial(answers, _HOST, port),
+    )
+    child = Child(module, command)
+    async with _minded([child]):
+        yield Server(port, child)
+
+
 @asynccontextmanager
 async def api(settings: Settings, key: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of `faceid-results serve`, its worker included."""
-    port = _free_ports(["api"])["api"]
-    child = _child(settings, "serve", "--port", str(port), up=partial(answers, _HOST, port))
-    async with _minded([child]), _client(port) as client:
+    async with serving(settings) as server, _client(server.port) as client:
         client.headers["Authorization"] = f"Bearer {key}"
         yield client
 
@@ -43,6 +81,11 @@ async def workers(settings: Settings, count: int) -> AsyncIterator[list[Child]]:
     children = [_child(settings, "worker", up="worker_started") for _ in range(count)]
     async with _minded(children):
         yield children
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    return _free_ports(["one"])["one"]
 
 
 def environment() -> dict[str, str]:

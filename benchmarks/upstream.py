@@ -7,11 +7,9 @@ import argparse
 import asyncio
 import json
 import ssl
-import sys
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import uvloop
@@ -20,9 +18,7 @@ from app.simulator.answers import Subject, detect_info
 from app.simulator.media import media_of
 from app.simulator.scenarios import Scenario
 from benchmarks import stage
-from tests.chaos.processes import Child, Command, answers
-from tests.chaos.run import _minded
-from tests.servers import _free_ports, write_certificate
+from tests.servers import write_certificate
 
 _TICK_SECONDS = 0.01
 _PERSON = "passed-bench"
@@ -102,16 +98,14 @@ async def running(
     folder: Path, video_bytes: int, *, tls: bool = False, megabits: float | None = None
 ) -> AsyncIterator[str]:
     """The address of such a server in a process of its own; with `tls` its certificate is in the folder."""
-    port = _free_ports(["upstream"])["upstream"]
-    arguments = [sys.executable, "-m", "benchmarks.upstream", str(port), str(video_bytes)]
+    arguments = [str(video_bytes)]
     if tls:
         write_certificate(folder)
         arguments += ["--tls", str(folder)]
     if megabits:
         arguments += ["--megabits", str(megabits)]
-    command = Command(arguments, stage.environment(), Path.cwd(), up=partial(answers, "127.0.0.1", port))
-    async with _minded([Child("upstream", command)]):
-        yield f"{'https' if tls else 'http'}://127.0.0.1:{port}"
+    async with stage.python("benchmarks.upstream", *arguments) as server:
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{server.port}"
 
 
 def main() -> None:

@@ -98,10 +98,14 @@ async def _worked(task: Task) -> Cost:
     return cost
 
 
+def count_stored() -> int:
+    """How many results this process has stored so far. The counter says it; to ask the database would cost."""
+    return int(STEPS.labels(Store.__name__)._value.get())  # noqa: SLF001  # the registry's way costs more
+
+
 async def stored(count: int) -> None:
-    """Returns when so many results were stored. It asks the counter, because asking the database would cost."""
-    stored = STEPS.labels(Store.__name__)
-    while stored._value.get() < count:  # noqa: ASYNC110, SLF001  # nothing tells, and the registry's way costs more
+    """Returns when so many results were stored."""
+    while count_stored() < count:  # noqa: ASYNC110  # nothing tells
         await asyncio.sleep(_POLL_SECONDS)
 
 

@@ -1,0 +1,116 @@
+"""What requests cost: callbacks taken in, and one result read by its token, beside handlers of one's own."""
+
+import asyncio
+import statistics
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from app.config import Settings
+from app.domain.access import OPERATOR
+from app.factory import open_services
+from app.worker import working
+from benchmarks import stage, upstream
+from benchmarks.figures import Line
+from benchmarks.load import Load, answers_to
+from benchmarks.stage import Server
+from benchmarks.ways import count_stored, stored
+from tests.chaos.run import _postgres, _set_up
+from tests.conftest import settings_for
+
+_CLIENTS = 50
+_STEADY = 200  # a second
+_PEERS: Mapping[str, Sequence[str]] = {"bare": (), "bare asyncpg": ("--driver", "asyncpg")}
+_MEDIUM_BYTES = 200_000  # small: only its row is read
+
+
+@dataclass(slots=True)
+class _Measured:
+    """What a server made of one kind of request, round by round."""
+
+    per_second: list[float] = field(default_factory=list)
+    p95_ms: list[float] = field(default_factory=list)
+    cpu_ms: list[float] = field(default_factory=list)
+
+
+async def lines(folder: Path, *, rounds: int, seconds: float, results: int) -> AsyncIterator[Line]:
+    """Both on SQLite and on a Postgres that waits for the disk, which alone has peers."""
+    await asyncio.to_thread(folder.chmod, 0o711)  # the server runs as another user
+    async with _postgres(folder) as postgres, upstream.running(folder, _MEDIUM_BYTES) as faceid:
+        for name, url in (("SQLite", None), ("Postgres", postgres.url)):
+            home = folder / name
+            await asyncio.to_thread(home.mkdir)
+            settings = settings_for(home, faceid, database_url=url, media_url=(home / "media").as_uri())
+            headers = {"Authorization": f"Bearer {await _set_up(settings)}"}
+            await _retrieve(settings, results)
+            async with AsyncExitStack() as stack:
+                servers = {"ours": await stack.enter_async_context(stage.serving(settings, "--no-worker"))}
+                for peer, more in _PEERS.items() if url else ():
+                    serving = stage.python("benchmarks.bare", "--database", postgres.url, *more)
+                    servers[peer] = await stack.enter_async_context(serving)
+                for line in await _compared(name, servers, headers, rounds, seconds, results):
+                    yield line
+
+
+async def _compared(
+    name: str, servers: Mapping[str, Server], headers: Mapping[str, str], rounds: int, seconds: float, results: int
+) -> list[Line]:
+    read = Load(
+        path="/v1/verifications/passed-{n}", numbers=results, headers=headers, clients=_CLIENTS, seconds=seconds
+    )
+    intake = Load(
+        path="/v1/callbacks",
+        method="POST",
+        body='{"BizToken": "passed-{run}-{n}", "RuleId": "1"}',
+        headers=headers,
+        clients=_CLIENTS,
+        seconds=seconds,
+        status=202,
+    )
+    alone = {"ours": servers["ours"]}
+    return [
+        *_lines(f"one result by token, {name}", await _rounds(servers, read, rounds), least=0.6, most_ms=24),
+        *_lines(f"intake, {name}", await _rounds(servers, intake, rounds), least=0.75),
+        *_lines(
+            f"intake, {name}, {_STEADY}/s", await _rounds(alone, replace(intake, rate=_STEADY), rounds), most_ms=12.7
+        ),
+    ]
+
+
+async def _rounds(servers: Mapping[str, Server], load: Load, rounds: int) -> Mapping[str, _Measured]:
+    """The servers take turns, after a short round that opens connections and makes statements."""
+    measured: defaultdict[str, _Measured] = defaultdict(_Measured)
+    for server in servers.values():
+        await answers_to(replace(load, seconds=load.seconds / 4), server.port)
+    for _ in range(rounds):
+        for name, server in servers.items():
+            before = server.cpu
+            answers = await answers_to(load, server.port)
+            measured[name].per_second.append(answers.per_second)
+            measured[name].p95_ms.append(answers.percentile(95))
+            measured[name].cpu_ms.append((server.cpu - before) * 1000 / len(answers.took))
+    return measured
+
+
+def _lines(
+    what: str, measured: Mapping[str, _Measured], *, least: float | None = None, most_ms: float | None = None
+) -> Iterator[Line]:
+    ours, *peers = measured.items()
+    figures = ours[1]
+    yield Line.plain(f"{what}, p95", "ms", statistics.median(figures.p95_ms), most=most_ms)
+    yield Line.plain(f"{what}", "ms CPU", statistics.median(figures.cpu_ms))
+    for peer, theirs in peers:
+        pair = statistics.median(figures.per_second), statistics.median(theirs.per_second)
+        yield Line.at_least(what, "requests/s", *pair, peer, least=least)
+
+
+async def _retrieve(settings: Settings, count: int) -> None:
+    """So many results are there afterwards, as the worker stores them."""
+    async with open_services(settings) as services:
+        for number in range(count):
+            await services.receive.call_back(OPERATOR, f"passed-{number}", "1", None)
+        before = count_stored()
+        async with working(services):
+            await stored(before + count)
