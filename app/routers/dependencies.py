@@ -21,9 +21,13 @@ _signature = APIKeyHeader(
 )
 
 
-async def _services(request: Request) -> Services:  # FastAPI hands what is not async to a thread, at every request
+def _services_of(request: Request) -> Services:
     services: Services = request.app.state.services
     return services
+
+
+async def _services(request: Request) -> Services:  # FastAPI hands what is not async to a thread, at every request
+    return _services_of(request)
 
 
 Provided = Annotated[Services, Depends(_services)]
@@ -42,12 +46,12 @@ def _caller_with(scope: Scope) -> Callable[..., Awaitable[Caller]]:
     security = Security(_bearer, scopes=[scope])  # so that the API's description names it
 
     async def authenticate(
-        request: Request, services: Provided, credentials: Annotated[HTTPAuthorizationCredentials | None, security]
+        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, security]
     ) -> Caller:
         if credentials is None:
             raise UnauthenticatedError("An API key is needed: `Authorization: Bearer frk_…`.")
         address = request.client.host if request.client else None
-        key = await services.access.authenticate(credentials.credentials, address=address)
+        key = await _services_of(request).access.authenticate(credentials.credentials, address=address)
         if not key.allows(scope):
             raise ForbiddenError(f"The API key lacks the scope {scope}.")
         return key
@@ -60,13 +64,12 @@ _keyed_notifier = _caller_with(Scope.CALLBACKS_WRITE)
 
 async def _keyed_or_signed(
     request: Request,
-    services: Provided,
     credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer, scopes=[Scope.CALLBACKS_WRITE])],
     signature: Annotated[str | None, Security(_signature)],
 ) -> Caller:
     if signature is None or "Authorization" in request.headers:
-        return await _keyed_notifier(request, services, credentials)
-    return services.signatures.authenticate(request.headers, await request.body())
+        return await _keyed_notifier(request, credentials)
+    return _services_of(request).signatures.authenticate(request.headers, await request.body())
 
 
 Notifier = Annotated[Caller, Depends(_keyed_notifier)]

@@ -16,6 +16,7 @@ from app.domain.masking import Masked
 from app.domain.verification import Filter, Result, State, Verification
 from app.errors import ForbiddenError, GoneError, InvalidRequestError, NotFoundError, TooManyRequestsError
 from app.services.audit import AuditService
+from app.services.together import Together
 from app.services.vault import Vault
 from app.storage.database import Database, Transaction
 from app.storage.media import MediaMissingError, MediaStore
@@ -54,6 +55,15 @@ class Person:
     name: str | None = field(default=None, repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A verification with its result as it is stored."""
+
+    verification: Verification
+    text: SealedText | None
+    media: Sequence[Medium]
+
+
 class QueryService:
     """Reads. A key sees its client's verifications; all others do not exist for it."""
 
@@ -79,6 +89,7 @@ class QueryService:
         self._vault = vault
         self._signals = signals
         self._clock = clock
+        self._read = Together(self._read_all)
 
     async def get(self, caller: Caller, biz_token: str) -> Result:
         """One verification with what was retrieved.
@@ -86,9 +97,11 @@ class QueryService:
         Raises:
             NotFoundError: it is unknown or another client's.
         """
-        async with self._database.read() as tx:
-            (result,) = await self._with_results(tx, [await self._visible(tx, caller, biz_token)])
-        return result
+        stored = await self._read(biz_token)
+        if stored is None:
+            raise _unknown()
+        _require_visible(caller, stored.verification)
+        return self._masked(stored)
 
     async def wait(self, caller: Caller, biz_token: str, seconds: float) -> Result:
         """As `get`, held until the state is no longer pending, the seconds are over, or the process is to stop."""
@@ -114,7 +127,7 @@ class QueryService:
         async with self._database.read() as tx:
             wanted = replace(wanted, client=caller.scope_of_sight)
             found = await self._verifications.search(tx, wanted, limit=limit + 1, before_id=before_id)
-            results = await self._with_results(tx, found[:limit])
+            results = [self._masked(stored) for stored in await self._with_results(tx, found[:limit])]
         return Page(results, _cursor_of(found[limit - 1].id) if len(found) > limit else None)
 
     async def find(
@@ -145,7 +158,7 @@ class QueryService:
                 request_id=request_id,
                 outcome=f"found {len(found[:limit])}",
             )
-            results = await self._with_results(tx, found[:limit])
+            results = [self._masked(stored) for stored in await self._with_results(tx, found[:limit])]
         return Page(results, _cursor_of(found[limit - 1].id) if len(found) > limit else None)
 
     async def events(self, wanted: EventFilter, biz_token: str | None, *, limit: int, cursor: str | None) -> EventPage:
@@ -249,24 +262,40 @@ class QueryService:
 
     async def _visible(self, tx: Transaction, caller: Caller, biz_token: str) -> Verification:
         verification = await self._verifications.find(tx, biz_token)
-        if verification is None or not caller.sees(verification.client):
-            raise NotFoundError("There is no such verification.")
-        if verification.state is State.ERASED:
-            raise GoneError("The verification was erased.")
+        if verification is None:
+            raise _unknown()
+        _require_visible(caller, verification)
         return verification
 
-    async def _with_results(self, tx: Transaction, verifications: Collection[Verification]) -> Sequence[Result]:
+    async def _read_all(self, biz_tokens: Sequence[str]) -> Sequence[_Stored | None]:
+        async with self._database.read() as tx:
+            verifications = await self._verifications.find_all(tx, set(biz_tokens))
+            stored = {one.verification.biz_token: one for one in await self._with_results(tx, verifications)}
+        return [stored.get(biz_token) for biz_token in biz_tokens]
+
+    async def _with_results(self, tx: Transaction, verifications: Collection[Verification]) -> Sequence[_Stored]:
         ids = [verification.id for verification in verifications if verification.state is State.RETRIEVED]
         texts = await self._results.texts(tx, ids) if ids else {}
         media = await self._results.media(tx, ids) if ids else {}
         return [
-            self._masked(verification, texts.get(verification.id), media.get(verification.id, ()))
+            _Stored(verification, texts.get(verification.id), media.get(verification.id, ()))
             for verification in verifications
         ]
 
-    def _masked(self, verification: Verification, text: SealedText | None, media: Sequence[Medium]) -> Result:
-        detection, shown = self._vault.look_at(verification, text) if text else (None, Masked())
-        return Result(verification=verification, detection=detection, masked=shown, media=tuple(media))
+    def _masked(self, stored: _Stored) -> Result:
+        detection, shown = self._vault.look_at(stored.verification, stored.text) if stored.text else (None, Masked())
+        return Result(verification=stored.verification, detection=detection, masked=shown, media=tuple(stored.media))
+
+
+def _unknown() -> NotFoundError:
+    return NotFoundError("There is no such verification.")
+
+
+def _require_visible(caller: Caller, verification: Verification) -> None:
+    if not caller.sees(verification.client):
+        raise _unknown()
+    if verification.state is State.ERASED:
+        raise GoneError("The verification was erased.")
 
 
 def _cursor_of(verification_id: int) -> str:

@@ -1,8 +1,7 @@
 """Step 6 of the story: writes all that was learned, of many verifications in one transaction where many wait for it."""
 
-import asyncio
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
@@ -11,10 +10,10 @@ from app.domain import lifecycle, pause
 from app.domain.decision import ErrorClass, Pause, Step, Store
 from app.domain.detection import Medium
 from app.domain.verification import Call, Verification
-from app.errors import ServiceError
 from app.faceid.advice import advice
 from app.faceid.codes import classify
 from app.services.claim import Claim
+from app.services.together import Together
 from app.storage.database import Database, Transaction
 from app.storage.pauses import PauseStore
 from app.storage.quota import QuotaStore
@@ -28,27 +27,19 @@ _IT_ANSWERS = {ErrorClass.FINAL, ErrorClass.EXPIRED, ErrorClass.SLOW_DOWN, Error
 log = structlog.get_logger()
 
 
-@dataclass(eq=False, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Learned:
-    """What a call came to, and what is to be kept of it.
-
-    `outdated` are the object keys that nothing names any more, once it is on record; None until then.
-    """
+    """What a call came to, and what is to be kept of it."""
 
     claim: Claim
     call: Call
     step: Step
     text: SealedText | None = None
     media: Sequence[Medium] = ()
-    outdated: Collection[str] | None = field(default=None, init=False)
 
 
 class RecordService:
-    """The last transaction of a retrieval.
-
-    One transaction at a time: those who wait for their turn meanwhile are on record together with the first of them. A
-    commit waits for the disk, and a statement costs several times what a row more in it does.
-    """
+    """The last transaction of a retrieval."""
 
     def __init__(
         self,
@@ -68,8 +59,7 @@ class RecordService:
         self._pauses = pauses
         self._signals = signals
         self._clock = clock
-        self._turn = asyncio.Lock()
-        self._waiting: list[Learned] = []
+        self._record = Together(self._record_all)
 
     async def record(self, learned: Learned) -> Collection[str]:
         """Writes it, unless a newer claim is at work; answers the object keys that nothing names.
@@ -77,24 +67,10 @@ class RecordService:
         Raises:
             UnavailableError: the database failed.
         """
-        self._waiting.append(learned)
-        async with self._turn:
-            if learned.outdated is None:
-                await self._write_for_all(learned)
-        return learned.outdated or ()
+        return await self._record(learned)
 
-    async def _write_for_all(self, learned: Learned) -> None:
-        together, self._waiting = self._waiting, []
-        try:
-            await self._write(together)
-        except BaseException as error:
-            self._waiting = [other for other in together if other is not learned] + self._waiting
-            if len(together) == 1 or not isinstance(error, ServiceError):
-                raise
-            await self._write([learned])  # one that is refused fails alone
-
-    async def _write(self, together: Sequence[Learned]) -> None:
-        outdated: dict[Learned, list[str]] = {}
+    async def _record_all(self, together: Sequence[Learned]) -> Sequence[Collection[str]]:
+        outdated: list[Collection[str]] = []
         changes: list[tuple[Verification, Verification]] = []
         stored: list[Learned] = []
         async with self._database.write() as tx:
@@ -104,24 +80,23 @@ class RecordService:
                 claimed = learned.claim.verification
                 current = rows.get(claimed.id)
                 if current is None or current.claim != claimed.claim:
-                    outdated[learned] = [medium.object_key for medium in learned.media]
+                    outdated.append([medium.object_key for medium in learned.media])
                     continue
                 changes.append((current, lifecycle.after(current, learned.step, learned.call, self._clock())))
-                outdated[learned] = []
-                if isinstance(learned.step, Store):
+                is_stored = isinstance(learned.step, Store)
+                outdated.append(await self._make_room(tx, current, learned) if is_stored else [])
+                if is_stored:
                     stored.append(learned)
-                    outdated[learned] += await self._make_room(tx, current, learned)
             await self._results.add_calls(tx, zip(ids, (learned.call for learned in together), strict=True))
             await self._verifications.save_all(tx, changes)
             await self._results.add_all(
                 tx, [(learned.claim.verification.id, learned.text, learned.media) for learned in stored]
             )
             await self._heed(tx, together)
-        for learned in together:
-            learned.outdated = outdated[learned]
         now = self._clock()
         if any(after.due_at and after.due_at <= now for _, after in changes):
             self._signals.send(DUE)
+        return outdated
 
     async def _make_room(self, tx: Transaction, before: Verification, learned: Learned) -> Collection[str]:
         if not before.retrieved_at:

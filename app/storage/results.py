@@ -12,6 +12,7 @@ from app.storage import tables
 from app.storage.database import Transaction
 from app.storage.tables import columns_of
 
+_ORDER = {kind: place for place, kind in enumerate(MediaKind)}
 _KEYS = {"verification_id", "position"}
 _MEDIUM = [tables.media.c[field.name] for field in fields(Medium)]
 
@@ -120,7 +121,7 @@ class ResultStore:
         """The media of these verifications, by id, in the order in which `MediaKind` names them."""
         found = await _grouped(tx, _GET_MEDIA, ids)
         return {
-            key: sorted((_medium(values) for values in rows), key=lambda medium: list(MediaKind).index(medium.kind))
+            key: sorted((_medium(values) for values in rows), key=lambda medium: _ORDER[medium.kind])
             for key, rows in found.items()
         }
 

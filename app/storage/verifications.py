@@ -1,7 +1,7 @@
 """The rows of verifications: found, locked, listed, and written as `app.domain.lifecycle` says."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import fields
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -22,8 +22,9 @@ _LOCK = _FIND.with_for_update()
 _LOCK_ALL = (
     select(*_COLUMNS).where(table.c.id.in_(bindparam("ids", expanding=True))).order_by(table.c.id).with_for_update()
 )
+_LOCK_ALL_OF = _FIND_ALL.order_by(table.c.id).with_for_update()
 _ADD = {
-    name: dialect.insert(table).on_conflict_do_nothing().returning(*_COLUMNS)
+    name: dialect.insert(table).on_conflict_do_nothing().returning(table.c.id, table.c.biz_token)
     for name, dialect in (("postgresql", postgresql), ("sqlite", sqlite))
 }
 _SAVE = update(table).where(table.c.id == bindparam("row_id"))
@@ -34,10 +35,19 @@ class VerificationStore:
 
     async def add(self, tx: Transaction, verification: Verification) -> Verification | None:
         """Inserts a new row; None if its token or nonce is already there, whoever inserted it just now included."""
-        values = columns_of(verification)
-        del values["id"]
-        row = (await tx.execute(_ADD[tx.dialect.name], values)).one_or_none()
-        return as_verification(row) if row else None
+        return (await self.add_all(tx, [verification])).get(verification.biz_token)
+
+    async def add_all(self, tx: Transaction, verifications: Collection[Verification]) -> Mapping[str, Verification]:
+        """The same of many, none of a token twice; answers those that are new, by token.
+
+        In the order of their tokens, so that two who add the same ones do not wait for each other.
+        """
+        new = {one.biz_token: one for one in sorted(verifications, key=lambda one: one.biz_token)}
+        rows = [columns_of(one) for one in new.values()]
+        for row in rows:
+            del row["id"]
+        added = (await tx.execute(_ADD[tx.dialect.name], rows)).all() if rows else []
+        return {row.biz_token: replace(new[row.biz_token], id=row.id) for row in added}
 
     async def find(self, tx: Transaction, biz_token: str) -> Verification | None:
         """The row of a token."""
@@ -56,6 +66,10 @@ class VerificationStore:
     async def lock_all(self, tx: Transaction, ids: Collection[int]) -> Sequence[Verification]:
         """The same of many rows, in the one order in which nobody waits for another who waits for them."""
         return [as_verification(row) for row in await tx.execute(_LOCK_ALL, {"ids": list(ids)})]
+
+    async def lock_all_of(self, tx: Transaction, biz_tokens: Collection[str]) -> Sequence[Verification]:
+        """The same by their tokens; those that are known."""
+        return [as_verification(row) for row in await tx.execute(_LOCK_ALL_OF, {"biz_tokens": list(biz_tokens)})]
 
     async def save(self, tx: Transaction, before: Verification, after: Verification) -> None:
         """Writes what differs between the locked row and what became of it."""
