@@ -41,7 +41,7 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,  # the way to the other spelling is plain HTTP behind a proxy, and the key goes along
     )
-    for room in (callbacks, redirects, verifications, media, audit, meta, document):
+    for room in (verifications, callbacks, redirects, media, audit, meta, document):  # they are tried in this order
         app.include_router(room.router)
     app.mount(document.ASSETS_PATH, document.assets)
     app.add_middleware(Boundary)

@@ -25,6 +25,8 @@ from app.storage.results import SealedText
 from app.storage.verifications import VerificationStore
 
 _VERIFICATION, _DETECTION, _ATTEMPT = "verification", "detection", "liveness_attempt"
+_NAMES = {kind: [field.name for field in fields(kind)] for kind in (Detection, LivenessAttempt)}
+_PERSONAL = {kind: personal(kind) for kind in _NAMES}
 _SHAPES: dict[str, Any] = {"further": dict[str, object]}  # all else is text
 
 
@@ -130,16 +132,15 @@ def _sealed(sealer: Fields, value: Detection | LivenessAttempt, table: str, row:
     """A value as the columns of its table: what is absent is null, what is personal is sealed."""
     columns = {field.name: getattr(value, field.name) for field in fields(value)}
     columns.pop("liveness_attempts", None)
-    for name in personal(type(value)):
+    for name in _PERSONAL[type(value)]:
         columns[name] = sealer.seal(columns[name], table, name, row) if columns[name] else None
     return columns
 
 
 def _opened(sealer: Fields | None, columns: dict[str, Any], kind: type[Any], table: str, row: str) -> dict[str, Any]:
     """The arguments of the value that `_sealed` was given; without a sealer, those only that are not personal."""
-    names = personal(kind)
-    values = {field.name: columns[field.name] for field in fields(kind) if field.name in columns}
-    for name in names:
+    values = {name: columns[name] for name in _NAMES[kind] if name in columns}
+    for name in _PERSONAL[kind]:
         sealed = values.pop(name, None)
         if sealer and sealed is not None:
             values[name] = sealer.open(sealed, _SHAPES.get(name, str), table, name, row)

@@ -90,6 +90,19 @@ async def test_of_many_who_insert_a_token_at_once_one_succeeds_and_all_find_it(d
     assert await find(database, "minimal") == winner
 
 
+async def test_two_who_add_the_same_in_opposite_orders_do_not_wait_for_each_other(database: Database) -> None:
+    async def add_all(tokens: list[str]) -> set[str]:
+        async with database.write() as tx:
+            return set(await STORE.add_all(tx, [replace(MINIMAL, biz_token=token) for token in tokens]))
+
+    for turn in range(5):
+        tokens = [f"{turn}-{number}" for number in range(300)]
+        one, other = await asyncio.gather(add_all(tokens), add_all(tokens[::-1]))
+
+        assert one | other == set(tokens)
+        assert not one & other
+
+
 async def test_what_differs_is_saved_and_nothing_else(database: Database) -> None:
     before = await add(database, FULL)
     bystander = await add(database, MINIMAL)
