@@ -39,6 +39,11 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        telemetry={
+            "tracing": False,
+            "metrics": False,
+            "logs": False,
+        },  # a span would name the path, and a BizToken in it
         redirect_slashes=False,  # the way to the other spelling is plain HTTP behind a proxy, and the key goes along
     )
     for room in (verifications, callbacks, redirects, media, audit, meta, document):  # they are tried in this order

@@ -6,7 +6,10 @@ SQLAlchemy's engine; with `asyncpg` the intake speaks to the driver itself, the 
 """
 
 import argparse
+import asyncio
 import os
+import secrets
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, fields
@@ -48,13 +51,9 @@ def create_bare(url: URL, *, driver: str | None) -> FastAPI:
     @app.post("/v1/callbacks", status_code=202)
     async def call_back(callback: Callback) -> dict[str, Any]:
         """One insert."""
-        now = datetime.now(UTC)
-        new = lifecycle.new(
-            client="bare", biz_token=callback.biz_token, rule_id="1", rule=_RULE, sealed_key=bytes(64), now=now
-        )
-        verification = lifecycle.called_back(new, "1", None, now)
+        verification = _called_back(callback.biz_token)
         await app.state.put(verification)
-        return {"biz_token": verification.biz_token, "state": verification.state, "received_at": now}
+        return {name: getattr(verification, name) for name in ("biz_token", "state", "received_at")}
 
     @app.get("/v1/verifications/{biz_token}")
     async def get(biz_token: str) -> dict[str, Any]:
@@ -63,6 +62,12 @@ def create_bare(url: URL, *, driver: str | None) -> FastAPI:
             return await _read(connection, biz_token)
 
     return app
+
+
+def _called_back(biz_token: str) -> Verification:
+    now = datetime.now(UTC)
+    new = lifecycle.new(client="bare", biz_token=biz_token, rule_id="1", rule=_RULE, sealed_key=bytes(64), now=now)
+    return lifecycle.called_back(new, "1", None, now)
 
 
 async def _read(connection: AsyncConnection, biz_token: str) -> dict[str, Any]:
@@ -104,6 +109,21 @@ async def _by_asyncpg(engine: AsyncEngine, url: URL) -> AsyncIterator[Put]:
             await pool.fetchrow(sql, *values_of(verification, names))
 
         yield put
+
+
+async def alone(url: URL, seconds: float) -> float:
+    """How many of these inserts a second are made without HTTP, by as many connections."""
+    engine, end, done = create_async_engine(url), time.perf_counter() + seconds, 0
+    async with _by_asyncpg(engine, url) as put:
+
+        async def insert() -> None:
+            nonlocal done
+            while time.perf_counter() < end:
+                await put(_called_back(f"alone-{secrets.token_hex(8)}"))
+                done += 1
+
+        await asyncio.gather(*(insert() for _ in range(_CONNECTIONS)))
+    return done / seconds
 
 
 def statement(engine: AsyncEngine) -> tuple[str, Sequence[str]]:

@@ -8,11 +8,13 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from sqlalchemy import make_url
+
 from app.config import Settings
 from app.domain.access import OPERATOR
 from app.factory import open_services
 from app.worker import working
-from benchmarks import stage, upstream
+from benchmarks import bare, stage, upstream
 from benchmarks.figures import Line
 from benchmarks.load import Load, answers_to
 from benchmarks.stage import Server
@@ -52,6 +54,9 @@ async def lines(folder: Path, *, rounds: int, seconds: float, results: int) -> A
                     servers[peer] = await stack.enter_async_context(serving)
                 for line in await _compared(name, servers, headers, rounds, seconds, results):
                     yield line
+                if url:
+                    rate = await bare.alone(make_url(url), seconds)
+                    yield Line.plain("the insert alone, raw asyncpg, Postgres", "inserts/s", rate)
 
 
 async def _compared(

@@ -78,7 +78,7 @@ def called_back(verification: Verification, rule_id: str | None, extra: bytes | 
         ConflictError: `rule_id` contradicts the known one.
     """
     if verification.state is State.ERASED:
-        return verification
+        return replace(verification, received_at=verification.received_at or now)
     verification = _with_deadline(
         replace(
             verification,

@@ -26,17 +26,6 @@ router = APIRouter(prefix="/v1/verifications", tags=["verifications"])
 Token = Annotated[BizToken, Path()]
 
 
-@router.get("/{biz_token}", responses=declared(*KEYED, 404, 410))
-async def get(
-    services: Provided,
-    caller: Reader,
-    biz_token: Token,
-    wait: Annotated[float, Query(ge=0, le=60, description="Seconds to wait while the state is pending.")] = 0,
-) -> VerificationView:
-    """State, verdict, masked identity, media and retrieval of one verification."""
-    return VerificationView.of(await services.query.wait(caller, biz_token, wait))
-
-
 @router.post("/search", responses=declared(*KEYED, 400, 429))
 async def find(services: Provided, caller: Reader, request_id: RequestId, wanted: PersonSearch) -> VerificationPage:
     """One person's verifications by the exact ID number, or by it and the exact name. The search goes on record."""
@@ -46,6 +35,17 @@ async def find(services: Provided, caller: Reader, request_id: RequestId, wanted
     return VerificationPage(
         items=[VerificationView.of(result) for result in page.results], next_cursor=page.next_cursor
     )
+
+
+@router.get("/{biz_token}", responses=declared(*KEYED, 404, 410))
+async def get(
+    services: Provided,
+    caller: Reader,
+    biz_token: Token,
+    wait: Annotated[float, Query(ge=0, le=60, description="Seconds to wait while the state is pending.")] = 0,
+) -> VerificationView:
+    """State, verdict, masked identity, media and retrieval of one verification."""
+    return VerificationView.of(await services.query.wait(caller, biz_token, wait))
 
 
 @router.put(

@@ -4,7 +4,7 @@ import hmac
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 import structlog
@@ -25,6 +25,15 @@ _CACHE_SIZE = 1000
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """A key as it was read at an instant (monotonic), and the digest that its row has of the secret."""
+
+    key: ApiKey
+    digest: bytes
+    since: float
+
+
 class AccessService:
     """Creates, lists, revokes and recognises keys."""
 
@@ -42,7 +51,7 @@ class AccessService:
         self._keyring = keyring
         self._audit = audit
         self._clock = clock
-        self._cache: dict[str, tuple[float, ApiKey]] = {}
+        self._cache: dict[str, _Known] = {}
 
     async def create(
         self,
@@ -111,34 +120,32 @@ class AccessService:
             UnauthenticatedError: it is none of ours, not any more, or not from there.
         """
         parsed = access.parse(text)
-        key = await self._find(parsed[0]) if parsed else None
+        known = await self._find(parsed[0]) if parsed else None
         if (
             parsed is None
-            or key is None
-            or not self._opens(parsed[1], key)
-            or not key.is_alive(self._clock())
-            or not key.is_good_from(address)
+            or known is None
+            or not hmac.compare_digest(known.digest, access.digest(parsed[1]))
+            or not known.key.is_alive(self._clock())
+            or not known.key.is_good_from(address)
         ):
             raise UnauthenticatedError("The API key is unknown, expired, revoked, or not for this network.")
-        return key
+        return known.key
 
-    def _opens(self, secret: str, key: ApiKey) -> bool:
-        try:
-            digest = self._keyring.unwrap(Ring.IDENTITY, key.sealed_digest, *key.rights)
-        except AlteredError:
-            log.error("key_altered", key_id=key.id)
-            return False
-        return hmac.compare_digest(digest, access.digest(secret))
-
-    async def _find(self, key_id: str) -> ApiKey | None:
-        cached_at, key = self._cache.get(key_id, (0.0, None))
-        is_fresh = time.monotonic() - cached_at < _CACHE_SECONDS
-        if key and is_fresh and self._keyring.knows(Ring.IDENTITY, key.sealed_digest):
-            return key
+    async def _find(self, key_id: str) -> _Known | None:
+        known = self._cache.get(key_id)
+        is_fresh = known and time.monotonic() - known.since < _CACHE_SECONDS
+        if known and is_fresh and self._keyring.knows(Ring.IDENTITY, known.key.sealed_digest):
+            return known
         async with self._database.read() as tx:
             key = await self._keys.find(tx, key_id)
-        if key:
-            if len(self._cache) >= _CACHE_SIZE:
-                self._cache.clear()
-            self._cache[key_id] = (time.monotonic(), key)
-        return key
+        try:
+            digest = self._keyring.unwrap(Ring.IDENTITY, key.sealed_digest, *key.rights) if key else None
+        except AlteredError:
+            log.error("key_altered", key_id=key_id)
+            return None
+        if key is None or digest is None:
+            return None
+        if len(self._cache) >= _CACHE_SIZE:
+            self._cache.clear()
+        known = self._cache[key_id] = _Known(key, digest, time.monotonic())
+        return known

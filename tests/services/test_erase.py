@@ -67,6 +67,19 @@ async def test_nothing_brings_it_back(service: Running, api: httpx.AsyncClient) 
     assert tuple(row) == (None, None, None)
 
 
+async def test_a_callback_that_comes_only_after_the_erasure_is_taken_in_and_changes_nothing_else(
+    idle_api: httpx.AsyncClient,
+) -> None:
+    biz_token = token("passed")
+    await idle_api.put(url(biz_token), json={})
+    await idle_api.delete(url(biz_token))
+
+    told, again = [await idle_api.post("/v1/callbacks", json={"BizToken": biz_token}) for _ in range(2)]
+
+    assert (told.status_code, told.json()["state"]) == (202, "erased")
+    assert again.json() == told.json()
+
+
 async def test_a_fetch_in_flight_brings_nothing_back(
     idle_service: Running, settings: Settings, idle_api: httpx.AsyncClient
 ) -> None:
