@@ -132,8 +132,10 @@ class ResultStore:
 
 async def _grouped(tx: Transaction, statement: Select[Any], ids: Collection[int]) -> dict[int, list[dict[str, Any]]]:
     groups: dict[int, list[dict[str, Any]]] = {}
-    for row in await tx.execute(statement, {"ids": list(ids)}):
-        values = row._asdict()
+    result = await tx.execute(statement, {"ids": list(ids)})
+    names = tuple(result.keys())
+    for row in result:
+        values = dict(zip(names, row, strict=True))
         groups.setdefault(values.pop("verification_id"), []).append(values)
     return groups
 
