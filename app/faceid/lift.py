@@ -166,12 +166,17 @@ class _Run:
 
     def feed(self, content: bytes) -> None:
         """Decode whole groups of four, but hold the last one back: it alone may be padded."""
-        text = self._carry + self._unescape(content)
-        end = max(len(text) - 1, 0) // 4 * 4
+        text = self._unescape(content)
+        start = -len(self._carry) % 4  # what is missing in its group
+        self._carry += text[:start]
+        if len(text) <= start:
+            return
+        end = start + (len(text) - start - 1) // 4 * 4
+        for groups in (self._carry, memoryview(text)[start:end]):  # by themselves, since joining them would copy all
+            if groups[-1:] == b"=":
+                raise LiftError("a medium goes on after its padding")
+            self._sink.write(strict_base64(groups))
         self._carry = text[end:]
-        if text.endswith(b"=", 0, end):
-            raise LiftError("a medium goes on after its padding")
-        self._sink.write(strict_base64(memoryview(text)[:end]))
 
     def close(self) -> None:
         self._sink.write(strict_base64(self._carry))

@@ -3,49 +3,17 @@
 import base64
 import io
 import json
-from collections.abc import Callable, Iterator, Mapping
-from random import Random
-from typing import Any
+from collections.abc import Callable
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from app.domain.detection import BEST_FRAMES, Detection, LivenessAttempt, MediaKind
+from app.domain.detection import Detection, LivenessAttempt, MediaKind
 from app.faceid.decode import Answer, ApiError, DecodeError, decode
 from app.faceid.lift import Lifter
 
 MEDIUM = bytes(range(256)) * 8
 BASE64 = base64.b64encode(MEDIUM).decode()
-CODES = {"ErrCode": "err_code", "LiveStatus": "live_status", "Comparestatus": "compare_status"}
-STRINGS = {
-    "ErrMsg": "err_msg",
-    "IdCard": "id_card",
-    "Name": "name",
-    "OcrNation": "ocr_nation",
-    "OcrAddress": "ocr_address",
-    "OcrBirth": "ocr_birth",
-    "OcrAuthority": "ocr_authority",
-    "OcrValidDate": "ocr_valid_date",
-    "OcrName": "ocr_name",
-    "OcrIdCard": "ocr_id_card",
-    "OcrGender": "ocr_gender",
-    "LiveMsg": "live_msg",
-    "Comparemsg": "compare_msg",
-    "Sim": "sim",
-    "Location": "location",
-    "Extra": "extra",
-}
-PLACES = {
-    MediaKind.ID_CARD_FRONT: ("IdCardData", "OcrFront"),
-    MediaKind.ID_CARD_BACK: ("IdCardData", "OcrBack"),
-    MediaKind.BEST_FRAME: ("BestFrame", "BestFrame"),
-    MediaKind.LIVENESS_VIDEO: ("VideoData", "LivenessVideo"),
-    MediaKind.ID_CARD_FRONT_CUT: ("IdCardData", "ProcessedFrontImage"),
-    MediaKind.ID_CARD_BACK_CUT: ("IdCardData", "ProcessedBackImage"),
-    MediaKind.ID_CARD_AVATAR: ("IdCardData", "Avatar"),
-}
 
 
 def read(body: bytes, *, cuts: Callable[[], int] = lambda: 1000, threshold: int = 64) -> Answer:
@@ -69,144 +37,6 @@ def detection(text: str) -> Detection:
     found = read(f'{{"Response":{{"DetectInfo":{json.dumps(f"""{{"Text":{text}}}""")}}}}}'.encode()).detection
     assert found is not None
     return found
-
-
-# Any document, against the two calls of json.loads and the b64decode that it stands for.
-
-
-ABSENT = st.sampled_from([None, ""])
-INTEGERS = st.integers(-(10**9) + 1, 10**9 - 1)
-TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
-JSON = st.recursive(
-    ABSENT | st.booleans() | INTEGERS | TEXTS,
-    lambda children: st.lists(children, max_size=3) | st.dictionaries(TEXTS, children, max_size=3),
-    max_leaves=4,
-)
-ATTEMPTS = st.fixed_dictionaries(
-    {}, optional={"ErrCode": ABSENT | INTEGERS, "ReqTime": ABSENT | TEXTS, "Name": ABSENT | TEXTS, "Seq": JSON}
-)
-ENHANCED_ATTEMPTS = st.fixed_dictionaries(
-    {}, optional={"Errcode": ABSENT | INTEGERS, "ReqTime": ABSENT | TEXTS, "Idcard": ABSENT | TEXTS, "Seq": JSON}
-)
-TEXT_PARTS = st.fixed_dictionaries(
-    {},
-    optional=dict.fromkeys(CODES, ABSENT | INTEGERS)
-    | dict.fromkeys(STRINGS, ABSENT | TEXTS)
-    | {"Detail": st.fixed_dictionaries({"LivenessData": st.lists(ATTEMPTS, max_size=3)}), "Mobile": JSON, "é/": JSON}
-    | {"LivenessDetail": ABSENT | st.lists(ENHANCED_ATTEMPTS, max_size=3)},
-)
-MEDIA = ABSENT | st.builds(
-    lambda random, size: base64.b64encode(random.randbytes(size) if size % 2 else b"\xff\xef\xbe" * size).decode(),
-    st.randoms(use_true_random=True),
-    st.sampled_from([0, 1, 2, 3, 29, 47, 48, 49, 50, 3071, 3072, 3073, 9001, 40001]),
-)
-LISTS = {"BestFrame": {"BestFrames": ABSENT | st.lists(MEDIA, max_size=11)}}
-WARNINGS = {"WarnInfos": ABSENT | st.lists(INTEGERS, max_size=2), "New": JSON}
-PARTS = {"Text": TEXT_PARTS} | {
-    part: st.fixed_dictionaries(
-        {}, optional={key: MEDIA for home, key in PLACES.values() if home == part} | LISTS.get(part, {}) | WARNINGS
-    )
-    for part, _ in PLACES.values()
-}
-DOCUMENTS = st.fixed_dictionaries(
-    {},
-    optional={part: ABSENT | body for part, body in PARTS.items()}
-    | {"IsVerifyIntention": st.booleans(), "IntentionQuestionResult": JSON},
-)
-
-
-def shuffled(value: object, random: Random) -> object:
-    if isinstance(value, list):
-        return [shuffled(item, random) for item in value]
-    if not isinstance(value, dict):
-        return value
-    return {key: shuffled(value[key], random) for key in random.sample(list(value), len(value))}
-
-
-def respelled(document: str, random: Random) -> str:
-    """The same JSON with its slashes, and sometimes the signs of base64, escaped in any way that JSON allows."""
-    spellings = {"/": random.sample(["/", r"\/", r"\u002f", r"\u002F"], random.randint(1, 4))}
-    if random.random() < 1 / 3:
-        spellings |= {"+": ["+", r"\u002b", r"\u002B"], "=": ["=", r"\u003d", r"\u003D"]}
-    return "".join(random.choice(spellings.get(char, char)) for char in document)
-
-
-def dumped(value: object, random: Random) -> str:
-    separators = random.choice([(", ", ": "), (",", ":"), (",\n", " :\t")])
-    return respelled(json.dumps(value, ensure_ascii=random.random() < 1 / 2, separators=separators), random)
-
-
-def present(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-    return {field: values[name] for name, field in names.items() if values.get(name) not in (None, "")}
-
-
-def expected_detection(info: dict[str, Any]) -> Detection | None:
-    text = info.get("Text")
-    if text in (None, ""):
-        return None
-    names = {"ErrCode": "err_code", "Errcode": "err_code", "ReqTime": "req_time", "Idcard": "id_card", "Name": "name"}
-    attempts = [
-        LivenessAttempt(**present(attempt, names), further={key: attempt[key] for key in attempt.keys() & {"Seq"}})
-        for attempt in [*text.get("Detail", {}).get("LivenessData", []), *(text.get("LivenessDetail") or [])]
-    ]
-    return Detection(
-        **present(text, CODES | STRINGS),
-        further={key: text[key] for key in text.keys() & {"Mobile", "é/"}} | expected_beside(info),
-        liveness_attempts=tuple(attempts),
-    )
-
-
-def is_absent(value: object) -> bool:
-    if isinstance(value, dict | list):
-        return all(is_absent(each) for each in (value.values() if isinstance(value, dict) else value))
-    return value in {None, ""}
-
-
-def expected_beside(info: dict[str, Any]) -> dict[str, Any]:
-    parts = {
-        part: {key: info[part][key] for key in WARNINGS if info.get(part) and key in info[part]}
-        for part, _ in PLACES.values()
-    }
-    found = {part: {key: value for key, value in rest.items() if not is_absent(value)} for part, rest in parts.items()}
-    others = {key: info[key] for key in ("IsVerifyIntention", "IntentionQuestionResult") if key in info}
-    return {key: value for key, value in (found | others).items() if not is_absent(value)}
-
-
-def expected_media(info: dict[str, Any]) -> Iterator[tuple[MediaKind, bytes]]:
-    for kind, (part, key) in PLACES.items():
-        text = (info.get(part) or {}).get(key)
-        if text:
-            yield kind, base64.b64decode(text, validate=True)
-    frames = (info.get("BestFrame") or {}).get("BestFrames") or []
-    for kind, text in zip(BEST_FRAMES, frames, strict=False):
-        if text:
-            yield kind, base64.b64decode(text, validate=True)
-
-
-@settings(max_examples=60, deadline=None)
-@given(
-    DOCUMENTS,
-    st.sampled_from(["text", "object", "response"]),
-    st.sampled_from([1, 64, 4096]),
-    st.randoms(use_true_random=True),
-)
-def test_any_document_is_read_as_if_it_had_been_parsed_whole(
-    document: dict[str, Any], place: str, threshold: int, random: Random
-) -> None:
-    info = shuffled(document, random)
-    responses: dict[str, dict[str, object]] = {
-        "text": {"DetectInfo": dumped(info, random)},
-        "object": {"DetectInfo": info},
-        "response": {"Text": None} | document,
-    }
-    body = dumped({"Response": responses[place] | {"RequestId": "r-1"}}, random)
-    sizes = random.choice([(1,), (1, 2, 3, 4, 5), (100, 1000), (16384,), (10**9,)])
-
-    found = read(body.encode(), cuts=lambda: random.choice(sizes), threshold=threshold)
-
-    assert (found.request_id, found.error) == ("r-1", None)
-    assert found.detection == expected_detection(document)
-    assert media(found) == dict(expected_media(document))
 
 
 # Absence and errors.

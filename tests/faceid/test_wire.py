@@ -2,6 +2,7 @@
 
 import asyncio
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from tests.servers import write_certificate
 
 BODY = bytes(range(256)) * 8192  # 2 MiB, far more than a reader takes at once
 HEAD = f"HTTP/1.1 200 OK\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()
+SLICE = 16 * 1024
 
 Speak = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -55,6 +57,17 @@ async def whole_and_good_bye(writer: asyncio.StreamWriter) -> None:
     writer.close()
 
 
+async def little_by_little(writer: asyncio.StreamWriter) -> None:
+    writer.write(HEAD)
+    for start in range(0, len(BODY), SLICE):
+        writer.write(BODY[start : start + SLICE])
+        await asyncio.sleep(0.002)
+
+
+async def a_word(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n!")
+
+
 async def half_and_good_bye(writer: asyncio.StreamWriter) -> None:
     writer.write(HEAD + BODY[: len(BODY) // 2])
     writer.close()
@@ -89,6 +102,25 @@ async def test_a_body_arrives_over_tls(context: ssl.SSLContext) -> None:
     async with served(whole, context) as url, client() as http:
         for _ in range(3):
             assert (await http.get(url)).content == BODY
+
+
+async def test_what_comes_little_by_little_is_collected() -> None:
+    async with served(little_by_little) as url, client() as http, http.stream("GET", url) as response:
+        pieces = [piece async for piece in response.aiter_raw()]
+
+    assert b"".join(pieces) == BODY
+    assert len(pieces) < len(BODY) / SLICE / 2
+
+
+async def test_an_answer_that_is_there_does_not_wait_for_more() -> None:
+    took = []
+    async with served(a_word) as url, client() as http:
+        for _ in range(20):
+            start = time.perf_counter()
+            assert (await http.get(url)).content == b"!"
+            took.append(time.perf_counter() - start)
+
+    assert min(took[1:]) < 0.02
 
 
 async def test_a_certificate_that_nobody_knows_is_refused(tmp_path: Path) -> None:

@@ -1,0 +1,238 @@
+"""Whole answers, of any content and in any spelling, are read as `json.loads` and `base64.b64decode` read them."""
+
+import base64
+import json
+import re
+from collections.abc import Iterator, Mapping
+from random import Random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from app.domain.detection import BEST_FRAMES, Detection, LivenessAttempt, MediaKind
+from app.faceid.decode import Answer, ApiError, DecodeError
+from tests.faceid.test_decode import media, read
+
+CODES = {"ErrCode": "err_code", "LiveStatus": "live_status", "Comparestatus": "compare_status"}
+STRINGS = {
+    "ErrMsg": "err_msg",
+    "IdCard": "id_card",
+    "Name": "name",
+    "OcrNation": "ocr_nation",
+    "OcrAddress": "ocr_address",
+    "OcrBirth": "ocr_birth",
+    "OcrAuthority": "ocr_authority",
+    "OcrValidDate": "ocr_valid_date",
+    "OcrName": "ocr_name",
+    "OcrIdCard": "ocr_id_card",
+    "OcrGender": "ocr_gender",
+    "LiveMsg": "live_msg",
+    "Comparemsg": "compare_msg",
+    "Sim": "sim",
+    "Location": "location",
+    "Extra": "extra",
+}
+PLACES = {
+    MediaKind.ID_CARD_FRONT: ("IdCardData", "OcrFront"),
+    MediaKind.ID_CARD_BACK: ("IdCardData", "OcrBack"),
+    MediaKind.BEST_FRAME: ("BestFrame", "BestFrame"),
+    MediaKind.LIVENESS_VIDEO: ("VideoData", "LivenessVideo"),
+    MediaKind.ID_CARD_FRONT_CUT: ("IdCardData", "ProcessedFrontImage"),
+    MediaKind.ID_CARD_BACK_CUT: ("IdCardData", "ProcessedBackImage"),
+    MediaKind.ID_CARD_AVATAR: ("IdCardData", "Avatar"),
+}
+
+ABSENT = st.sampled_from([None, ""])
+INTEGERS = st.integers(-(10**9) + 1, 10**9 - 1)
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=8)
+JSON = st.recursive(
+    ABSENT | st.booleans() | INTEGERS | TEXTS,
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(TEXTS, children, max_size=3),
+    max_leaves=4,
+)
+ATTEMPTS = st.fixed_dictionaries(
+    {}, optional={"ErrCode": ABSENT | INTEGERS, "ReqTime": ABSENT | TEXTS, "Name": ABSENT | TEXTS, "Seq": JSON}
+)
+ENHANCED_ATTEMPTS = st.fixed_dictionaries(
+    {}, optional={"Errcode": ABSENT | INTEGERS, "ReqTime": ABSENT | TEXTS, "Idcard": ABSENT | TEXTS, "Seq": JSON}
+)
+TEXT_PARTS = st.fixed_dictionaries(
+    {},
+    optional=dict.fromkeys(CODES, ABSENT | INTEGERS)
+    | dict.fromkeys(STRINGS, ABSENT | TEXTS)
+    | {"Detail": st.fixed_dictionaries({"LivenessData": st.lists(ATTEMPTS, max_size=3)}), "Mobile": JSON, "é/": JSON}
+    | {"LivenessDetail": ABSENT | st.lists(ENHANCED_ATTEMPTS, max_size=3)},
+)
+MEDIA = ABSENT | st.builds(
+    lambda random, size: base64.b64encode(random.randbytes(size) if size % 2 else b"\xff\xef\xbe" * size).decode(),
+    st.randoms(use_true_random=True),
+    st.sampled_from([0, 1, 2, 3, 29, 47, 48, 49, 50, 3071, 3072, 3073, 9001, 40001]),
+)
+LISTS = {"BestFrame": {"BestFrames": ABSENT | st.lists(MEDIA, max_size=11)}}
+WARNINGS = {"WarnInfos": ABSENT | st.lists(INTEGERS, max_size=2), "New": JSON}
+PARTS = {"Text": TEXT_PARTS} | {
+    part: st.fixed_dictionaries(
+        {}, optional={key: MEDIA for home, key in PLACES.values() if home == part} | LISTS.get(part, {}) | WARNINGS
+    )
+    for part, _ in PLACES.values()
+}
+DOCUMENTS = st.builds(
+    lambda whole, empty, missing: {key: value for key, value in (whole | empty).items() if key not in missing},
+    st.fixed_dictionaries(PARTS, optional={"IsVerifyIntention": st.booleans(), "IntentionQuestionResult": JSON}),
+    st.dictionaries(st.sampled_from([*PARTS]), ABSENT, max_size=2),
+    st.sets(st.sampled_from([*PARTS]), max_size=2),
+)
+NAMES = [*(key for _, key in PLACES.values()), "BestFrames"]
+
+
+def shuffled(values: dict[str, Any], random: Random) -> dict[str, Any]:
+    return {key: in_any_order(values[key], random) for key in random.sample(list(values), len(values))}
+
+
+def in_any_order(value: object, random: Random) -> object:
+    if isinstance(value, list):
+        return [in_any_order(item, random) for item in value]
+    return shuffled(value, random) if isinstance(value, dict) else value
+
+
+def respelled(document: str, random: Random) -> str:
+    """The same JSON with its slashes, and sometimes the signs of base64, escaped in any way that JSON allows."""
+    spellings = {"/": random.sample(["/", r"\/", r"\u002f", r"\u002F"], random.randint(1, 4))}
+    if random.random() < 1 / 3:
+        spellings |= {"+": ["+", r"\u002b", r"\u002B"], "=": ["=", r"\u003d", r"\u003D"]}
+    return "".join(random.choice(spellings.get(char, char)) for char in document)
+
+
+def renamed(document: str, random: Random) -> str:
+    """The same JSON with some of the names of media spelled in a way that no lifter looks for."""
+    for name in random.sample(NAMES, random.choice([0, 0, 1, len(NAMES)])):
+        at = random.randrange(len(name))
+        document = document.replace(f'"{name}"', f'"{name[:at]}\\u{ord(name[at]):04x}{name[at + 1 :]}"')
+    return document
+
+
+def unquoted(document: str) -> str:
+    r"""The same JSON without a `\"` in it."""
+    return re.sub(r"\\(.)", lambda escape: r"\u0022" if escape[1] == '"' else escape[0], document)
+
+
+def dumped(value: object, random: Random) -> str:
+    separators = random.choice([(", ", ": "), (",", ":"), (",\n", " :\t"), (" " * 9 + ",", ":" + " " * 9)])
+    text = json.dumps(value, ensure_ascii=random.random() < 1 / 2, separators=separators)
+    text = renamed(text, random) if random.random() < 1 / 2 else text
+    return respelled(unquoted(text) if random.random() < 1 / 8 else text, random)
+
+
+def in_pieces(body: str, threshold: int, random: Random) -> Answer:
+    """What is read of it, cut anywhere: after each byte, in pieces of all sizes, or not at all."""
+    sizes = random.choice([(1,), (1, 2, 3, 4, 5), (100, 1000), (16384,), (10**9,)])
+    return read(body.encode(), cuts=lambda: random.choice(sizes), threshold=threshold)
+
+
+def present(values: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    return {field: values[name] for name, field in names.items() if values.get(name) not in (None, "")}
+
+
+def expected_detection(info: dict[str, Any]) -> Detection | None:
+    text = info.get("Text")
+    if text in (None, ""):
+        return None
+    names = {"ErrCode": "err_code", "Errcode": "err_code", "ReqTime": "req_time", "Idcard": "id_card", "Name": "name"}
+    attempts = [
+        LivenessAttempt(**present(attempt, names), further={key: attempt[key] for key in attempt.keys() & {"Seq"}})
+        for attempt in [*text.get("Detail", {}).get("LivenessData", []), *(text.get("LivenessDetail") or [])]
+    ]
+    return Detection(
+        **present(text, CODES | STRINGS),
+        further={key: text[key] for key in text.keys() & {"Mobile", "é/"}} | expected_beside(info),
+        liveness_attempts=tuple(attempts),
+    )
+
+
+def is_absent(value: object) -> bool:
+    if isinstance(value, dict | list):
+        return all(is_absent(each) for each in (value.values() if isinstance(value, dict) else value))
+    return value in {None, ""}
+
+
+def expected_beside(info: dict[str, Any]) -> dict[str, Any]:
+    parts = {
+        part: {key: info[part][key] for key in WARNINGS if info.get(part) and key in info[part]}
+        for part, _ in PLACES.values()
+    }
+    found = {part: {key: value for key, value in rest.items() if not is_absent(value)} for part, rest in parts.items()}
+    others = {key: info[key] for key in ("IsVerifyIntention", "IntentionQuestionResult") if key in info}
+    return {key: value for key, value in (found | others).items() if not is_absent(value)}
+
+
+def expected_media(info: dict[str, Any]) -> Iterator[tuple[MediaKind, bytes]]:
+    for kind, (part, key) in PLACES.items():
+        text = (info.get(part) or {}).get(key)
+        if text:
+            yield kind, base64.b64decode(text, validate=True)
+    frames = (info.get("BestFrame") or {}).get("BestFrames") or []
+    for kind, text in zip(BEST_FRAMES, frames, strict=False):
+        if text:
+            yield kind, base64.b64decode(text, validate=True)
+
+
+def placed(info: dict[str, object], place: str, random: Random) -> dict[str, object]:
+    """The result where it may stand: JSON in a string, an object, or all of the answer, as of the Enhanced action."""
+    if place == "response":
+        return {"Text": None} | info
+    return {"DetectInfo": dumped(info, random) if place == "text" else info}
+
+
+PLACED = st.sampled_from(["text", "object", "response"])
+THRESHOLDS = st.sampled_from([1, 64, 4096])
+RANDOMS = st.randoms(use_true_random=True)
+
+
+@settings(max_examples=100, deadline=None)
+@given(DOCUMENTS, PLACED, THRESHOLDS, RANDOMS)
+def test_any_document_is_read_as_if_it_had_been_parsed_whole(
+    document: dict[str, Any], place: str, threshold: int, random: Random
+) -> None:
+    response = placed(shuffled(document, random), place, random) | {"RequestId": "r-1"}
+    body = dumped({"Response": shuffled(response, random)}, random)
+
+    found = in_pieces(body, threshold, random)
+
+    assert (found.request_id, found.error) == ("r-1", None)
+    assert found.detection == expected_detection(document)
+    assert media(found) == dict(expected_media(document))
+
+
+@settings(max_examples=30, deadline=None)
+@given(DOCUMENTS, PLACED, THRESHOLDS, RANDOMS, TEXTS, TEXTS)
+def test_an_error_is_all_that_is_read_whatever_stands_beside_it(
+    document: dict[str, Any], place: str, threshold: int, random: Random, code: str, message: str
+) -> None:
+    error = {"Error": {"Code": code, "Message": message, "New": document}, "RequestId": "r-2"}
+    body = dumped({"Response": shuffled(placed(document, place, random) | error, random)}, random)
+
+    assert in_pieces(body, threshold, random) == Answer("r-2", ApiError(code, message), None, {})
+
+
+STRICT = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
+
+FLAWS = st.sampled_from(["=", "==", "A=", "AA==", "AAA="]) | st.text("A/+=-_\n .", max_size=4)
+
+
+@settings(max_examples=200, deadline=None)
+@given(MEDIA.filter(bool), st.sampled_from([*PLACES.values()]), THRESHOLDS, RANDOMS, st.data())
+def test_a_medium_is_read_where_it_is_strict_base64_and_is_an_error_elsewhere(
+    text: str, place: tuple[str, str], threshold: int, random: Random, data: st.DataObject
+) -> None:
+    at = data.draw(st.integers(0, len(text)))
+    text = text[:at] + data.draw(FLAWS) + text[at + data.draw(st.integers(0, 4)) :]
+    part, key = place
+    body = dumped({"Response": placed({part: {key: text}}, "text", random)}, random)
+
+    if STRICT.fullmatch(text):
+        assert list(media(in_pieces(body, threshold, random)).values()) == [base64.b64decode(text)] * bool(text)
+    else:
+        with pytest.raises(DecodeError):
+            in_pieces(body, threshold, random)
