@@ -15,7 +15,10 @@ import httpcore
 import httpx
 
 _PIECE_BYTES = 512 * 1024
-_PATIENCE_SECONDS = 0.02  # for a piece to fill; the end of an answer may be seen that much later, its beginning is not
+# How long a piece may take to fill: not at all at the beginning of an answer, and twice as long with every piece, so
+# that only the end of a long one is seen that much later.
+_FIRST_PATIENCE_SECONDS = 0.001
+_LAST_PATIENCE_SECONDS = 0.02
 
 
 class Wire(httpx.AsyncHTTPTransport):
@@ -101,7 +104,8 @@ class _Incoming(asyncio.BufferedProtocol):
             self.transport.resume_reading()
         if self._timer:
             self._timer.cancel()
-        self._size, self._patience, self._timer = 0, _PATIENCE_SECONDS, None
+        self._size, self._timer = 0, None
+        self._patience = min(max(2 * self._patience, _FIRST_PATIENCE_SECONDS), _LAST_PATIENCE_SECONDS)
         return data
 
 

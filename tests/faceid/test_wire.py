@@ -2,7 +2,6 @@
 
 import asyncio
 import ssl
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -64,10 +63,6 @@ async def little_by_little(writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(0.002)
 
 
-async def a_word(writer: asyncio.StreamWriter) -> None:
-    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n!")
-
-
 async def half_and_good_bye(writer: asyncio.StreamWriter) -> None:
     writer.write(HEAD + BODY[: len(BODY) // 2])
     writer.close()
@@ -110,17 +105,6 @@ async def test_what_comes_little_by_little_is_collected() -> None:
 
     assert b"".join(pieces) == BODY
     assert len(pieces) < len(BODY) / SLICE / 2
-
-
-async def test_an_answer_that_is_there_does_not_wait_for_more() -> None:
-    took = []
-    async with served(a_word) as url, client() as http:
-        for _ in range(20):
-            start = time.perf_counter()
-            assert (await http.get(url)).content == b"!"
-            took.append(time.perf_counter() - start)
-
-    assert min(took[1:]) < 0.02
 
 
 async def test_a_certificate_that_nobody_knows_is_refused(tmp_path: Path) -> None:
