@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from app.observability import configure_logging
-from benchmarks import drain, requests, retrieval
+from benchmarks import downloads, drain, requests, retrieval
 from benchmarks.figures import Line, page, table
 
 RESULTS = Path(__file__).with_name("results.md")
@@ -34,10 +34,18 @@ def answering(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
     return requests.lines(folder, rounds=3, seconds=5, results=500)
 
 
+def sending(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
+    """Media that go out."""
+    if is_smoke:
+        return downloads.lines(folder, rounds=1, seconds=0.5, video_bytes=700_000)
+    return downloads.lines(folder, rounds=3, seconds=3)
+
+
 SECTIONS: Mapping[str, Callable[..., AsyncIterator[Line]]] = {
     "retrieval": retrieving,
     "worker": draining,
     "requests": answering,
+    "media": sending,
 }
 
 

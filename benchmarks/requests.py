@@ -46,7 +46,7 @@ async def lines(folder: Path, *, rounds: int, seconds: float, results: int) -> A
             await asyncio.to_thread(home.mkdir)
             settings = settings_for(home, faceid, database_url=url, media_url=(home / "media").as_uri())
             headers = {"Authorization": f"Bearer {await _set_up(settings)}"}
-            await _retrieve(settings, results)
+            await retrieve(settings, results)
             async with AsyncExitStack() as stack:
                 servers = {"ours": await stack.enter_async_context(stage.serving(settings, "--no-worker"))}
                 for peer, more in _PEERS.items() if url else ():
@@ -111,7 +111,7 @@ def _lines(
         yield Line.at_least(what, "requests/s", *pair, peer, least=least)
 
 
-async def _retrieve(settings: Settings, count: int) -> None:
+async def retrieve(settings: Settings, count: int) -> None:
     """So many results are there afterwards, as the worker stores them."""
     async with open_services(settings) as services:
         for number in range(count):

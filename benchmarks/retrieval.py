@@ -100,7 +100,7 @@ async def _interleaved(
             with _folder() as folder:
                 arguments = [way, url, str(folder), str(count), str(at_once)]
                 arguments += ["--trust", str(trust)] if trust else []
-                arguments += ["--bucket", json.dumps(_bucket(server))] if server else []
+                arguments += ["--bucket", json.dumps(bucket_of(server))] if server else []
                 taken[way].append(await _went(arguments))
     return {
         way: Cost(
@@ -129,7 +129,8 @@ async def _went(arguments: Sequence[str]) -> Cost:
     return Cost(**json.loads(told))
 
 
-def _bucket(server: S3) -> Mapping[str, str]:
+def bucket_of(server: S3) -> Mapping[str, str]:
+    """Settings for a place of its own in the server's bucket; the secret is to be made one."""
     return {
         "media_url": f"s3://{server.bucket}/{secrets.token_hex(4)}",
         "aws_endpoint_url": server.endpoint,

@@ -94,7 +94,14 @@ def environment() -> dict[str, str]:
 
 
 def _child(settings: Settings, *arguments: str, up: Callable[[], Awaitable[bool]] | str) -> Child:
-    environment = {**_environment(settings), "FACEID_INFO_TYPE": settings.faceid_info_type}
+    secret = settings.aws_secret_access_key
+    environment = {
+        **_environment(settings),
+        "FACEID_INFO_TYPE": settings.faceid_info_type,
+        "AWS_ENDPOINT_URL": str(settings.aws_endpoint_url or ""),
+        "AWS_ACCESS_KEY_ID": settings.aws_access_key_id or "",
+        "AWS_SECRET_ACCESS_KEY": secret.get_secret_value() if secret else "",
+    }
     return Child(arguments[0], Command([_script("faceid-results"), *arguments], environment, settings.data_dir, up=up))
 
 

@@ -1,6 +1,7 @@
 """A FaceID that costs next to nothing: one prepared answer, sent to whoever asks, over TLS and at a limited rate too.
 
-`python -m benchmarks.upstream PORT VIDEO_BYTES [--tls FOLDER] [--megabits N]`. It does not look at what it is asked.
+`python -m benchmarks.upstream PORT VIDEO_BYTES [--media FILE] [--tls FOLDER] [--megabits N]`. Of what it is asked, it
+looks at the path alone.
 """
 
 import argparse
@@ -81,13 +82,14 @@ class _Answers(asyncio.Protocol):
             sent = due
 
 
-async def serve(port: int, video_bytes: int, tls: Path | None, megabits: float | None) -> None:
-    """Answers for ever."""
+async def serve(
+    port: int, whole: bytes, media: bytes, *, tls: Path | None = None, megabits: float | None = None
+) -> None:
+    """Answers for ever, at `MEDIA_PATH` with `media` and everywhere else with the whole."""
     context = None
     if tls:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(tls / "certificate.pem", tls / "key.pem")
-    whole, media = answer_of(video_bytes), base64_of(video_bytes)
     loop = asyncio.get_running_loop()
     server = await loop.create_server(lambda: _Answers(whole, media, megabits), "127.0.0.1", port, ssl=context)
     await server.serve_forever()
@@ -113,11 +115,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("video_bytes", type=int)
+    parser.add_argument("--media", type=Path)
     parser.add_argument("--tls", type=Path)
     parser.add_argument("--megabits", type=float)
     asked = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve(asked.port, asked.video_bytes, asked.tls, asked.megabits))
+        media = asked.media.read_bytes() if asked.media else base64_of(asked.video_bytes)
+        runner.run(serve(asked.port, answer_of(asked.video_bytes), media, tls=asked.tls, megabits=asked.megabits))
 
 
 if __name__ == "__main__":
