@@ -67,7 +67,7 @@ def sealed_size(size_bytes: int) -> int:
 
 async def open_blob(
     key: bytes, size_bytes: int, start: int, stop: int, read: Callable[[int, int], AsyncIterator[bytes]]
-) -> AsyncIterator[bytes]:
+) -> AsyncIterator[memoryview]:
     """The bytes from `start` to before `stop` of a blob of `size_bytes`, each piece verified before it is given out.
 
     `read` gives the sealed bytes from an offset to before another, in pieces.
@@ -103,20 +103,23 @@ class _Opener:
         self._rest = b""
         self.fed_bytes = 0
 
-    def feed(self, sealed: bytes, *, is_end: bool) -> bytes:
+    def feed(self, sealed: bytes, *, is_end: bool) -> memoryview:
         """What the chunks hold that are whole now; at the end the rest is one as well."""
         self.fed_bytes += len(sealed)
-        data = self._rest + sealed
+        data = self._rest + sealed if self._rest else sealed
         end = len(data) if is_end else len(data) - len(data) % _SEALED_CHUNK_BYTES
         self._rest = data[end:]
-        view = memoryview(data)[:end]
-        chunks = (view[at : at + _SEALED_CHUNK_BYTES] for at in range(0, end, _SEALED_CHUNK_BYTES))
-        return b"".join(map(self._open, chunks))
+        count = -(-end // _SEALED_CHUNK_BYTES)
+        view, opened = memoryview(data)[:end], memoryview(bytearray(max(end - count * _TAG_BYTES, 0)))
+        for place in range(count):
+            chunk = view[place * _SEALED_CHUNK_BYTES : (place + 1) * _SEALED_CHUNK_BYTES]
+            self._open(chunk, opened[place * _CHUNK_BYTES : (place + 1) * _CHUNK_BYTES])
+        return opened
 
-    def _open(self, chunk: memoryview) -> bytes:
+    def _open(self, chunk: memoryview, into: memoryview) -> None:
         nonce = (self._nonce ^ self._number).to_bytes(NONCE_BYTES, "big")
         self._number += 1
         try:
-            return self._cipher.decrypt(nonce, chunk, None)
+            self._cipher.decrypt_into(nonce, chunk, None, into)
         except (InvalidTag, ValueError):
             raise altered() from None

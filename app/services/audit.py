@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Required, TypedDict, Unpack
 
 import structlog
 
@@ -11,6 +12,7 @@ from app.domain.access import Caller
 from app.domain.audit import GENESIS, Action, Event, EventFilter, Link
 from app.domain.verification import Verification
 from app.errors import ServiceError, UnavailableError
+from app.services.together import Together
 from app.storage.audit import AuditStore
 from app.storage.database import Database, Transaction
 
@@ -31,6 +33,17 @@ class Finding:
     trouble: str | None = None
 
 
+class Facts(TypedDict, total=False):
+    """What is known of an event beside who did what."""
+
+    verification: Verification
+    subject: str
+    fields: Collection[str]
+    purpose: str
+    request_id: Required[str]
+    outcome: str
+
+
 class AuditService:
     """Records, links, lists and verifies."""
 
@@ -38,42 +51,46 @@ class AuditService:
         self._database = database
         self._audit = audit
         self._clock = clock
+        self._record_one = Together(self._record_all)
 
-    async def record(
-        self,
-        tx: Transaction,
-        caller: Caller,
-        action: Action,
-        *,
-        verification: Verification | None = None,
-        subject: str | None = None,
-        fields: Collection[str] = (),
-        purpose: str | None = None,
-        request_id: str,
-        outcome: str = "done",
-    ) -> None:
+    async def record(self, tx: Transaction, caller: Caller, action: Action, **facts: Unpack[Facts]) -> None:
         """Puts it on record in the caller's transaction: what it tells of is to happen after the commit, or in it.
 
         Raises:
             UnavailableError: it cannot be put on record, so it must not happen.
         """
-        event = Event(
+        await self._add(tx, [self._event(caller, action, facts)])
+
+    async def record_by_itself(self, caller: Caller, action: Action, **facts: Unpack[Facts]) -> None:
+        """The same, durable when it returns; together with whoever does so at the same time."""
+        await self._record_one(self._event(caller, action, facts))
+
+    async def _record_all(self, events: Sequence[Event]) -> Sequence[None]:
+        async with self._database.write() as tx:
+            await self._add(tx, events)
+        return [None] * len(events)
+
+    async def _add(self, tx: Transaction, events: Sequence[Event]) -> None:
+        try:
+            await self._audit.add(tx, events)
+        except ServiceError:
+            raise UnavailableError("The audit cannot be written.") from None
+
+    def _event(self, caller: Caller, action: Action, facts: Facts) -> Event:
+        verification = facts.get("verification")
+        return Event(
             at=self._clock(),
             who=caller.name,
             key_id=caller.id,
             client=caller.client,
             action=action,
             verification_id=verification.id if verification else None,
-            subject=subject,
-            fields=" ".join(fields),
-            purpose=purpose,
-            request_id=request_id,
-            outcome=outcome,
+            subject=facts.get("subject"),
+            fields=" ".join(facts.get("fields", ())),
+            purpose=facts.get("purpose"),
+            request_id=facts["request_id"],
+            outcome=facts.get("outcome", "done"),
         )
-        try:
-            await self._audit.add(tx, event)
-        except ServiceError:
-            raise UnavailableError("The audit cannot be written.") from None
 
     async def list(
         self, wanted: EventFilter, *, limit: int, before_id: int | None

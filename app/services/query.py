@@ -97,11 +97,7 @@ class QueryService:
         Raises:
             NotFoundError: it is unknown or another client's.
         """
-        stored = await self._read(biz_token)
-        if stored is None:
-            raise _unknown()
-        _require_visible(caller, stored.verification)
-        return self._masked(stored)
+        return self._masked(await self._get(caller, biz_token))
 
     async def wait(self, caller: Caller, biz_token: str, seconds: float) -> Result:
         """As `get`, held until the state is no longer pending, the seconds are over, or the process is to stop."""
@@ -201,7 +197,7 @@ class QueryService:
         *,
         purpose: str,
         request_id: str,
-    ) -> tuple[Medium, AsyncIterator[bytes] | None]:
+    ) -> tuple[Medium, AsyncIterator[memoryview] | None]:
         """A medium, and its bytes from the start to before the stop that `part` names; None where it names none.
 
         It is on record, and the first of them are there, when this returns.
@@ -215,7 +211,7 @@ class QueryService:
         while span := part(medium):
             pieces = self._vault.open_medium(verification, medium, self._media, *span)
             try:
-                first = await anext(pieces, b"")  # before the audit: it may be gone
+                first = await anext(pieces, memoryview(b""))  # before the audit: it may be gone
                 break
             except MediaMissingError:
                 missed = medium
@@ -224,18 +220,16 @@ class QueryService:
                     raise
         else:
             return medium, None
-        async with self._database.write() as tx:
-            await self._audit.record(
-                tx,
-                caller,
-                Action.MEDIA,
-                verification=verification,
-                fields=[medium.kind],
-                purpose=purpose,
-                request_id=request_id,
-            )
+        await self._audit.record_by_itself(
+            caller,
+            Action.MEDIA,
+            verification=verification,
+            fields=[medium.kind],
+            purpose=purpose,
+            request_id=request_id,
+        )
 
-        async def all_pieces() -> AsyncIterator[bytes]:
+        async def all_pieces() -> AsyncIterator[memoryview]:
             yield first
             async for piece in pieces:
                 yield piece
@@ -243,12 +237,10 @@ class QueryService:
         return medium, all_pieces()
 
     async def _find_medium(self, caller: Caller, biz_token: str, kind: MediaKind) -> tuple[Verification, Medium]:
-        async with self._database.read() as tx:
-            verification = await self._visible(tx, caller, biz_token)
-            media = (await self._results.media(tx, [verification.id])).get(verification.id, ())
-        for medium in media:
+        stored = await self._get(caller, biz_token)
+        for medium in stored.media:
             if medium.kind is kind:
-                return verification, medium
+                return stored.verification, medium
         raise NotFoundError("The verification has no such medium.")
 
     async def _opened(self, tx: Transaction, verification: Verification) -> Result:
@@ -266,6 +258,13 @@ class QueryService:
             raise _unknown()
         _require_visible(caller, verification)
         return verification
+
+    async def _get(self, caller: Caller, biz_token: str) -> _Stored:
+        stored = await self._read(biz_token)
+        if stored is None:
+            raise _unknown()
+        _require_visible(caller, stored.verification)
+        return stored
 
     async def _read_all(self, biz_tokens: Sequence[str]) -> Sequence[_Stored | None]:
         async with self._database.read() as tx:

@@ -106,7 +106,7 @@ class Vault:
 
     def open_medium(
         self, verification: Verification, medium: Medium, media: MediaStore, start: int, stop: int
-    ) -> AsyncIterator[bytes]:
+    ) -> AsyncIterator[memoryview]:
         """The bytes of a medium from `start` to before `stop`, each piece verified before it is given out."""
         key = self.medium_key(verification, medium)
         return open_blob(key, medium.size_bytes, start, stop, lambda a, z: media.open(medium.object_key, a, z))

@@ -18,11 +18,12 @@ _INSERT = insert(table)
 class AuditStore:
     """The tables of the audit. The caller brings the transaction."""
 
-    async def add(self, tx: Transaction, event: Event) -> None:
-        """Puts an event on record, before what it tells of happens."""
-        values = columns_of(event)
-        del values["id"]
-        await tx.execute(_INSERT, values)
+    async def add(self, tx: Transaction, events: Sequence[Event]) -> None:
+        """Puts events on record, before what they tell of happens."""
+        rows = [columns_of(event) for event in events]
+        for row in rows:
+            del row["id"]
+        await tx.execute(_INSERT, rows)
 
     async def list(
         self, tx: Transaction, wanted: EventFilter, *, limit: int, before_id: int | None

@@ -11,7 +11,7 @@ from typing import Protocol
 from app.errors import UnavailableError
 from app.storage.media.draft import Draft
 
-PIECE_BYTES = 64 * 1024
+PIECE_BYTES = 16 * 16_400  # whole sealed chunks: what is cut within one has to be copied
 """The size in which media travel: large enough to be cheap, small enough to be many at a time."""
 
 _KEY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{30}")

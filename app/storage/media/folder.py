@@ -41,7 +41,7 @@ class FolderStore:
             return await asyncio.to_thread(self._name, drafts)
 
     async def open(self, key: str, start: int, stop: int) -> AsyncIterator[bytes]:
-        """See `MediaStore`. It reads within the event loop: 64 KiB cost less than the way to a thread and back."""
+        """See `MediaStore`. It reads within the event loop: a piece costs less than the way to a thread and back."""
         with disk_errors("The media folder cannot be read"), _opened(self._root, key) as file:
             file.seek(start)
             while start < stop:
