@@ -23,7 +23,7 @@ _LONGEST_SECONDS = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What is sent: in path and body `{n}` is the number of the request modulo `numbers`, and `{run}` one of the run."""
+    """What is sent: in path and body `{n}` is the request's number modulo `numbers`, and `{run}` one of the run."""
 
     path: str
     method: str = "GET"

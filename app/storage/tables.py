@@ -121,7 +121,19 @@ verification = Table(
     _partial_index("erase_at", "erase_at IS NOT NULL", "erase_at"),
     _partial_index("queue", "due_at IS NOT NULL", "account", "priority", "due_at"),
     _partial_index("deadline_at", "state = 'pending' OR pulled <> ''", "deadline_at"),
-    *(Index(None, column, "id") for column in ("client", "state", "outcome", "rule_id", "subject_ref", "received_at")),
+    # The lists, one after the other (`app.storage.lists`); those without a client are admins'.
+    _partial_index("subject_ref_id", "subject_ref IS NOT NULL", "subject_ref", "id"),
+    *(
+        Index(None, *first, "state", "outcome", *last)
+        for first, last in (
+            (["client"], ["id"]),
+            (["client", "rule_id"], ["id"]),
+            (["client"], ["received_at", "id"]),
+            ([], ["id"]),
+            (["rule_id"], ["id"]),
+            ([], ["received_at", "id"]),
+        )
+    ),
     sqlite_autoincrement=True,  # an id that was erased never names another person
 )
 

@@ -1,0 +1,177 @@
+"""Lists: the statement of each, and the one index that it walks along.
+
+A page is put together from walks. A walk is a stretch of one index, from where the last page ended downwards, in the
+order of the list; it ends when a page is full, so that it takes the same time however much lies before and behind it.
+State and outcome have few values: where a list says neither, there is a walk for each.
+
+A walk names all columns that it is in the order of, and compares them as one. So there is one index that can do it:
+Postgres, whatever it believes of the values, cannot take the primary key and look for the few rows that are wanted.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import product
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Select,
+    Subquery,
+    bindparam,
+    literal_column,
+    select,
+    tuple_,
+    union_all,
+)
+
+from app.domain.detection import Outcome
+from app.domain.verification import FOR_EVER, Filter, Place, State
+from app.storage.tables import detection
+from app.storage.tables import verification as table
+
+_EQUAL = ("client", "rule_id", "subject_ref")
+_RANGE = ("received_from", "received_to")
+_BEHIND_ALL = Place(2**63 - 1, FOR_EVER)
+_BEFORE_ALL = datetime.min.replace(tzinfo=UTC)
+_BEFORE_ID = bindparam("before_id", type_=BigInteger)
+_STATEMENTS = 500  # one for each set of filters and each length of a page that anybody asks for
+
+Index = tuple[str, Sequence[bytes]]
+"""A column of digests of `detection`, and those that are looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What two lists have in common that are one statement with other parameters."""
+
+    names: tuple[str, ...]
+    state: State | None
+    outcome: Outcome | None
+    index: str | None
+    digests: int
+    by_receipt: bool
+    limit: int
+
+
+def page_of(
+    wanted: Filter, *, limit: int, before: Place | None, index: Index | None = None
+) -> tuple[Select[Any], dict[str, Any]]:
+    """The statement and its parameters: at most `limit` rows of `verification`, all of them behind a place."""
+    column, digests = index or (None, ())
+    names = tuple(name for name in (*_EQUAL, *_RANGE) if getattr(wanted, name) is not None)
+    by_receipt = wanted.is_by_receipt and index is None
+    shape = _Shape(names, wanted.state, wanted.outcome, column, len(digests), by_receipt, limit)
+    values = {name: getattr(wanted, name) for name in names}
+    values |= {f"digest_{number}": digest for number, digest in enumerate(digests)}
+    return _statement(shape), values | _bounds(wanted, before or _BEHIND_ALL, by_receipt=by_receipt)
+
+
+def _bounds(wanted: Filter, before: Place, *, by_receipt: bool) -> dict[str, Any]:
+    if not by_receipt:
+        return {"before_id": before.id}
+    ends = (before.received_at or FOR_EVER, before.id), (wanted.received_to or FOR_EVER, 0)
+    before_received_at, before_id = min(ends)
+    return {
+        "before_id": before_id,
+        "before_received_at": before_received_at,
+        "received_from": wanted.received_from or _BEFORE_ALL,
+    }
+
+
+# Made once: to put a statement together takes several times as long as to run it.
+@lru_cache(_STATEMENTS)
+def _statement(shape: _Shape) -> Select[Any]:
+    keys = ("received_at", "id") if shape.by_receipt else ("id",)
+    walks = [walk.limit(_literal(shape.limit)).subquery() for walk in _walks(shape)]
+    page = _merged(walks, keys, shape.limit) if len(walks) > 1 else walks[0]
+    newest_first = (table.c[key].desc() for key in keys)
+    return select(table).join(page, page.c.id == table.c.id).order_by(*newest_first)
+
+
+def _merged(walks: Sequence[Subquery], keys: Sequence[str], limit: int) -> Subquery:
+    all_of_them = union_all(*(select(*(walk.c[key] for key in keys)) for walk in walks)).subquery()
+    newest_first = (all_of_them.c[key].desc() for key in keys)
+    return select(all_of_them.c.id).order_by(*newest_first).limit(_literal(limit)).subquery()
+
+
+def _walks(shape: _Shape) -> Sequence[Select[Any]]:
+    if shape.index:
+        return [_person_walk(shape, shape.index, number) for number in range(shape.digests)]
+    if "subject_ref" in shape.names:
+        return [_down(_others(shape, "subject_ref"), table.c.subject_ref, bindparam("subject_ref"))]
+    if shape.by_receipt:
+        return [_receipt_walk(shape, state, outcome) for state, outcome in _kinds(shape)]
+    if shape.names or shape.state or shape.outcome:
+        return [_kind_walk(shape, state, outcome) for state, outcome in _kinds(shape)]
+    return [select(table.c.id).where(table.c.id < _BEFORE_ID).order_by(table.c.id.desc())]
+
+
+def _kinds(shape: _Shape) -> Sequence[tuple[State, Outcome | None]]:
+    states = [shape.state] if shape.state else State
+    outcomes = [shape.outcome] if shape.outcome else (*Outcome, None)
+    return list(product(states, outcomes))
+
+
+def _receipt_walk(shape: _Shape, state: State, outcome: Outcome | None) -> Select[Any]:
+    """In the order of receipt. What is of another rule is met and not shown."""
+    is_kind = table.c.outcome == _literal(outcome) if outcome else table.c.outcome.is_(None)
+    start = _equal(select(table.c.id, table.c.received_at), shape.names).where(
+        table.c.state == _literal(state), is_kind
+    )
+    upper = bindparam("before_received_at", type_=table.c.received_at.type)
+    # Named first because Postgres does not see that what is null is all the same.
+    return _down(start.order_by(table.c.outcome.desc()), table.c.received_at, bindparam("received_from"), upper=upper)
+
+
+def _kind_walk(shape: _Shape, state: State, outcome: Outcome | None) -> Select[Any]:
+    start = _equal(select(table.c.id), shape.names).where(table.c.state == _literal(state))
+    if outcome:
+        return _down(start, table.c.outcome, _literal(outcome))
+    is_before = table.c.outcome.is_(None), table.c.id < _BEFORE_ID
+    return start.where(*is_before).order_by(table.c.outcome.desc(), table.c.id.desc())
+
+
+def _person_walk(shape: _Shape, index: str, number: int) -> Select[Any]:
+    digest = bindparam(f"digest_{number}", type_=detection.c[index].type)
+    start = _others(shape).join(detection, detection.c.verification_id == table.c.id)
+    return _down(start, detection.c[index], digest, key=detection.c.verification_id)
+
+
+def _others(shape: _Shape, but: str = "") -> Select[Any]:
+    """All filters, for walks along what few rows share."""
+    start = _equal(select(table.c.id), [name for name in shape.names if name != but])
+    if shape.state:
+        start = start.where(table.c.state == _literal(shape.state))
+    if shape.outcome:
+        start = start.where(table.c.outcome == _literal(shape.outcome))
+    if "received_from" in shape.names:
+        start = start.where(table.c.received_at >= bindparam("received_from"))
+    if "received_to" in shape.names:
+        start = start.where(table.c.received_at < bindparam("received_to"))
+    return start
+
+
+def _equal(start: Select[Any], names: Sequence[str]) -> Select[Any]:
+    return start.where(*(table.c[name] == bindparam(name) for name in names if name in _EQUAL))
+
+
+def _down(
+    start: Select[Any],
+    column: Column[Any],
+    lower: ColumnElement[Any],
+    *,
+    upper: ColumnElement[Any] | None = None,
+    key: Column[int] = table.c.id,
+) -> Select[Any]:
+    """Along an index of the column and the key, from before the upper value and `before_id` down to the lower value."""
+    is_before = tuple_(column, key) < tuple_(lower if upper is None else upper, _BEFORE_ID)
+    return start.where(is_before, column >= lower).order_by(column.desc(), key.desc())
+
+
+def _literal(value: str | int) -> ColumnElement[Any]:
+    """A value of ours that is part of the statement: with it Postgres can plan once for all parameters."""
+    return literal_column(str(value) if isinstance(value, int) else f"'{value}'")
