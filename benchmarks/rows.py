@@ -36,7 +36,7 @@ INSERT INTO verification (
 SELECT
     i, client, biz_token, rule_id, subject_ref,
     CASE WHEN state <> 'erased' THEN decode(repeat(md5(biz_token), 4), 'hex') END, state,
-    CASE WHEN state IN ('retrieved', 'erased') THEN outcome END, false, at - interval '2 minutes',
+    CASE WHEN state IN ('retrieved', 'erased') THEN outcome ELSE '' END, false, at - interval '2 minutes',
     at - interval '2 minutes', received_at, CASE WHEN state = 'retrieved' THEN received_at + interval '1 second' END,
     at + interval '7 days', CASE WHEN state = 'pending' THEN at + interval '1 hour' END, 1, false, false, 1, 0, 0,
     md5(biz_token), at + interval '180 days', at + interval '30 days',
@@ -53,7 +53,7 @@ FROM (
         CASE WHEN turn = 4 THEN 'subject-rare' WHEN c < 0.4 THEN 'subject-' || (i / 3) END AS subject_ref,
         CASE
             WHEN i <= $2 / 5 THEN 'erased' WHEN turn IN (1, 6) THEN 'retrieved' WHEN i > $2 * 0.99 THEN 'pending'
-            WHEN s < 0.02 THEN 'failed' WHEN s < 0.03 THEN 'expired' ELSE 'retrieved'
+            WHEN s < 0.04 THEN 'failed' WHEN s < 0.05 THEN 'expired' ELSE 'retrieved'
         END AS state,
         CASE WHEN turn = 1 THEN 'unfinished' WHEN o < 0.12 THEN 'failed' ELSE 'passed' END AS outcome,
         at,

@@ -30,7 +30,7 @@ from sqlalchemy import (
 
 from app.domain.detection import Outcome
 from app.domain.verification import FOR_EVER, Filter, Place, State
-from app.storage.tables import detection
+from app.storage.tables import NO_OUTCOME, detection
 from app.storage.tables import verification as table
 
 _EQUAL = ("client", "rule_id", "subject_ref")
@@ -100,54 +100,53 @@ def _merged(walks: Sequence[Subquery], keys: Sequence[str], limit: int) -> Subqu
 
 def _walks(shape: _Shape) -> Sequence[Select[Any]]:
     if shape.index:
-        return [_person_walk(shape, shape.index, number) for number in range(shape.digests)]
+        return [_person_walk(shape, detection.c[shape.index], number) for number in range(shape.digests)]
     if "subject_ref" in shape.names:
-        return [_down(_others(shape, "subject_ref"), table.c.subject_ref, bindparam("subject_ref"))]
+        return [_down(_others(shape, "subject_ref"), [table.c.subject_ref], [bindparam("subject_ref")])]
     if shape.by_receipt:
         return [_receipt_walk(shape, state, outcome) for state, outcome in _kinds(shape)]
     if shape.names or shape.state or shape.outcome:
         return [_kind_walk(shape, state, outcome) for state, outcome in _kinds(shape)]
-    return [select(table.c.id).where(table.c.id < _BEFORE_ID).order_by(table.c.id.desc())]
+    return [_down(select(table.c.id), [], [])]
 
 
-def _kinds(shape: _Shape) -> Sequence[tuple[State, Outcome | None]]:
+def _kinds(shape: _Shape) -> Sequence[tuple[str, str]]:
     states = [shape.state] if shape.state else State
-    outcomes = [shape.outcome] if shape.outcome else (*Outcome, None)
+    outcomes = [shape.outcome] if shape.outcome else (*Outcome, NO_OUTCOME)
     return list(product(states, outcomes))
 
 
-def _receipt_walk(shape: _Shape, state: State, outcome: Outcome | None) -> Select[Any]:
+def _kind_walk(shape: _Shape, *kind: str) -> Select[Any]:
+    names = [name for name in ("client", "rule_id") if name in shape.names]
+    columns = [table.c[name] for name in (*names, "state", "outcome")]
+    return _down(select(table.c.id), columns, [*map(bindparam, names), *map(_literal, kind)])
+
+
+def _receipt_walk(shape: _Shape, *kind: str) -> Select[Any]:
     """In the order of receipt. What is of another rule is met and not shown."""
-    is_kind = table.c.outcome == _literal(outcome) if outcome else table.c.outcome.is_(None)
-    start = _equal(select(table.c.id, table.c.received_at), shape.names).where(
-        table.c.state == _literal(state), is_kind
-    )
-    upper = bindparam("before_received_at", type_=table.c.received_at.type)
-    # Named first because Postgres does not see that what is null is all the same.
-    return _down(start.order_by(table.c.outcome.desc()), table.c.received_at, bindparam("received_from"), upper=upper)
+    start, at = select(table.c.id, table.c.received_at), table.c.received_at
+    if "rule_id" in shape.names:
+        start = start.where(table.c.rule_id == bindparam("rule_id"))
+    names = [name for name in ("client",) if name in shape.names]
+    columns = [table.c[name] for name in (*names, "state", "outcome")]
+    values = [*map(bindparam, names), *map(_literal, kind)]
+    upper, lower = (bindparam(name, type_=at.type) for name in ("before_received_at", "received_from"))
+    return _down(start, [*columns, at], [*values, lower], upper=[*values, upper])
 
 
-def _kind_walk(shape: _Shape, state: State, outcome: Outcome | None) -> Select[Any]:
-    start = _equal(select(table.c.id), shape.names).where(table.c.state == _literal(state))
-    if outcome:
-        return _down(start, table.c.outcome, _literal(outcome))
-    is_before = table.c.outcome.is_(None), table.c.id < _BEFORE_ID
-    return start.where(*is_before).order_by(table.c.outcome.desc(), table.c.id.desc())
-
-
-def _person_walk(shape: _Shape, index: str, number: int) -> Select[Any]:
-    digest = bindparam(f"digest_{number}", type_=detection.c[index].type)
+def _person_walk(shape: _Shape, column: Column[bytes], number: int) -> Select[Any]:
+    digest = bindparam(f"digest_{number}", type_=column.type)
     start = _others(shape).join(detection, detection.c.verification_id == table.c.id)
-    return _down(start, detection.c[index], digest, key=detection.c.verification_id)
+    return _down(start, [column], [digest], key=detection.c.verification_id)
 
 
 def _others(shape: _Shape, but: str = "") -> Select[Any]:
     """All filters, for walks along what few rows share."""
-    start = _equal(select(table.c.id), [name for name in shape.names if name != but])
-    if shape.state:
-        start = start.where(table.c.state == _literal(shape.state))
-    if shape.outcome:
-        start = start.where(table.c.outcome == _literal(shape.outcome))
+    equal = [table.c[name] == bindparam(name) for name in _EQUAL if name in shape.names and name != but]
+    start = select(table.c.id).where(*equal)
+    for name, value in (("state", shape.state), ("outcome", shape.outcome)):
+        if value:
+            start = start.where(table.c[name] == _literal(value))
     if "received_from" in shape.names:
         start = start.where(table.c.received_at >= bindparam("received_from"))
     if "received_to" in shape.names:
@@ -155,21 +154,19 @@ def _others(shape: _Shape, but: str = "") -> Select[Any]:
     return start
 
 
-def _equal(start: Select[Any], names: Sequence[str]) -> Select[Any]:
-    return start.where(*(table.c[name] == bindparam(name) for name in names if name in _EQUAL))
-
-
 def _down(
     start: Select[Any],
-    column: Column[Any],
-    lower: ColumnElement[Any],
+    columns: Sequence[Column[Any]],
+    lower: Sequence[ColumnElement[Any]],
     *,
-    upper: ColumnElement[Any] | None = None,
+    upper: Sequence[ColumnElement[Any]] | None = None,
     key: Column[int] = table.c.id,
 ) -> Select[Any]:
-    """Along an index of the column and the key, from before the upper value and `before_id` down to the lower value."""
-    is_before = tuple_(column, key) < tuple_(lower if upper is None else upper, _BEFORE_ID)
-    return start.where(is_before, column >= lower).order_by(column.desc(), key.desc())
+    """Along the index of these columns and the key, from before the upper values and `before_id` down to the lower."""
+    if not columns:
+        return start.where(key < _BEFORE_ID).order_by(key.desc())
+    is_between = tuple_(*columns, key) < tuple_(*(upper or lower), _BEFORE_ID), tuple_(*columns) >= tuple_(*lower)
+    return start.where(*is_between).order_by(*(column.desc() for column in (*columns, key)))
 
 
 def _literal(value: str | int) -> ColumnElement[Any]:

@@ -55,6 +55,24 @@ class Instant(TypeDecorator[datetime]):
         return value and value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value and value.astimezone(UTC)
 
 
+NO_OUTCOME = ""
+
+
+class Verdict(TypeDecorator[str]):
+    """An outcome. None is an empty text, which indexes can be searched for like any other (`app.storage.lists`)."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, _: Dialect) -> str:
+        """To the driver."""
+        return value or NO_OUTCOME
+
+    def process_result_value(self, value: str | None, _: Dialect) -> str | None:
+        """From the driver."""
+        return value or None
+
+
 # SQLite numbers rows by itself only where the key is exactly an INTEGER.
 BigId = BigInteger().with_variant(Integer, "sqlite")
 
@@ -89,7 +107,7 @@ verification = Table(
     Column("callback_extra", LargeBinary),
     Column("sealed_key", LargeBinary),
     Column("state", String, nullable=False),
-    Column("outcome", String),
+    Column("outcome", Verdict, nullable=False, server_default=text("''")),
     Column("provisional", Boolean, nullable=False, default=False),
     Column("created_at", Instant),
     Column("registered_at", Instant),

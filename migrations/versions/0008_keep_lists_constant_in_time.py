@@ -1,4 +1,8 @@
-"""Keep lists constant in time: one index for each kind of list in place of one for each column."""
+"""Keep lists constant in time: one index for each kind of list in place of one for each column.
+
+What has no outcome has an empty one from here on: a null cannot be compared with, so no index leads to it in the order
+of a list.
+"""
 
 import sqlalchemy as sa
 from alembic import op
@@ -20,6 +24,7 @@ _NEW = (
 def upgrade() -> None:
     for column in _OLD:
         op.drop_index(op.f(f"ix_verification_{column}_id"), "verification")
+    _fill_outcome()
     for columns in _NEW:
         op.create_index(op.f(f"ix_verification_{'_'.join(columns)}"), "verification", list(columns))
     has_subject = sa.text("subject_ref IS NOT NULL")
@@ -30,3 +35,16 @@ def upgrade() -> None:
         sqlite_where=has_subject,
         postgresql_where=has_subject,
     )
+
+
+def _fill_outcome() -> None:
+    column, empty = {"existing_type": sa.String(), "existing_nullable": True}, sa.text("''")
+    if op.get_bind().dialect.name == "postgresql":
+        op.execute("UPDATE verification SET outcome = '' WHERE outcome IS NULL")
+        op.alter_column("verification", "outcome", nullable=False, server_default=empty, **column)
+        return
+    # A copy of the table, as alembic would make, would erase the results with the table that they refer to.
+    op.add_column("verification", sa.Column("outcome_or_none", sa.String(), server_default=empty, nullable=False))
+    op.execute("UPDATE verification SET outcome_or_none = outcome WHERE outcome IS NOT NULL")
+    op.execute("ALTER TABLE verification DROP COLUMN outcome")
+    op.execute("ALTER TABLE verification RENAME COLUMN outcome_or_none TO outcome")
