@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from app.observability import configure_logging
-from benchmarks import downloads, drain, requests, retrieval
+from benchmarks import downloads, drain, lists, requests, retrieval
 from benchmarks.figures import Line, page, table
 
 RESULTS = Path(__file__).with_name("results.md")
@@ -41,20 +41,29 @@ def sending(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
     return downloads.lines(folder, rounds=3, seconds=3)
 
 
+def listing(folder: Path, *, is_smoke: bool, rows: int = 1_000_000) -> AsyncIterator[Line]:
+    """Pages of lists."""
+    if is_smoke:
+        return lists.lines(folder, sizes=(800, 1600), rare=20, limit=2, rounds=1)
+    return lists.lines(folder, sizes=(10_000, rows), rare=250, limit=50, rounds=10)
+
+
 SECTIONS: Mapping[str, Callable[..., AsyncIterator[Line]]] = {
     "retrieval": retrieving,
     "worker": draining,
     "requests": answering,
     "media": sending,
+    "lists": listing,
 }
 
 
-async def measure(names: Iterable[str], *, is_smoke: bool) -> list[Line]:
-    """The lines of these sections."""
+async def measure(names: Iterable[str], *, is_smoke: bool, rows: int | None = None) -> list[Line]:
+    """The lines of these sections; lists in a database of so many rows."""
     lines = []
     for name in names:
         with TemporaryDirectory(prefix="bench-") as folder:
-            lines += [line async for line in SECTIONS[name](Path(folder), is_smoke=is_smoke)]
+            more = {"rows": rows} if rows and name == "lists" else {}
+            lines += [line async for line in SECTIONS[name](Path(folder), is_smoke=is_smoke, **more)]
     return lines
 
 
@@ -63,9 +72,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--smoke", action="store_true", help="everything once and small: does the harness work?")
+    parser.add_argument("--rows", type=int, help="how large the large database of the lists is; 1000000 by default")
     asked = parser.parse_args()
     configure_logging("ERROR")
-    lines = asyncio.run(measure(asked.only, is_smoke=asked.smoke))
+    lines = asyncio.run(measure(asked.only, is_smoke=asked.smoke, rows=asked.rows))
     Console(width=140).print(table(lines))
     if not asked.smoke and set(asked.only) == set(SECTIONS):
         RESULTS.write_text(page(lines, "make bench"))

@@ -133,6 +133,19 @@ class Filter:
     received_from: datetime | None = None
     received_to: datetime | None = None
 
+    @property
+    def is_by_receipt(self) -> bool:
+        """Whether the list is in the order of receipt: within a range of it, but for the few of one subject."""
+        return (self.received_from or self.received_to) is not None and self.subject_ref is None
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a page of a list ended; `received_at` where the list is in the order of receipt."""
+
+    id: int
+    received_at: datetime | None = None
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:

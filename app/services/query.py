@@ -1,8 +1,6 @@
 """Answers what is asked of verifications: one, many, the unmasked identity, the media."""
 
 import asyncio
-import base64
-import binascii
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import suppress
@@ -13,9 +11,10 @@ from app.domain.access import Caller
 from app.domain.audit import Action, Event, EventFilter
 from app.domain.detection import Detection, MediaKind, Medium, personal
 from app.domain.masking import Masked
-from app.domain.verification import Filter, Result, State, Verification
-from app.errors import ForbiddenError, GoneError, InvalidRequestError, NotFoundError, TooManyRequestsError
+from app.domain.verification import Filter, Place, Result, State, Verification
+from app.errors import ForbiddenError, GoneError, NotFoundError, TooManyRequestsError
 from app.services.audit import AuditService
+from app.services.cursors import audit_cursor_of, cursor_of, event_id_of, place_of
 from app.services.together import Together
 from app.services.vault import Vault
 from app.storage.database import Database, Transaction
@@ -26,7 +25,6 @@ from app.storage.signals import Signals
 from app.storage.verifications import VerificationStore
 
 _POLL_SECONDS = 1.0  # signals are hints: a lost one costs a waiter no more than this
-_LARGEST_ID = 2**63 - 1
 _SEARCHES = 60  # that a key may make at once; after that one a second
 _SEARCH_INTERVAL = timedelta(seconds=1)
 
@@ -114,17 +112,17 @@ class QueryService:
         return result
 
     async def search(self, caller: Caller, wanted: Filter, *, limit: int, cursor: str | None) -> Page:
-        """A page of verifications, the newest first.
+        """A page of verifications, the newest first; within a range of receipt, what was received last.
 
         Raises:
             InvalidRequestError: the cursor is none of ours.
         """
-        before_id = _id_of(cursor) if cursor else None
+        before = place_of(cursor, by_receipt=wanted.is_by_receipt) if cursor else None
         async with self._database.read() as tx:
             wanted = replace(wanted, client=caller.scope_of_sight)
-            found = await self._verifications.search(tx, wanted, limit=limit + 1, before_id=before_id)
+            found = await self._verifications.search(tx, wanted, limit=limit + 1, before=before)
             results = [self._masked(stored) for stored in await self._with_results(tx, found[:limit])]
-        return Page(results, _cursor_of(found[limit - 1].id) if len(found) > limit else None)
+        return _page(results, found, by_receipt=wanted.is_by_receipt)
 
     async def find(
         self, caller: Caller, wanted: Filter, person: Person, *, limit: int, cursor: str | None, request_id: str
@@ -139,13 +137,13 @@ class QueryService:
         client = wanted.client or caller.client
         if not caller.sees(client):
             raise ForbiddenError("The API key searches among its own client's verifications only.")
-        before_id, wanted = _id_of(cursor) if cursor else None, replace(wanted, client=client)
+        before, wanted = place_of(cursor, by_receipt=False) if cursor else None, replace(wanted, client=client)
         index = self._vault.find_by(client, person.id_card, person.name)
         async with self._database.write() as tx:
             slot = await self._quota.reserve(tx, f"search {caller.id}", interval=_SEARCH_INTERVAL, slots=1)
             if slot - time.monotonic() > _SEARCHES * _SEARCH_INTERVAL.total_seconds():
                 raise TooManyRequestsError("The API key searches too often.", retry_after=1)
-            found = await self._verifications.search(tx, wanted, limit=limit + 1, before_id=before_id, index=index)
+            found = await self._verifications.search(tx, wanted, limit=limit + 1, before=before, index=index)
             await self._audit.record(
                 tx,
                 caller,
@@ -155,7 +153,7 @@ class QueryService:
                 outcome=f"found {len(found[:limit])}",
             )
             results = [self._masked(stored) for stored in await self._with_results(tx, found[:limit])]
-        return Page(results, _cursor_of(found[limit - 1].id) if len(found) > limit else None)
+        return _page(results, found, by_receipt=False)
 
     async def events(self, wanted: EventFilter, biz_token: str | None, *, limit: int, cursor: str | None) -> EventPage:
         """A page of the audit, the newest first; of one verification where a token is named.
@@ -163,13 +161,13 @@ class QueryService:
         Raises:
             InvalidRequestError: the cursor is none of ours.
         """
-        before_id = _id_of(cursor) if cursor else None
+        before_id = event_id_of(cursor) if cursor else None
         if biz_token is not None:
             async with self._database.read() as tx:
                 known = await self._verifications.find(tx, biz_token)
             wanted = replace(wanted, verification_id=known.id if known else 0)
         found = await self._audit.list(wanted, limit=limit + 1, before_id=before_id)
-        return EventPage(found[:limit], _cursor_of(found[limit - 1][0].id) if len(found) > limit else None)
+        return EventPage(found[:limit], audit_cursor_of(found[limit - 1][0].id) if len(found) > limit else None)
 
     async def reveal(self, caller: Caller, biz_token: str, *, purpose: str, request_id: str) -> Result:
         """As `get`, for the eyes of somebody who may see the identity: on record before it is answered."""
@@ -297,15 +295,9 @@ def _require_visible(caller: Caller, verification: Verification) -> None:
         raise GoneError("The verification was erased.")
 
 
-def _cursor_of(verification_id: int) -> str:
-    return base64.urlsafe_b64encode(str(verification_id).encode()).decode().rstrip("=")
-
-
-def _id_of(cursor: str) -> int:
-    try:
-        number = int(base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars="-_", validate=True))
-    except (binascii.Error, ValueError):
-        number = -1
-    if not 0 <= number <= _LARGEST_ID or _cursor_of(number) != cursor:
-        raise InvalidRequestError("The cursor is not one that a list gave out.", code="invalid_cursor")
-    return number
+def _page(results: Sequence[Result], found: Sequence[Verification], *, by_receipt: bool) -> Page:
+    """The results of all that was found; one verification more says that there is another page."""
+    if len(found) == len(results):
+        return Page(results, None)
+    last = found[len(results) - 1]
+    return Page(results, cursor_of(Place(last.id, last.received_at if by_receipt else None)))

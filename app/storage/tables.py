@@ -55,6 +55,24 @@ class Instant(TypeDecorator[datetime]):
         return value and value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value and value.astimezone(UTC)
 
 
+NO_OUTCOME = ""
+
+
+class Verdict(TypeDecorator[str]):
+    """An outcome. None is an empty text, which indexes can be searched for like any other (`app.storage.lists`)."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, _: Dialect) -> str:
+        """To the driver."""
+        return value or NO_OUTCOME
+
+    def process_result_value(self, value: str | None, _: Dialect) -> str | None:
+        """From the driver."""
+        return value or None
+
+
 # SQLite numbers rows by itself only where the key is exactly an INTEGER.
 BigId = BigInteger().with_variant(Integer, "sqlite")
 
@@ -89,7 +107,7 @@ verification = Table(
     Column("callback_extra", LargeBinary),
     Column("sealed_key", LargeBinary),
     Column("state", String, nullable=False),
-    Column("outcome", String),
+    Column("outcome", Verdict, nullable=False, server_default=text("''")),
     Column("provisional", Boolean, nullable=False, default=False),
     Column("created_at", Instant),
     Column("registered_at", Instant),
@@ -121,7 +139,19 @@ verification = Table(
     _partial_index("erase_at", "erase_at IS NOT NULL", "erase_at"),
     _partial_index("queue", "due_at IS NOT NULL", "account", "priority", "due_at"),
     _partial_index("deadline_at", "state = 'pending' OR pulled <> ''", "deadline_at"),
-    *(Index(None, column, "id") for column in ("client", "state", "outcome", "rule_id", "subject_ref", "received_at")),
+    # The lists, one after the other (`app.storage.lists`); those without a client are admins'.
+    _partial_index("subject_ref_id", "subject_ref IS NOT NULL", "subject_ref", "id"),
+    *(
+        Index(None, *first, "state", "outcome", *last)
+        for first, last in (
+            (["client"], ["id"]),
+            (["client", "rule_id"], ["id"]),
+            (["client"], ["received_at", "id"]),
+            ([], ["id"]),
+            (["rule_id"], ["id"]),
+            ([], ["received_at", "id"]),
+        )
+    ),
     sqlite_autoincrement=True,  # an id that was erased never names another person
 )
 

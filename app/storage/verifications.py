@@ -9,9 +9,10 @@ from sqlalchemy import Row, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from app.domain.detection import Outcome
-from app.domain.verification import Filter, Priority, State, Verification
+from app.domain.verification import Filter, Place, Priority, State, Verification
 from app.storage.database import Transaction
-from app.storage.tables import columns_of, detection
+from app.storage.lists import Index, page_of
+from app.storage.tables import columns_of
 from app.storage.tables import verification as table
 
 _COLUMNS = [table.c[field.name] for field in fields(Verification)]
@@ -109,25 +110,12 @@ class VerificationStore:
         wanted: Filter,
         *,
         limit: int,
-        before_id: int | None,
-        index: tuple[str, Sequence[bytes]] | None = None,
+        before: Place | None,
+        index: Index | None = None,
     ) -> Sequence[Verification]:
-        """The newest first: at most `limit` rows, all older than `before_id`; one person's by an index of the texts."""
-        statement = select(*_COLUMNS).order_by(table.c.id.desc()).limit(limit)
-        if index:
-            column, digests = detection.c[index[0]], index[1]
-            statement = statement.where(table.c.id.in_(select(detection.c.verification_id).where(column.in_(digests))))
-        for name in ("client", "state", "outcome", "rule_id", "subject_ref"):
-            value = getattr(wanted, name)
-            if value is not None:
-                statement = statement.where(table.c[name] == value)
-        if wanted.received_from is not None:
-            statement = statement.where(table.c.received_at >= wanted.received_from)
-        if wanted.received_to is not None:
-            statement = statement.where(table.c.received_at < wanted.received_to)
-        if before_id is not None:
-            statement = statement.where(table.c.id < before_id)
-        return [as_verification(row) for row in await tx.execute(statement)]
+        """The newest first: at most `limit` rows, all behind a place; one person's by an index of the texts."""
+        statement, parameters = page_of(wanted, limit=limit, before=before, index=index)
+        return [as_verification(row) for row in await tx.execute(statement, parameters)]
 
 
 def as_verification(row: Row[Any]) -> Verification:

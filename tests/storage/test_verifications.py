@@ -8,7 +8,7 @@ import pytest
 from pydantic import SecretStr
 
 from app.domain.detection import Outcome
-from app.domain.verification import Filter, State, Verification
+from app.domain.verification import Filter, Place, State, Verification
 from app.storage.database import Database, DatabaseSettings
 from app.storage.verifications import VerificationStore
 
@@ -53,9 +53,9 @@ async def find(database: Database, token: str) -> Verification | None:
         return await STORE.find(tx, token)
 
 
-async def search(database: Database, wanted: Filter, *, limit: int = 10, before_id: int | None = None) -> list[str]:
+async def search(database: Database, wanted: Filter, *, limit: int = 10, before: Place | None = None) -> list[str]:
     async with database.read() as tx:
-        return [row.biz_token for row in await STORE.search(tx, wanted, limit=limit, before_id=before_id)]
+        return [row.biz_token for row in await STORE.search(tx, wanted, limit=limit, before=before)]
 
 
 @pytest.mark.parametrize("row", [MINIMAL, FULL], ids=["minimal", "full"])
@@ -145,7 +145,7 @@ async def test_lists_are_newest_first_and_go_on_where_they_ended(database: Datab
         ids[name] = row.id
 
     assert await search(database, Filter(), limit=3) == ["d", "c", "b"]
-    assert await search(database, Filter(), limit=3, before_id=ids["b"]) == ["a"]
+    assert await search(database, Filter(), limit=3, before=Place(ids["b"])) == ["a"]
 
 
 async def test_a_filter_shows_what_meets_all_of_it(database: Database) -> None:
