@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from app.observability import configure_logging
-from benchmarks import downloads, drain, lists, requests, retrieval
+from benchmarks import downloads, drain, lists, requests, retrieval, waiting
 from benchmarks.figures import Line, page, table
 
 RESULTS = Path(__file__).with_name("results.md")
@@ -48,12 +48,28 @@ def listing(folder: Path, *, is_smoke: bool, rows: int = 1_000_000) -> AsyncIter
     return lists.lines(folder, sizes=(10_000, rows), rare=250, limit=50, rounds=10)
 
 
+def holding(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
+    """Callers that wait."""
+    return (
+        waiting.waiting(folder, waiters=20, seconds=0.5)
+        if is_smoke
+        else waiting.waiting(folder, waiters=1000, seconds=5)
+    )
+
+
+def resting(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
+    """A service at rest."""
+    return waiting.idle(folder, seconds=0.5 if is_smoke else 30)
+
+
 SECTIONS: Mapping[str, Callable[..., AsyncIterator[Line]]] = {
     "retrieval": retrieving,
     "worker": draining,
     "requests": answering,
     "media": sending,
     "lists": listing,
+    "wait": holding,
+    "idle": resting,
 }
 
 

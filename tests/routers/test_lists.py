@@ -87,6 +87,19 @@ async def test_a_cursor_that_no_list_gave_out_is_refused(shared_api: httpx.Async
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_cursor")
 
 
+async def test_a_cursor_of_another_kind_of_list_is_refused(idle_api: httpx.AsyncClient) -> None:
+    for number in range(3):
+        await idle_api.post("/v1/callbacks", json={"BizToken": f"told-{number}"})
+    received = {"received_from": "2026-01-01T00:00:00Z", "limit": "1"}
+    cursors = [(await idle_api.get(URL, params=wanted)).json()["next_cursor"] for wanted in ({"limit": 1}, received)]
+
+    for cursor, wanted in ((cursors[0], received), (cursors[1], {"limit": "1"})):
+        answer = await idle_api.get(URL, params={**wanted, "cursor": cursor})
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid_cursor")
+    (item,) = (await idle_api.get(URL, params={**received, "cursor": cursors[1]})).json()["items"]
+    assert item["biz_token"] == "told-1"
+
+
 async def test_a_cursor_behind_everything_is_an_empty_page(shared_api: httpx.AsyncClient) -> None:
     answer = await shared_api.get(URL, params={"cursor": encoded("0")})
 

@@ -1,0 +1,142 @@
+"""What a thousand callers cost that wait for results, how soon they are told, and what the service costs when idle."""
+
+import asyncio
+import json
+import statistics
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from app.config import Settings
+from app.domain.access import OPERATOR
+from app.domain.verification import Facts
+from app.factory import open_services
+from benchmarks import stage, upstream
+from benchmarks.figures import Line, resident_mb
+from benchmarks.load import Load, answers_to
+from benchmarks.stage import Server
+from tests.chaos.run import _postgres, _set_up
+from tests.conftest import settings_for
+
+_WAIT = 50  # seconds that each would wait
+_CALLBACKS = 200  # a second
+_READS = 50  # a second
+_ASK = "GET /v1/verifications/passed-{number}?wait={wait} HTTP/1.1\r\nHost: bench\r\nAuthorization: {key}\r\n\r\n"
+_AT_ONCE = 50
+
+
+@dataclass(frozen=True, slots=True)
+class _Stage:
+    """A service with its worker, and a key for it."""
+
+    name: str
+    settings: Settings
+    key: str
+
+
+async def waiting(folder: Path, *, waiters: int, seconds: float) -> AsyncIterator[Line]:
+    """Callers that hold a request each; after so many seconds all of their tokens are called back, one by one."""
+    async for scene in _stages(folder):
+        await _register(scene.settings, waiters)
+        async with stage.serving(scene.settings) as server:
+            for line in await _waited(scene, server, waiters, seconds):
+                yield line
+
+
+async def idle(folder: Path, *, seconds: float) -> AsyncIterator[Line]:
+    """A service that has answered some requests, and then has nothing to do."""
+    async for scene in _stages(folder):
+        await _register(scene.settings, _AT_ONCE)
+        async with stage.serving(scene.settings) as server:
+            await answers_to(_reads(scene, _AT_ONCE, 1), server.port)
+            before = server.cpu
+            await asyncio.sleep(seconds)
+            yield Line.plain(f"idle service, {scene.name}", "MB", resident_mb(server.child.pid or 0), most=120)
+            percent = (server.cpu - before) / seconds * 100
+            yield Line.plain(f"idle service, {scene.name}", "% of a core", percent, most=1)
+
+
+async def _stages(folder: Path) -> AsyncIterator[_Stage]:
+    await asyncio.to_thread(folder.chmod, 0o711)  # the server runs as another user
+    async with _postgres(folder) as postgres, upstream.running(folder, 0) as faceid:
+        for name, url in (("SQLite", None), ("Postgres", postgres.url)):
+            home = folder / name
+            await asyncio.to_thread(home.mkdir)
+            media = (home / "media").as_uri()
+            settings = settings_for(home, faceid, database_url=url, media_url=media, faceid_info_type="1")
+            yield _Stage(name, settings, await _set_up(settings))
+
+
+async def _register(settings: Settings, count: int) -> None:
+    turns = asyncio.Semaphore(_AT_ONCE)
+    async with open_services(settings) as services:
+
+        async def one(number: int) -> None:
+            async with turns:
+                await services.receive.register(OPERATOR, f"passed-{number}", Facts(rule_id="1"))
+
+        await asyncio.gather(*map(one, range(count)))
+
+
+async def _waited(scene: _Stage, server: Server, waiters: int, seconds: float) -> Sequence[Line]:
+    pid = server.child.pid or 0
+    alone = await answers_to(_reads(scene, waiters, seconds), server.port)
+    held, cpu = resident_mb(pid), server.cpu
+    callers = [asyncio.create_task(_told(server.port, scene.key, number)) for number in range(waiters)]
+    await asyncio.sleep(1)  # until all of them wait
+    before, start = server.cpu, asyncio.get_running_loop().time()
+    await asyncio.sleep(seconds)
+    percent = (server.cpu - before) / (asyncio.get_running_loop().time() - start) * 100
+    beside = await answers_to(_reads(scene, waiters, seconds), server.port)
+    grown = resident_mb(pid) - held
+    calls = Load(
+        path="/v1/callbacks",
+        method="POST",
+        body='{"BizToken": "passed-{n}", "RuleId": "1"}',
+        headers={"Authorization": f"Bearer {scene.key}"},
+        clients=10,
+        rate=_CALLBACKS,
+        seconds=waiters / _CALLBACKS,
+        status=202,
+    )
+    await answers_to(calls, server.port)
+    delays = await asyncio.gather(*callers)
+    what = f"{waiters:,} waiters, {scene.name}"
+    return [
+        Line.plain(f"{what}: from stored to told, median", "ms", statistics.median(delays)),
+        Line.plain(f"{what}: from stored to told, p95", "ms", statistics.quantiles(delays, n=20)[-1]),
+        Line.plain(f"{what}: while they wait", "% of a core", percent),
+        Line.plain(f"{what}: while they wait", "MB more", grown),
+        Line.plain(f"{what}: their whole wait", "ms CPU each", (server.cpu - cpu) * 1000 / waiters),
+        Line.at_most(f"{what}: reads beside them, p95", "ms", beside.percentile(95), alone.percentile(95), "alone"),
+    ]
+
+
+def _reads(scene: _Stage, numbers: int, seconds: float) -> Load:
+    return Load(
+        path="/v1/verifications/passed-{n}",
+        headers={"Authorization": f"Bearer {scene.key}"},
+        clients=10,
+        rate=_READS,
+        seconds=seconds,
+        numbers=numbers,
+    )
+
+
+async def _told(port: int, key: str, number: int) -> float:
+    """How many ms after its result was stored a caller had it.
+
+    Raises:
+        RuntimeError: the caller got none.
+    """
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(_ASK.format(number=number, wait=_WAIT, key=f"Bearer {key}").encode())
+    head = await reader.readuntil(b"\r\n\r\n")
+    length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+    answer = json.loads(await reader.readexactly(length))
+    now = datetime.now(UTC)
+    writer.close()
+    if answer.get("retrieved_at") is None:
+        raise RuntimeError(f"A caller was told {head[9:12].decode()} without a result.")
+    return (now - datetime.fromisoformat(answer["retrieved_at"])).total_seconds() * 1000
