@@ -227,13 +227,26 @@ def _ask(connection: http.client.HTTPConnection, size: Size, listed: Listed, tur
     key = next(size.search_keys) if listed.is_search else size.keys[listed.key]
     method, url, body = _request(listed, {"limit": limit} | ({"cursor": cursor_of(place)} if place else {}))
     start = time.perf_counter()
-    connection.request(method, url, body, {"Authorization": f"Bearer {key}", "Content-Type": "application/json"})
-    answer = connection.getresponse()
+    answer = _answer(connection, method, url, body, key)
     page = answer.read()
     ms = (time.perf_counter() - start) * 1000
     if len(json.loads(page).get("items", ())) != limit:
         raise RuntimeError(f"{_title(listed)}: {answer.status} without a full page.")
     return ms
+
+
+def _answer(
+    connection: http.client.HTTPConnection, method: str, url: str, body: str | None, key: str
+) -> http.client.HTTPResponse:
+    """Over a new connection where the server has closed the old one, which was idle while the other size was slow."""
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    connection.request(method, url, body, headers)
+    try:
+        return connection.getresponse()
+    except http.client.RemoteDisconnected:
+        connection.close()
+        connection.request(method, url, body, headers)
+        return connection.getresponse()
 
 
 def _request(listed: Listed, page: Mapping[str, object]) -> tuple[str, str, str | None]:

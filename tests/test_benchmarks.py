@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,9 +48,10 @@ async def test_a_flood_of_forged_redirects_asks_nothing_of_tencent() -> None:
     assert flood.table(report).row_count == 2
 
 
-async def test_every_section_of_the_benchmark_runs() -> None:
-    lines = await measure(SECTIONS, is_smoke=True)
+@pytest.mark.parametrize("name", SECTIONS)
+async def test_a_section_of_the_benchmark_runs(name: str) -> None:
+    lines = await measure([name], is_smoke=True)
 
-    assert all(line.ours > 0 for line in lines if "memory" not in line.what)
+    assert all(line.ours > 0 for line in lines if line.unit not in {"MB", "MB more", "% of a core"})
     assert table(lines).row_count == len(lines)
     assert page(lines, "make bench").count("\n| ") == len(lines) + 2
