@@ -2,7 +2,7 @@
 
 FastAPI and the same statements as the service's, on the same tables, from as many connections; no keys, no log, no
 metrics, no limits, and nothing that is sealed or opened. By default as FastAPI's documentation shows it, with
-SQLAlchemy's engine; with `asyncpg` the intake speaks to the driver itself, the least that can be done in Python.
+SQLAlchemy's engine; with `asyncpg` it speaks to the driver itself, the least that can be done in Python.
 """
 
 import argparse
@@ -27,13 +27,21 @@ from app.domain.rule import Rule
 from app.domain.verification import Verification
 from app.routers.models import Callback
 from app.storage.results import ResultStore
-from app.storage.tables import columns_of
+from app.storage.tables import NO_OUTCOME, columns_of
 from app.storage.verifications import _ADD, VerificationStore
 
 _CONNECTIONS = 10  # as DATABASE_POOL_SIZE
 _RULE = Rule()
 
+_SELECT_ONE = "SELECT * FROM verification WHERE biz_token = $1"
+_SELECT_ALL = {
+    "detection": "SELECT * FROM detection WHERE verification_id = $1",
+    "attempts": "SELECT * FROM liveness_attempt WHERE verification_id = $1 ORDER BY position",
+    "media": "SELECT * FROM media WHERE verification_id = $1",
+}
+
 Put = Callable[[Verification], Awaitable[object]]
+Get = Callable[[str], Awaitable[dict[str, Any] | None]]
 
 
 def create_bare(url: URL, *, driver: str | None) -> FastAPI:
@@ -42,7 +50,7 @@ def create_bare(url: URL, *, driver: str | None) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with _by_asyncpg(engine, url) if driver else _by_sqlalchemy(engine) as app.state.put:
+        async with _by_asyncpg(engine, url) if driver else _by_sqlalchemy(engine) as (app.state.add, app.state.find):
             yield
         await engine.dispose()
 
@@ -52,14 +60,16 @@ def create_bare(url: URL, *, driver: str | None) -> FastAPI:
     async def call_back(callback: Callback) -> dict[str, Any]:
         """One insert."""
         verification = _called_back(callback.biz_token)
-        await app.state.put(verification)
+        await app.state.add(verification)
         return {name: getattr(verification, name) for name in ("biz_token", "state", "received_at")}
 
     @app.get("/v1/verifications/{biz_token}")
     async def get(biz_token: str) -> dict[str, Any]:
         """The selects of one result."""
-        async with engine.connect() as connection:
-            return await _read(connection, biz_token)
+        found: dict[str, Any] | None = await app.state.find(biz_token)
+        if found is None:
+            raise HTTPException(404)
+        return found
 
     return app
 
@@ -70,10 +80,10 @@ def _called_back(biz_token: str) -> Verification:
     return lifecycle.called_back(new, "1", None, now)
 
 
-async def _read(connection: AsyncConnection, biz_token: str) -> dict[str, Any]:
+async def _read(connection: AsyncConnection, biz_token: str) -> dict[str, Any] | None:
     verification = await VerificationStore().find(connection, biz_token)
     if verification is None:
-        raise HTTPException(404)
+        return None
     results, ids = ResultStore(), [verification.id]
     text = (await results.texts(connection, ids))[verification.id]
     media = (await results.media(connection, ids)).get(verification.id, ())
@@ -90,17 +100,21 @@ def _told(columns: dict[str, Any]) -> dict[str, Any]:
 
 
 @asynccontextmanager
-async def _by_sqlalchemy(engine: AsyncEngine) -> AsyncIterator[Put]:
+async def _by_sqlalchemy(engine: AsyncEngine) -> AsyncIterator[tuple[Put, Get]]:
     async def put(verification: Verification) -> None:
         async with engine.begin() as connection:
             await VerificationStore().add(connection, verification)
 
-    yield put
+    async def get(biz_token: str) -> dict[str, Any] | None:
+        async with engine.connect() as connection:
+            return await _read(connection, biz_token)
+
+    yield put, get
 
 
 @asynccontextmanager
-async def _by_asyncpg(engine: AsyncEngine, url: URL) -> AsyncIterator[Put]:
-    """The same statement with the same values, in a transaction of its own."""
+async def _by_asyncpg(engine: AsyncEngine, url: URL) -> AsyncIterator[tuple[Put, Get]]:
+    """The same statements, each in a transaction of its own."""
     address = url.set(drivername="postgresql").render_as_string(hide_password=False)
     sql, names = statement(engine)
     async with asyncpg.create_pool(address, min_size=_CONNECTIONS, max_size=_CONNECTIONS) as pool:
@@ -108,13 +122,22 @@ async def _by_asyncpg(engine: AsyncEngine, url: URL) -> AsyncIterator[Put]:
         async def put(verification: Verification) -> None:
             await pool.fetchrow(sql, *values_of(verification, names))
 
-        yield put
+        async def get(biz_token: str) -> dict[str, Any] | None:
+            async with pool.acquire() as connection:
+                found = await connection.fetchrow(_SELECT_ONE, biz_token)
+                if found is None:
+                    return None
+                others = {name: await connection.fetch(select, found["id"]) for name, select in _SELECT_ALL.items()}
+            told = {name: [_told(dict(row)) for row in rows] for name, rows in others.items()}
+            return {"verification": _told(dict(found)), **told}
+
+        yield put, get
 
 
 async def alone(url: URL, seconds: float) -> float:
     """How many of these inserts a second are made without HTTP, by as many connections."""
     engine, end, done = create_async_engine(url), time.perf_counter() + seconds, 0
-    async with _by_asyncpg(engine, url) as put:
+    async with _by_asyncpg(engine, url) as (put, _):
 
         async def insert() -> None:
             nonlocal done
@@ -135,7 +158,7 @@ def statement(engine: AsyncEngine) -> tuple[str, Sequence[str]]:
 
 def values_of(verification: Verification, names: Sequence[str]) -> Sequence[Any]:
     """The arguments of `statement`."""
-    columns = columns_of(verification)
+    columns = columns_of(verification) | {"outcome": NO_OUTCOME}
     return [columns[name] for name in names]
 
 
