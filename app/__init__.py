@@ -13,7 +13,7 @@ The story of one verification, step by step, and the room where each step lives:
 
 Beside it, `services.reconcile` finds what nobody reported, `services.health` tells what an operator should know, and
 `services.sweep` removes what no row names, `services.erase` what was kept long enough, `services.audit` records who saw
-what, and `services.rotate` renews the keys.
+what, and `services.rotate` renews the keys. `services.together` lets what comes at the same time share a transaction.
 
 `factory` builds the services from `config`; `main` serves them over HTTP, `worker` runs the loops, `cli` is the command
 line, `demo` shows all of it at work against the `simulator`.

@@ -25,7 +25,7 @@ from benchmarks.requests import retrieve
 from benchmarks.retrieval import VIDEO_BYTES, bucket_of
 from benchmarks.stage import Server
 from tests.chaos.processes import Child, Command, answers
-from tests.chaos.run import _minded, _set_up
+from tests.chaos.run import minded, set_up
 from tests.conftest import settings_for
 from tests.servers import s3
 
@@ -86,7 +86,7 @@ async def _places(stack: AsyncExitStack, folder: Path, video_bytes: int, seconds
 async def _ours(stack: AsyncExitStack, home: Path, faceid: str, plain: Load, store: Mapping[str, Any]) -> _Place:
     await asyncio.to_thread(home.mkdir)
     settings = settings_for(home, faceid, **store)
-    headers = {"Authorization": f"Bearer {await _set_up(settings)}", "X-Purpose": "benchmark"}
+    headers = {"Authorization": f"Bearer {await set_up(settings)}", "X-Purpose": "benchmark"}
     await retrieve(settings, 1)
     server = await stack.enter_async_context(stage.serving(settings, "--no-worker"))
     return server, replace(plain, path="/v1/verifications/passed-0/media/liveness_video", headers=headers)
@@ -99,7 +99,7 @@ async def _nginx(program: str, folder: Path) -> AsyncIterator[Server]:
     config.write_text(_NGINX.format(folder=folder, port=port))
     command = Command([program, "-c", str(config)], {}, folder, up=partial(answers, "127.0.0.1", port))
     child = Child("nginx", command)
-    async with _minded([child]):
+    async with minded([child]):
         yield Server(port, child)
 
 

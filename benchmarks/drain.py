@@ -30,7 +30,7 @@ from benchmarks import stage
 from benchmarks.figures import Line, measured
 from benchmarks.upstream import answer_of
 from benchmarks.ways import stored
-from tests.chaos.run import _postgres
+from tests.chaos.run import durable_postgres
 from tests.conftest import settings_for
 
 _WARM = 100  # connections are open and statements made
@@ -43,7 +43,7 @@ async def lines(folder: Path, *, count: int) -> AsyncIterator[Line]:
     yield Line.plain("worker, free upstream, SQLite", "verifications/s", told["rate"], least=300)
     yield Line.plain("worker, free upstream, SQLite", "ms CPU", told["cpu"])
     await asyncio.to_thread(folder.chmod, 0o755)  # the server runs as another user
-    async with _postgres(folder) as postgres:
+    async with durable_postgres(folder) as postgres:
         told = await _drained(_folder(folder, "worker"), count, "--database", postgres.url)
         yield Line.plain("worker, free upstream, Postgres", "verifications/s", told["rate"], least=600)
         yield Line.plain("worker, free upstream, Postgres", "ms CPU", told["cpu"])

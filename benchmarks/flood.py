@@ -26,7 +26,7 @@ from rich.table import Table
 
 from app.observability import configure_logging
 from benchmarks import stage
-from tests.chaos.run import _folder, _postgres, _set_up
+from tests.chaos.run import durable_postgres, set_up, temporary_folder
 from tests.conftest import settings_for
 
 MOST_P99_MS = 250.0
@@ -79,8 +79,8 @@ async def run(options: Options) -> Report:
         RuntimeError: a process did not come up, or an answer was not as it should be.
     """
     async with AsyncExitStack() as stack:
-        folder = stack.enter_context(_folder())
-        postgres = await stack.enter_async_context(_postgres(folder)) if options.database == "postgres" else None
+        folder = stack.enter_context(temporary_folder())
+        postgres = await stack.enter_async_context(durable_postgres(folder)) if options.database == "postgres" else None
         faceid = await stack.enter_async_context(stage.simulator(folder))
         settings = settings_for(
             folder,
@@ -90,7 +90,7 @@ async def run(options: Options) -> Report:
             faceid_info_type="1",  # media would measure the simulator, which shares the machine
             faceid_requests_per_second=46,
         )
-        api = await stack.enter_async_context(stage.api(settings, await _set_up(settings)))
+        api = await stack.enter_async_context(stage.api(settings, await set_up(settings)))
         redirects, honest = await asyncio.gather(_flooded(api.base_url.port or 0, options), _called_back(api, options))
         ledger = (await faceid.get("/_simulator/ledger")).json()["entries"]
     return Report(

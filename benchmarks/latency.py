@@ -27,7 +27,7 @@ from app.simulator.server import create_simulator
 from app.storage import tables
 from app.storage.database import Database
 from benchmarks import stage
-from tests.chaos.run import _set_up
+from tests.chaos.run import set_up
 from tests.conftest import settings_for
 from tests.simulator.live import Caller
 
@@ -49,7 +49,7 @@ async def run(times: int) -> Mapping[str, Sequence[float]]:
         settings = settings_for(
             folder, str(faceid.base_url), media_url=(folder / "media").as_uri(), faceid_requests_per_second=46
         )
-        api = await stack.enter_async_context(stage.api(settings, await _set_up(settings)))
+        api = await stack.enter_async_context(stage.api(settings, await set_up(settings)))
         pairs = [(await _direct(faceid, number), *await _through(api, number)) for number in range(-1, times)]
         fetched = await _fetched(settings)
     direct, told, waited = zip(*pairs[1:], strict=True)  # the first opened the connections

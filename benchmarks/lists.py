@@ -31,7 +31,7 @@ from app.storage.tables import columns_of
 from app.storage.verifications import VerificationStore
 from benchmarks import rows, stage
 from benchmarks.figures import Line
-from tests.chaos.run import _postgres
+from tests.chaos.run import durable_postgres
 from tests.conftest import settings_for
 
 _MOST = 1.2
@@ -108,7 +108,7 @@ _DEEP_FILTERS = ("state", "outcome", "rule", "rare subject", "received in half o
 async def lines(folder: Path, *, sizes: tuple[int, int], rare: int, limit: int, rounds: int) -> AsyncIterator[Line]:
     """The large database beside the small one, both on one Postgres that waits for the disk."""
     await asyncio.to_thread(folder.chmod, 0o711)  # the server runs as another user
-    async with _postgres(folder) as postgres, AsyncExitStack() as stack:
+    async with durable_postgres(folder) as postgres, AsyncExitStack() as stack:
         opened = [await stack.enter_async_context(opened_size(folder, postgres.url, size, rare)) for size in sizes]
         for line in await measured(opened, limit=limit, rounds=rounds):
             yield line

@@ -26,7 +26,7 @@ from app.observability import configure_logging
 from benchmarks import stage
 from benchmarks.arrivals import per_second
 from tests.chaos.reconcile import count_open
-from tests.chaos.run import _folder, _postgres, _set_up
+from tests.chaos.run import durable_postgres, set_up, temporary_folder
 from tests.conftest import settings_for
 
 QUOTA = 50
@@ -110,8 +110,8 @@ async def run(options: Options) -> Report:
         RuntimeError: a process did not come up, or the work ran out.
     """
     async with AsyncExitStack() as stack:
-        folder = stack.enter_context(_folder())
-        postgres = await stack.enter_async_context(_postgres(folder)) if options.database == "postgres" else None
+        folder = stack.enter_context(temporary_folder())
+        postgres = await stack.enter_async_context(durable_postgres(folder)) if options.database == "postgres" else None
         faceid = await stack.enter_async_context(stage.simulator(folder, "--requests-per-second", "0"))
         settings = settings_for(
             folder,
@@ -139,7 +139,7 @@ async def run(options: Options) -> Report:
 
 
 async def _register(settings: Settings, count: int) -> None:
-    key = await _set_up(settings)
+    key = await set_up(settings)
     tokens = iter([f"passed-{number:05}" for number in range(count)])
     async with open_services(settings) as services:
         caller = await services.access.authenticate(key)

@@ -19,7 +19,7 @@ from benchmarks.figures import Line
 from benchmarks.load import Load, answers_to
 from benchmarks.stage import Server
 from benchmarks.ways import count_stored, stored
-from tests.chaos.run import _postgres, _set_up
+from tests.chaos.run import durable_postgres, set_up
 from tests.conftest import settings_for
 
 _CLIENTS = 50
@@ -40,12 +40,12 @@ class _Measured:
 async def lines(folder: Path, *, rounds: int, seconds: float, results: int) -> AsyncIterator[Line]:
     """Both on SQLite and on a Postgres that waits for the disk, which alone has peers."""
     await asyncio.to_thread(folder.chmod, 0o711)  # the server runs as another user
-    async with _postgres(folder) as postgres, upstream.running(folder, _MEDIUM_BYTES) as faceid:
+    async with durable_postgres(folder) as postgres, upstream.running(folder, _MEDIUM_BYTES) as faceid:
         for name, url in (("SQLite", None), ("Postgres", postgres.url)):
             home = folder / name
             await asyncio.to_thread(home.mkdir)
             settings = settings_for(home, faceid, database_url=url, media_url=(home / "media").as_uri())
-            headers = {"Authorization": f"Bearer {await _set_up(settings)}"}
+            headers = {"Authorization": f"Bearer {await set_up(settings)}"}
             await retrieve(settings, results)
             async with AsyncExitStack() as stack:
                 servers = {"ours": await stack.enter_async_context(stage.serving(settings, "--no-worker"))}

@@ -13,8 +13,8 @@ import httpx
 from app.config import Settings
 from benchmarks.figures import cpu_of
 from tests.chaos.processes import Child, Command, answers
-from tests.chaos.run import _environment, _minded
-from tests.servers import _free_ports, _script
+from tests.chaos.run import environment_of, minded
+from tests.servers import free_ports, script_path
 
 _HOST = "127.0.0.1"
 _ANSWER_SECONDS = 30
@@ -24,9 +24,9 @@ _ANSWER_SECONDS = 30
 async def simulator(folder: Path, *arguments: str) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a simulator that was started with these arguments."""
     port = free_port()
-    command = [_script("faceid-results"), "simulate", "--port", str(port), *arguments]
+    command = [script_path("faceid-results"), "simulate", "--port", str(port), *arguments]
     child = Child("faceid", Command(command, {"PATH": os.environ["PATH"]}, folder, up=partial(answers, _HOST, port)))
-    async with _minded([child]), _client(port) as client:
+    async with minded([child]), _client(port) as client:
         yield client
 
 
@@ -48,7 +48,7 @@ async def serving(settings: Settings, *arguments: str) -> AsyncIterator[Server]:
     """`faceid-results serve` with these arguments."""
     port = free_port()
     child = _child(settings, "serve", "--port", str(port), *arguments, up=partial(answers, _HOST, port))
-    async with _minded([child]):
+    async with minded([child]):
         yield Server(port, child)
 
 
@@ -63,7 +63,7 @@ async def python(module: str, *arguments: str) -> AsyncIterator[Server]:
         up=partial(answers, _HOST, port),
     )
     child = Child(module, command)
-    async with _minded([child]):
+    async with minded([child]):
         yield Server(port, child)
 
 
@@ -79,13 +79,13 @@ async def api(settings: Settings, key: str) -> AsyncIterator[httpx.AsyncClient]:
 async def workers(settings: Settings, count: int) -> AsyncIterator[list[Child]]:
     """That many `faceid-results worker`, all of them up; each is started again when it is killed."""
     children = [_child(settings, "worker", up="worker_started") for _ in range(count)]
-    async with _minded(children):
+    async with minded(children):
         yield children
 
 
 def free_port() -> int:
     """A port that nobody listens on."""
-    return _free_ports(["one"])["one"]
+    return free_ports(["one"])["one"]
 
 
 def environment() -> dict[str, str]:
@@ -96,13 +96,15 @@ def environment() -> dict[str, str]:
 def _child(settings: Settings, *arguments: str, up: Callable[[], Awaitable[bool]] | str) -> Child:
     secret = settings.aws_secret_access_key
     environment = {
-        **_environment(settings),
+        **environment_of(settings),
         "FACEID_INFO_TYPE": settings.faceid_info_type,
         "AWS_ENDPOINT_URL": str(settings.aws_endpoint_url or ""),
         "AWS_ACCESS_KEY_ID": settings.aws_access_key_id or "",
         "AWS_SECRET_ACCESS_KEY": secret.get_secret_value() if secret else "",
     }
-    return Child(arguments[0], Command([_script("faceid-results"), *arguments], environment, settings.data_dir, up=up))
+    return Child(
+        arguments[0], Command([script_path("faceid-results"), *arguments], environment, settings.data_dir, up=up)
+    )
 
 
 def _client(port: int) -> httpx.AsyncClient:

@@ -16,7 +16,7 @@ from benchmarks import stage, upstream
 from benchmarks.figures import Line, resident_mb
 from benchmarks.load import Load, answers_to
 from benchmarks.stage import Server
-from tests.chaos.run import _postgres, _set_up
+from tests.chaos.run import durable_postgres, set_up
 from tests.conftest import settings_for
 
 _WAIT = 50  # seconds that each would wait
@@ -59,13 +59,13 @@ async def idle(folder: Path, *, seconds: float) -> AsyncIterator[Line]:
 
 async def _stages(folder: Path) -> AsyncIterator[_Stage]:
     await asyncio.to_thread(folder.chmod, 0o711)  # the server runs as another user
-    async with _postgres(folder) as postgres, upstream.running(folder, 0) as faceid:
+    async with durable_postgres(folder) as postgres, upstream.running(folder, 0) as faceid:
         for name, url in (("SQLite", None), ("Postgres", postgres.url)):
             home = folder / name
             await asyncio.to_thread(home.mkdir)
             media = (home / "media").as_uri()
             settings = settings_for(home, faceid, database_url=url, media_url=media, faceid_info_type="1")
-            yield _Stage(name, settings, await _set_up(settings))
+            yield _Stage(name, settings, await set_up(settings))
 
 
 async def _register(settings: Settings, count: int) -> None:

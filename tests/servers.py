@@ -32,7 +32,7 @@ POLL_SECONDS = 0.05
 
 # The server keeps the process id of this shell. Its watchdog reads from a pipe that ends when the server is to stop, or
 # when whoever holds the other end has died, even of kill -9.
-_WATCHED = 'exec 3<&0; (read -r _ <&3; kill -s "$0" $$) 2>/dev/null & exec "$@" </dev/null 3<&-'
+WATCHED = 'exec 3<&0; (read -r _ <&3; kill -s "$0" $$) 2>/dev/null & exec "$@" </dev/null 3<&-'
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def postgres() -> Iterator[str]:
         return
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="postgres-")))
-        user = _PostgresUser(folder)
+        user = PostgresUser(folder)
         user.run(["initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-locale", "--no-sync"])
         command = [user.binary("postgres"), "-k", str(user.home), "-h", "", "-p", "5432"]
         for setting in ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200"):
@@ -84,13 +84,13 @@ def s3() -> Iterator[S3]:
         RuntimeError: it did not start; the text has its log.
     """
     with TemporaryDirectory(prefix="s3-") as name, ExitStack() as stack:
-        ports = _free_ports(_WEED_PORTS)
+        ports = free_ports(_WEED_PORTS)
         sockets = {f"{part}.localSocket": f"{name}/{part}.sock" for part in ("s3", "filer")}
         places = {"dir": name, **sockets, **ports}
         server = S3(f"http://127.0.0.1:{ports['s3.port']}", "media", "test-key", secrets.token_hex(16))
         stack.enter_context(
             _server(
-                [_script("weed"), "mini", *_WEED_FLAGS, *(f"-{flag}={value}" for flag, value in places.items())],
+                [script_path("weed"), "mini", *_WEED_FLAGS, *(f"-{flag}={value}" for flag, value in places.items())],
                 log=Path(name) / "log",
                 stop_signal="TERM",  # it removes its further sockets from /tmp
                 environment={
@@ -133,7 +133,7 @@ def _server(
 ) -> Iterator[None]:
     with log.open("wb") as output:
         server = subprocess.Popen(
-            ["/bin/sh", "-c", _WATCHED, stop_signal, *command],
+            ["/bin/sh", "-c", WATCHED, stop_signal, *command],
             stdin=subprocess.PIPE,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -169,7 +169,7 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
         server.wait()
 
 
-class _PostgresUser:
+class PostgresUser:
     """Who runs Postgres, which refuses root: ourselves, or `nobody` with copies of the binaries it may not reach."""
 
     def __init__(self, folder: Path) -> None:
@@ -230,13 +230,13 @@ def _takes_objects(server: S3) -> bool:
     return True
 
 
-def _free_ports(names: Sequence[str]) -> Mapping[str, int]:
+def free_ports(names: Sequence[str]) -> Mapping[str, int]:
     with ExitStack() as stack:  # all are held until all are known, so that no two are the same
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
         return {name: held.getsockname()[1] for name, held in zip(names, sockets, strict=True)}
 
 
-def _script(name: str) -> str:
+def script_path(name: str) -> str:
     return str(Path(sysconfig.get_path("scripts")) / name)
 
 

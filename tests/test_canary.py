@@ -29,10 +29,10 @@ from app.observability import configure_logging
 from app.sealing.keyring import Ring
 from app.simulator.people import person_of
 from app.storage import tables
-from tests.chaos.run import _environment, _set_up
+from tests.chaos.run import environment_of, set_up
 from tests.conftest import Running, everything, running, settings_for
 from tests.routers.conftest import token
-from tests.servers import S3, _script
+from tests.servers import S3, script_path
 from tests.simulator.live import LiveSimulator
 
 SCENARIOS = [
@@ -204,13 +204,13 @@ async def test_a_worker_that_is_killed_while_a_result_streams_in_leaves_nothing_
     values = [value for biz_token in tokens for value in values_of(biz_token)]
     async with stalling(faceid, answered_bytes=300_000) as url:
         settings = settings_for(tmp_path, url, media_url=(tmp_path / "media").as_uri())
-        await _set_up(settings)
+        await set_up(settings)
         async with running(settings, with_worker=False) as service:
             async with service.client(await service.key(*everything())) as api:
                 for biz_token in tokens:
                     await api.post("/v1/callbacks", json={"BizToken": biz_token, "Extra": f"EXTRA-{biz_token}-CANARY"})
-            command = (_script("faceid-results"), "worker")
-            worker = await asyncio.create_subprocess_exec(*command, env=_environment(settings), stderr=PIPE)
+            command = (script_path("faceid-results"), "worker")
+            worker = await asyncio.create_subprocess_exec(*command, env=environment_of(settings), stderr=PIPE)
             drafts: list[bytes] = []
             async with asyncio.timeout(20):
                 while len(drafts) < len(tokens):

@@ -25,7 +25,7 @@ from app.cli import app
 from app.cli.intake import BATCH_LINES
 from app.simulator.options import DEMO_CREDENTIALS
 from tests.command import BOUND_SECONDS, POLL_SECONDS, Done, Running, environment, run, started
-from tests.servers import _free_ports
+from tests.servers import free_ports
 from tests.simulator.live import LiveSimulator
 
 COMMAND = str(Path(sys.executable).with_name("faceid-results"))
@@ -226,7 +226,7 @@ def test_without_worker_nothing_is_retrieved_until_one_starts(here: Installation
         told = serving.until("/docs")
         httpx.get(f"{told.split()[2].rstrip(',')}/livez", trust_env=False, timeout=30)  # waits until the server is up
         served = serving.end(signal.SIGINT)
-    port = str(_free_ports(["metrics"])["metrics"])
+    port = str(free_ports(["metrics"])["metrics"])
     with here.started("worker", "--metrics-port", port) as worker:
         worker.until('"step": "Store"', "err")
         metrics = httpx.get(f"http://127.0.0.1:{port}/metrics", trust_env=False).text

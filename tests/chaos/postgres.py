@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.chaos.processes import Child, Command
-from tests.servers import _PostgresUser
+from tests.servers import PostgresUser
 
 _PORT = 5432
 # Before it recovers: as durable as a sync of each file, and ten times as fast.
@@ -19,7 +19,7 @@ class Postgres:
     """A server in a folder of its own; `child` is to be run."""
 
     def __init__(self, folder: Path) -> None:
-        self._user = user = _PostgresUser(folder)
+        self._user = user = PostgresUser(folder)
         user.run(["initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-locale", "--no-sync"])
         self.url = f"postgresql+asyncpg://postgres@/postgres?host={user.home}&port={_PORT}"
         self.child = Child(

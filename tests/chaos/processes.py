@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.servers import _WATCHED
+from tests.servers import WATCHED
 
 _PROBE_SECONDS = 0.05
 _RESTART_SECONDS = 0.1  # what cannot start yet must not be started in a tight loop
@@ -99,7 +99,7 @@ class Child:
         command = self.command
         self.starts += 1
         process = self._process = await asyncio.create_subprocess_exec(
-            *("/bin/sh", "-c", _WATCHED, command.stop_signal, *command.arguments),
+            *("/bin/sh", "-c", WATCHED, command.stop_signal, *command.arguments),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.PIPE,

@@ -27,7 +27,7 @@ from tests.chaos.reconcile import Findings, Store, count_open, reconcile
 from tests.chaos.scene import MediaFolder, Scene
 from tests.chaos.upstream import Upstream
 from tests.conftest import settings_for
-from tests.servers import _free_ports, _script
+from tests.servers import free_ports, script_path
 
 QUIET_SECONDS = 60.0
 """How long after the last fault everything must have been retrieved."""
@@ -99,10 +99,10 @@ async def run(options: Options) -> Report:
     """
     plan = draw_plan(seed=options.seed, kills=options.kills, database=options.database, pace=options.pace)
     async with AsyncExitStack() as stack:
-        folder = stack.enter_context(_folder())
+        folder = stack.enter_context(temporary_folder())
         upstream = Upstream()
         await stack.enter_async_context(upstream.served())
-        postgres = await stack.enter_async_context(_postgres(folder)) if options.database == "postgres" else None
+        postgres = await stack.enter_async_context(durable_postgres(folder)) if options.database == "postgres" else None
         media = MediaFolder(folder / "media", folder / "objects")
         settings = settings_for(
             folder,
@@ -112,7 +112,7 @@ async def run(options: Options) -> Report:
             faceid_requests_per_second=_REQUESTS_PER_SECOND,
             faceid_timeout_seconds=options.call_seconds,
         )
-        async with _processes(folder, settings, await _set_up(settings), postgres) as (client, children):
+        async with _processes(folder, settings, await set_up(settings), postgres) as (client, children):
             scene = Scene(
                 settings=settings, upstream=upstream, media=media, children=children, postgres=postgres, client=client
             )
@@ -137,7 +137,7 @@ async def run(options: Options) -> Report:
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def temporary_folder() -> Iterator[Path]:
     with TemporaryDirectory(prefix="chaos-") as name:
         folder = Path(name)
         folder.chmod(0o711)  # whoever runs Postgres has to pass
@@ -145,11 +145,11 @@ def _folder() -> Iterator[Path]:
 
 
 @asynccontextmanager
-async def _postgres(folder: Path) -> AsyncIterator[Postgres]:
+async def durable_postgres(folder: Path) -> AsyncIterator[Postgres]:
     home = folder / "postgres"
     home.mkdir()
     postgres = Postgres(home)
-    async with _minded([postgres.child]):
+    async with minded([postgres.child]):
         yield postgres
 
 
@@ -158,8 +158,8 @@ async def _processes(
     folder: Path, settings: Settings, key: str, postgres: Postgres | None
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Mapping[str, Child]]]:
     """The API and two workers, as anybody starts them; a client of the API, and everything that can be killed."""
-    port = _free_ports(["api"])["api"]
-    environment, program = _environment(settings), _script("faceid-results")
+    port = free_ports(["api"])["api"]
+    environment, program = environment_of(settings), script_path("faceid-results")
     api = [program, "serve", "--no-worker", "--port", str(port)]
     commands = {
         "api": Command(api, environment, folder, up=partial(answers, "127.0.0.1", port)),
@@ -175,12 +175,12 @@ async def _processes(
         timeout=_TELL_SECONDS,
         trust_env=False,
     )
-    async with client, _minded(children.values()):
+    async with client, minded(children.values()):
         yield client, children | ({"postgres": postgres.child} if postgres else {})
 
 
 @asynccontextmanager
-async def _minded(children: Collection[Child]) -> AsyncIterator[None]:
+async def minded(children: Collection[Child]) -> AsyncIterator[None]:
     """They run, and are up at the beginning; in the end they are stopped."""
     tasks = [asyncio.create_task(child.run(), name=child.name) for child in children]
     try:
@@ -190,7 +190,7 @@ async def _minded(children: Collection[Child]) -> AsyncIterator[None]:
         await asyncio.gather(*(child.stop(task) for child, task in zip(children, tasks, strict=True)))
 
 
-def _environment(settings: Settings) -> Mapping[str, str]:
+def environment_of(settings: Settings) -> Mapping[str, str]:
     """What makes a process read these settings, and no others."""
     return {
         "PATH": os.environ["PATH"],
@@ -206,7 +206,7 @@ def _environment(settings: Settings) -> Mapping[str, str]:
     }
 
 
-async def _set_up(settings: Settings) -> str:
+async def set_up(settings: Settings) -> str:
     """Makes the schema, and an API key."""
     database = Database(settings)
     await schema.migrate(database)
