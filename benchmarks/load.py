@@ -1,7 +1,8 @@
 """Requests of many clients, from a process of its own: `python -m benchmarks.load PORT` with a `Load` as JSON.
 
 Each client has one connection and sends its next request when the last is answered; with a rate, when that one is due
-besides, and then an answer counts from when its request was due. It prints how many ms each took, as JSON.
+besides, and then an answer counts from when its request was due. It prints how many ms each took, as JSON. It knows
+nothing of the service, so that it starts at once.
 """
 
 import asyncio
@@ -15,10 +16,7 @@ from dataclasses import asdict, dataclass, field
 
 import uvloop
 
-from benchmarks import stage
-
 _END = b"\r\n\r\n"
-_LONGEST_SECONDS = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,25 +49,6 @@ class Answers:
     def percentile(self, percent: int) -> float:
         """In ms."""
         return statistics.quantiles(self.took, n=100, method="inclusive")[percent - 1]
-
-
-async def answers_to(load: Load, port: int) -> Answers:
-    """Sends it all to a port of this machine.
-
-    Raises:
-        RuntimeError: something was answered otherwise than with the status expected.
-    """
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.load", str(port)),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        env=stage.environment(),
-    )
-    async with asyncio.timeout(_LONGEST_SECONDS):
-        told, _ = await process.communicate(json.dumps(asdict(load)).encode())
-    if process.returncode:
-        raise RuntimeError("The load broke off.")
-    return Answers(**json.loads(told))
 
 
 class _Sender:

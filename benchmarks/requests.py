@@ -16,8 +16,8 @@ from app.factory import open_services
 from app.worker import working
 from benchmarks import bare, stage, upstream
 from benchmarks.figures import Line
-from benchmarks.load import Load, answers_to
-from benchmarks.stage import Server
+from benchmarks.load import Load
+from benchmarks.stage import Server, answers_to
 from benchmarks.ways import count_stored, stored
 from tests.chaos.run import durable_postgres, set_up
 from tests.conftest import settings_for

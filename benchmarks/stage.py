@@ -1,10 +1,12 @@
 """The processes of a benchmark: the simulator, and whatever commands of ours are measured at it."""
 
+import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
@@ -12,12 +14,14 @@ import httpx
 
 from app.config import Settings
 from benchmarks.figures import cpu_of
+from benchmarks.load import Answers, Load
 from tests.chaos.processes import Child, Command, answers
 from tests.chaos.run import environment_of, minded
 from tests.servers import free_ports, script_path
 
 _HOST = "127.0.0.1"
 _ANSWER_SECONDS = 30
+_LONGEST_LOAD_SECONDS = 300
 
 
 @asynccontextmanager
@@ -81,6 +85,25 @@ async def workers(settings: Settings, count: int) -> AsyncIterator[list[Child]]:
     children = [_child(settings, "worker", up="worker_started") for _ in range(count)]
     async with minded(children):
         yield children
+
+
+async def answers_to(load: Load, port: int) -> Answers:
+    """Sends it all to a port of this machine.
+
+    Raises:
+        RuntimeError: something was answered otherwise than with the status expected.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "benchmarks.load", str(port)),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        env=environment(),
+    )
+    async with asyncio.timeout(_LONGEST_LOAD_SECONDS):
+        told, _ = await process.communicate(json.dumps(asdict(load)).encode())
+    if process.returncode:
+        raise RuntimeError("The load broke off.")
+    return Answers(**json.loads(told))
 
 
 def free_port() -> int:

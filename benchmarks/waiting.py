@@ -14,8 +14,8 @@ from app.domain.verification import Facts
 from app.factory import open_services
 from benchmarks import stage, upstream
 from benchmarks.figures import Line, resident_mb
-from benchmarks.load import Load, answers_to
-from benchmarks.stage import Server
+from benchmarks.load import Load
+from benchmarks.stage import Server, answers_to
 from tests.chaos.run import durable_postgres, set_up
 from tests.conftest import settings_for
 
