@@ -102,10 +102,11 @@ async def test_an_unfinished_verification_stays_pending_and_is_looked_at_again(a
     biz_token = token("unfinished")
 
     await api.post("/v1/callbacks", json={"BizToken": biz_token})
-    for _ in range(20):  # a wait does not end with it, because it is still pending
-        view = (await api.get(f"/v1/verifications/{biz_token}", params={"wait": 1})).json()
+    view = (await api.get(f"/v1/verifications/{biz_token}", params={"wait": 1})).json()
+    for _ in range(20):
         if view["retrieval"]["attempts"]:
             break
+        view = (await api.get(f"/v1/verifications/{biz_token}", params={"wait": 1})).json()
 
     assert (view["state"], view["outcome"], view["retrieval"]["last_error_code"]) == ("pending", None, None)
     assert view["retrieval"]["due_at"] is not None
