@@ -1,7 +1,9 @@
 """Connections to Tencent: whatever arrives is handed over, and every trouble is one that httpx has a name for."""
 
 import asyncio
+import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -73,6 +75,8 @@ async def half_and_reset(writer: asyncio.StreamWriter) -> None:
     writer.write(HEAD)
     await writer.drain()
     await asyncio.sleep(0.05)
+    at_once = struct.pack("ii", 1, 0)
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)  # RST in place of FIN
     writer.transport.abort()
 
 
@@ -117,6 +121,18 @@ async def test_a_certificate_that_nobody_knows_is_refused(tmp_path: Path) -> Non
             await http.get(url)
 
 
+async def test_a_connection_that_is_lost_right_after_the_handshake_is_an_error(
+    context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def start_tls(*_: object, **__: object) -> None:
+        """As asyncio does where the connection is lost before the one who asked comes to look at it."""
+
+    async with served(whole, context) as url, client() as http:
+        monkeypatch.setattr(asyncio.get_running_loop(), "start_tls", start_tls)
+        with pytest.raises(httpx.ConnectError):
+            await http.get(url)
+
+
 async def test_a_connection_that_was_closed_while_it_was_idle_is_not_used_again() -> None:
     async with served(whole_and_good_bye) as url, client() as http:
         for _ in range(3):
@@ -128,7 +144,7 @@ async def test_a_connection_that_was_closed_while_it_was_idle_is_not_used_again(
     ("speak", "error"),
     [
         (half_and_good_bye, httpx.RemoteProtocolError),
-        (half_and_reset, httpx.RemoteProtocolError),
+        (half_and_reset, httpx.ReadError),
         (half_and_silence, httpx.ReadTimeout),
     ],
 )
