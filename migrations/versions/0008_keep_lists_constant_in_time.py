@@ -38,10 +38,10 @@ def upgrade() -> None:
 
 
 def _fill_outcome() -> None:
-    column, empty = {"existing_type": sa.String(), "existing_nullable": True}, sa.text("''")
+    empty = sa.text("''")
     if op.get_bind().dialect.name == "postgresql":
         op.execute("UPDATE verification SET outcome = '' WHERE outcome IS NULL")
-        op.alter_column("verification", "outcome", nullable=False, server_default=empty, **column)
+        op.alter_column("verification", "outcome", existing_type=sa.String(), nullable=False, server_default=empty)
         return
     # A copy of the table, as alembic would make, would erase the results with the table that they refer to.
     op.add_column("verification", sa.Column("outcome_or_none", sa.String(), server_default=empty, nullable=False))
