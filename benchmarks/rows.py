@@ -52,8 +52,8 @@ FROM (
         CASE turn WHEN 1 THEN '7' WHEN 5 THEN 'rule-rare' ELSE (1 + floor(r * 10))::int::text END AS rule_id,
         CASE WHEN turn = 4 THEN 'subject-rare' WHEN c < 0.4 THEN 'subject-' || (i / 3) END AS subject_ref,
         CASE
-            WHEN i <= $2 / 5 THEN 'erased' WHEN turn IN (1, 6) THEN 'retrieved' WHEN i > $2 * 0.99 THEN 'pending'
-            WHEN s < 0.04 THEN 'failed' WHEN s < 0.05 THEN 'expired' ELSE 'retrieved'
+            WHEN i <= $2 / 5 THEN 'erased' WHEN turn IN (1, 6) THEN 'retrieved' WHEN s < 0.04 THEN 'failed'
+            WHEN s < 0.05 THEN 'expired' WHEN s < 0.06 THEN 'pending' ELSE 'retrieved'
         END AS state,
         CASE WHEN turn = 1 THEN 'unfinished' WHEN o < 0.12 THEN 'failed' ELSE 'passed' END AS outcome,
         at,

@@ -32,13 +32,14 @@ LISTS = [
     (Filter(received_from=NOW), "state_outcome_received_at_id"),
     (Filter(received_to=NOW), "state_outcome_received_at_id"),
     (replace(IN_RANGE, state=State.RETRIEVED, outcome=Outcome.FAILED), "state_outcome_received_at_id"),
-    (replace(IN_RANGE, rule_id="7"), "state_outcome_received_at_id"),
 ]
 CASES = [
     (Filter(), "primary key"),
     *LISTS,
     (Filter(client="a"), "client_state_outcome_id"),
     *((replace(wanted, client="a"), f"client_{index}") for wanted, index in LISTS),
+    (replace(IN_RANGE, rule_id="7"), "state_outcome_received_at_id"),
+    (replace(IN_RANGE, rule_id="7", client="a"), "client_rule_id_state_outcome_received_at_id"),
     (Filter(subject_ref="x"), "subject_ref_id"),
     (replace(IN_RANGE, client="a", subject_ref="x", rule_id="7", state=State.FAILED), "subject_ref_id"),
 ]
