@@ -87,7 +87,7 @@ def kinds() -> Sequence[Listed]:
         "rare subject": Filter(subject_ref=rows.RARE_SUBJECT),
         "rare outcome and rule": rare,
         "received lately": recent,
-        "received in an old day or three": narrow,
+        "received in three old days": narrow,
         "received in half of the time": wide,
     }
     return [

@@ -178,5 +178,5 @@ def _down(
 
 
 def _literal(value: str | int) -> ColumnElement[Any]:
-    """A value of ours that is part of the statement: with it Postgres can plan once for all parameters."""
+    """A value of ours that is part of the statement: without the limit Postgres plans for a tenth of the rows."""
     return literal_column(str(value) if isinstance(value, int) else f"'{value}'")
