@@ -24,7 +24,7 @@ from app.domain.rule import Rule
 from app.domain.verification import Verification
 from app.routers.models import Callback
 from app.storage.results import ResultStore
-from app.storage.tables import columns_of
+from app.storage.tables import NO_OUTCOME, columns_of
 from app.storage.verifications import _ADD, VerificationStore
 
 _CONNECTIONS = 10  # as DATABASE_POOL_SIZE
@@ -116,6 +116,7 @@ def statement(engine: AsyncEngine) -> tuple[str, Sequence[str]]:
 def values_of(verification: Verification, names: Sequence[str]) -> Sequence[Any]:
     """The arguments of `statement`."""
     columns = columns_of(verification)
+    columns["outcome"] = columns["outcome"] or NO_OUTCOME
     return [columns[name] for name in names]
 
 

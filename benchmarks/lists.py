@@ -21,7 +21,7 @@ from sqlalchemy import make_url
 from app.config import Settings
 from app.domain.access import Scope
 from app.domain.detection import Outcome
-from app.domain.verification import Filter, Place, State, Verification
+from app.domain.verification import Filter, Place, State
 from app.factory import Services, open_services
 from app.sealing.keyring import KeyRing
 from app.services.cursors import cursor_of
@@ -110,32 +110,24 @@ async def lines(folder: Path, *, sizes: tuple[int, int], rare: int, limit: int, 
     """The large database beside the small one, both on one Postgres that waits for the disk."""
     await asyncio.to_thread(folder.chmod, 0o711)  # the server runs as another user
     async with _postgres(folder) as postgres, AsyncExitStack() as stack:
-        opened = [await stack.enter_async_context(opened_size(folder, postgres.url, size, rare)) for size in sizes]
-        for line in await measured(opened, limit=limit, rounds=rounds):
-            yield line
+        opened = [
+            await stack.enter_async_context(opened_size(folder, postgres.url, size, rare, limit)) for size in sizes
+        ]
+        took = await asyncio.to_thread(_ask_all, opened, limit, rounds)
+        for listed in kinds():
+            yield _line(listed, opened, [took[listed, number] for number in range(len(opened))])
 
 
-async def measured(sizes: Sequence[Size], *, limit: int, rounds: int) -> list[Line]:
-    """A line for each kind of list: the median of the last size beside that of the first."""
-    for size in sizes:
-        await _dress(size.filled, limit)
-    took = await asyncio.to_thread(_ask_all, sizes, limit, rounds)
-    peer = f"{sizes[0].filled.rows:,} rows"
-    return [
-        Line.at_most(
-            f"{_title(listed)}, {sizes[1].filled.rows:,} rows",
-            "ms",
-            statistics.median(took[listed, 1]),
-            statistics.median(took[listed, 0]),
-            peer,
-            most=_MOST if listed.is_constant else None,
-        )
-        for listed in kinds()
-    ]
+def _line(listed: Listed, sizes: Sequence[Size], took: Sequence[Sequence[float]]) -> Line:
+    """The median of the large database beside that of the small one."""
+    of_small, of_large = map(statistics.median, took)
+    small, large = (f"{size.filled.rows:,} rows" for size in sizes)
+    most = _MOST if listed.is_constant else None
+    return Line.at_most(f"{_title(listed)}, {large}", "ms", of_large, of_small, small, most=most)
 
 
 @asynccontextmanager
-async def opened_size(folder: Path, url: str, count: int, rare: int) -> AsyncIterator[Size]:
+async def opened_size(folder: Path, url: str, count: int, rare: int, limit: int) -> AsyncIterator[Size]:
     """A database of so many rows on that server, behind an API."""
     home = folder / f"rows-{count}"
     await asyncio.to_thread(home.mkdir)
@@ -149,14 +141,13 @@ async def opened_size(folder: Path, url: str, count: int, rare: int) -> AsyncIte
     async with open_services(settings) as services:
         digests = [services.vault.find_by(rows.BIG, _ID_CARD, name)[1][0] for name in (None, _NAME)]
         await rows.fill(make_url(address), count, rare, digests)
-        async with services.database.read() as tx:
-            newest = await VerificationStore().newest_sealed(tx)
-        await rows.dress(services, [newest] if newest else [])  # every start looks whether it can be opened
+        filled = rows.Filled(services, count, rare)
+        await _dress(filled, limit)
         keys = {client: await _key(services, client) for client in (rows.BIG, rows.SMALL, _ADMIN)}
         searching = [await _key(services, rows.BIG) for _ in range(_SEARCHING_KEYS)]
         shared = chain.from_iterable(repeat(key, _SEARCHES_PER_KEY) for key in searching)
         async with stage.serving(settings, "--no-worker") as server:
-            yield Size(rows.Filled(services, count, rare), server.port, keys, shared)
+            yield Size(filled, server.port, keys, shared)
 
 
 async def _execute(url: str, statement: str) -> None:
@@ -181,7 +172,9 @@ async def _key(services: Services, client: str) -> str:
 
 async def _dress(filled: rows.Filled, limit: int) -> None:
     """What will be read is made real."""
-    found: dict[int, Verification] = {}
+    async with filled.services.database.read() as tx:
+        newest = await VerificationStore().newest_sealed(tx)
+    found = {newest.id: newest} if newest else {}  # every start looks whether it can be opened
     for listed in kinds():
         client = None if listed.key == _ADMIN else listed.key
         index = filled.services.vault.find_by(rows.BIG, _ID_CARD, None) if listed.is_search else None

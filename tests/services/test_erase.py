@@ -42,7 +42,7 @@ async def test_a_delete_leaves_no_row_no_key_and_no_object(
     assert objects(settings) == []
     async with service.services.database.read() as tx:
         row = (await tx.execute(text("SELECT * FROM verification"))).one()
-    assert (row.state, row.sealed_key, row.outcome, row.last_request_id) == ("erased", None, None, None)
+    assert (row.state, row.sealed_key, row.outcome, row.last_request_id) == ("erased", None, "", None)
     reads = [await api.get(url(biz_token, rest)) for rest in ("", "?wait=5", "/identity", "/media/best_frame")]
     reads.append(await api.post(url(biz_token, "/retrieve")))
     assert [(read.status_code, read.json()["code"]) for read in reads] == [(410, "erased")] * 5
