@@ -97,7 +97,8 @@ def kinds() -> Sequence[Listed]:
         *(Listed(what=what, key=rows.BIG, wanted=filters[what], depth=0.5) for what in _DEEP_FILTERS),
         Listed(what="erased, the oldest fifth", key=_ADMIN, wanted=Filter(state=State.ERASED)),
         Listed(what="rare outcome in half of the time", wanted=replace(wide, outcome=Outcome.UNFINISHED)),
-        Listed(what="rare rule in half of the time", wanted=replace(wide, rule_id=rows.RARE_RULE), is_constant=False),
+        Listed(what="rare rule in half of the time", wanted=replace(wide, rule_id=rows.RARE_RULE)),
+        Listed(what="rule in half of the time", key=_ADMIN, wanted=replace(wide, rule_id=rows.RULE), is_constant=False),
         *(Listed(what="search by ID number", is_search=True, depth=depth) for depth in (0, 0.5)),
     ]
 

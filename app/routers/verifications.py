@@ -78,7 +78,7 @@ async def search(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> VerificationPage:
-    """The newest first, a page at a time."""
+    """The newest first, a page at a time; in a range of receipt, what was received last, unless a subject is named."""
     wanted = Filter(
         state=state,
         outcome=outcome,

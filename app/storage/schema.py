@@ -24,8 +24,8 @@ _one_at_a_time = asyncio.Lock()  # alembic keeps what it is at in globals
 _LOCK = 0x666163656964  # "faceid": two processes that start together migrate one after the other
 
 
-async def migrate(database: Database) -> None:
-    """Runs what is missing, in one transaction.
+async def migrate(database: Database, *, to: str = "head") -> None:
+    """Runs what is missing up to a revision, the newest by default, in one transaction.
 
     Raises:
         SetUpError: the schema is newer than this version.
@@ -36,7 +36,7 @@ async def migrate(database: Database) -> None:
 
     try:
         async with _one_at_a_time, database.write(seconds=None) as tx:  # an index on a large table takes its time
-            await tx.run_sync(_upgrade)
+            await tx.run_sync(_upgrade, to)
     except CommandError:
         raise SetUpError("The database's schema is not known to this version: it is newer.") from None
 
@@ -65,12 +65,12 @@ async def check(database: Database) -> None:
         await tx.run_sync(lambda connection: command.check(_config(connection)))
 
 
-def _upgrade(connection: Connection) -> None:
+def _upgrade(connection: Connection, to: str) -> None:
     from alembic import command
 
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
-    command.upgrade(_config(connection), "head")
+    command.upgrade(_config(connection), to)
 
 
 def _is_head(connection: Connection) -> bool:

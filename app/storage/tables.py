@@ -147,6 +147,7 @@ verification = Table(
             (["client"], ["id"]),
             (["client", "rule_id"], ["id"]),
             (["client"], ["received_at", "id"]),
+            (["client", "rule_id"], ["received_at", "id"]),
             ([], ["id"]),
             (["rule_id"], ["id"]),
             ([], ["received_at", "id"]),

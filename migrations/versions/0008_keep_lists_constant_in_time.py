@@ -15,6 +15,7 @@ _NEW = (
     ("client", "state", "outcome", "id"),
     ("client", "rule_id", "state", "outcome", "id"),
     ("client", "state", "outcome", "received_at", "id"),
+    ("client", "rule_id", "state", "outcome", "received_at", "id"),
     ("state", "outcome", "id"),
     ("rule_id", "state", "outcome", "id"),
     ("state", "outcome", "received_at", "id"),

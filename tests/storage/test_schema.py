@@ -9,9 +9,13 @@ import pytest
 from pydantic import SecretStr
 from sqlalchemy import inspect, text
 
+from app.domain.detection import Outcome
+from app.domain.verification import Filter
 from app.errors import SetUpError
 from app.storage import schema
 from app.storage.database import Database, DatabaseSettings
+from app.storage.results import ResultStore
+from app.storage.verifications import VerificationStore
 from tests.conftest import fresh_database
 
 
@@ -39,6 +43,19 @@ def empty_url(request: pytest.FixtureRequest) -> str:
     return url
 
 
+_OLD_ROW = text(
+    """
+    INSERT INTO verification (
+        id, client, biz_token, rule_id, state, outcome, provisional, deadline_at, claim, leased, woken, attempts,
+        failures, looks, retain_until, retain_media_until
+    ) VALUES (
+        :number, 'a', :token, '1', 'pending', :outcome, false, '2026-01-01 00:00:00', 0, false, false, 0, 0, 0,
+        '2026-01-01 00:00:00', '2026-01-01 00:00:00'
+    )
+    """
+)
+
+
 def modes(folder: Path) -> dict[str, int]:
     return {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()}
 
@@ -61,6 +78,24 @@ async def test_an_empty_database_is_refused_until_it_is_migrated(empty_url: str)
         async with database.read() as tx:
             tables = await tx.run_sync(lambda connection: inspect(connection).get_table_names())
     assert set(tables) == {*schema.metadata.tables, "alembic_version"}
+
+
+async def test_what_has_no_outcome_keeps_none_and_results_stay(empty_url: str) -> None:
+    async with opened(empty_url) as database:
+        await schema.migrate(database, to="0007")
+        async with database.write() as tx:
+            for number, outcome in enumerate([None, "failed"], 1):
+                await tx.execute(_OLD_ROW, {"number": number, "token": str(number), "outcome": outcome})
+                await tx.execute(text("INSERT INTO detection (verification_id) VALUES (:number)"), {"number": number})
+
+        await schema.migrate(database)
+
+        await schema.check(database)
+        async with database.read() as tx:
+            rows = await VerificationStore().search(tx, Filter(), limit=9, before=None)
+            texts = await ResultStore().texts(tx, [1, 2])
+    assert [row.outcome for row in rows] == [Outcome.FAILED, None]
+    assert set(texts) == {1, 2}
 
 
 async def test_processes_that_start_together_migrate_one_after_the_other(empty_url: str) -> None:
