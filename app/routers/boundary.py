@@ -4,8 +4,8 @@ Plain ASGI, because it must see every answer, streamed ones included, and must n
 """
 
 import re
+import secrets
 import time
-import uuid
 from collections.abc import MutableMapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -114,7 +114,7 @@ async def _read(receive: Receive) -> bytes | None:
 def _request_id(scope: Scope) -> str:
     """The caller's own id if it is a plain one, or a new one."""
     told = dict(scope["headers"]).get(b"x-request-id", b"")
-    return told.decode() if _REQUEST_ID.fullmatch(told) else uuid.uuid4().hex
+    return told.decode() if _REQUEST_ID.fullmatch(told) else secrets.token_hex(16)
 
 
 def _tell(scope: Scope, answer: _Answer) -> None:

@@ -1,18 +1,19 @@
 """What routes ask for: the services, and a caller who is known and has the scope."""
 
-from collections.abc import Awaitable, Callable
 from typing import Annotated
 
 import structlog
-from fastapi import Depends, Header, Request, Security
-from fastapi.security import APIKeyHeader, HTTPAuthorizationCredentials, HTTPBearer
+from fastapi import Depends, Header, Request, Security, params
+from fastapi.openapi.models import HTTPBearer
+from fastapi.security import APIKeyHeader
+from fastapi.security.base import SecurityBase
+from fastapi.security.utils import get_authorization_scheme_param
 
 from app.domain.access import Caller, Scope
 from app.errors import ForbiddenError, UnauthenticatedError
 from app.factory import Services
 from app.routers.models import HeaderLine
 
-_bearer = HTTPBearer(auto_error=False, scheme_name="ApiKey", description="`faceid-results keys create` makes one.")
 _signature = APIKeyHeader(
     name="webhook-signature",
     auto_error=False,
@@ -42,40 +43,46 @@ RequestId = Annotated[str, Depends(_request_id)]
 Purpose = Annotated[HeaderLine, Header(alias="X-Purpose", description="What it is needed for; goes on record.")]
 
 
-def _caller_with(scope: Scope) -> Callable[..., Awaitable[Caller]]:
-    security = Security(_bearer, scopes=[scope])  # so that the API's description names it
+class _Key(SecurityBase):
+    """Who sends a key that has a scope. In one step, for every request pays for each dependency of a dependency."""
 
-    async def authenticate(
-        request: Request, credentials: Annotated[HTTPAuthorizationCredentials | None, security]
-    ) -> Caller:
-        if credentials is None:
+    def __init__(self, scope: Scope) -> None:
+        self.model = HTTPBearer(description="`faceid-results keys create` makes one.")
+        self.scheme_name = "ApiKey"
+        self._scope = scope
+
+    async def __call__(self, request: Request) -> Caller:
+        scheme, text = get_authorization_scheme_param(request.headers.get("Authorization"))
+        if scheme.lower() != "bearer" or not text:
             raise UnauthenticatedError("An API key is needed: `Authorization: Bearer frk_…`.")
         address = request.client.host if request.client else None
-        key = await _services_of(request).access.authenticate(credentials.credentials, address=address)
-        if not key.allows(scope):
-            raise ForbiddenError(f"The API key lacks the scope {scope}.")
+        key = await _services_of(request).access.authenticate(text, address=address)
+        if not key.allows(self._scope):
+            raise ForbiddenError(f"The API key lacks the scope {self._scope}.")
         return key
 
-    return authenticate
+
+class _KeyOrSignature(_Key):
+    """The same, or whoever signed the body."""
+
+    async def __call__(
+        self,
+        request: Request,
+        signature: Annotated[str | None, Security(_signature)] = None,
+    ) -> Caller:
+        if signature is None or "Authorization" in request.headers:
+            return await super().__call__(request)
+        return _services_of(request).signatures.authenticate(request.headers, await request.body())
 
 
-_keyed_notifier = _caller_with(Scope.CALLBACKS_WRITE)
+def _by(kind: type[_Key], scope: Scope) -> params.Security:
+    return params.Security(kind(scope), scopes=[scope])  # the latter so that the API's description names it
 
 
-async def _keyed_or_signed(
-    request: Request,
-    credentials: Annotated[HTTPAuthorizationCredentials | None, Security(_bearer, scopes=[Scope.CALLBACKS_WRITE])],
-    signature: Annotated[str | None, Security(_signature)],
-) -> Caller:
-    if signature is None or "Authorization" in request.headers:
-        return await _keyed_notifier(request, credentials)
-    return _services_of(request).signatures.authenticate(request.headers, await request.body())
-
-
-Notifier = Annotated[Caller, Depends(_keyed_notifier)]
-SignedNotifier = Annotated[Caller, Depends(_keyed_or_signed)]
-Reader = Annotated[Caller, Depends(_caller_with(Scope.RESULTS_READ))]
-Revealer = Annotated[Caller, Depends(_caller_with(Scope.RESULTS_REVEAL))]
-Viewer = Annotated[Caller, Depends(_caller_with(Scope.MEDIA_READ))]
-Eraser = Annotated[Caller, Depends(_caller_with(Scope.RESULTS_ERASE))]
-Admin = Annotated[Caller, Depends(_caller_with(Scope.ADMIN))]
+Notifier = Annotated[Caller, _by(_Key, Scope.CALLBACKS_WRITE)]
+SignedNotifier = Annotated[Caller, _by(_KeyOrSignature, Scope.CALLBACKS_WRITE)]
+Reader = Annotated[Caller, _by(_Key, Scope.RESULTS_READ)]
+Revealer = Annotated[Caller, _by(_Key, Scope.RESULTS_REVEAL)]
+Viewer = Annotated[Caller, _by(_Key, Scope.MEDIA_READ)]
+Eraser = Annotated[Caller, _by(_Key, Scope.RESULTS_ERASE)]
+Admin = Annotated[Caller, _by(_Key, Scope.ADMIN)]

@@ -43,14 +43,18 @@ def _written_out(value: object) -> object:
     return value
 
 
+def _in_utc(value: datetime) -> datetime:
+    return value.astimezone(UTC)
+
+
 def _from_header(value: str) -> str:
     """Headers are bytes, which the server reads as Latin-1; people write UTF-8 in them."""
     return value.encode("latin-1").decode()
 
 
 def _rfc3339(value: datetime) -> str:
-    text = value.astimezone(UTC).replace(tzinfo=None).isoformat()
-    return (text.rstrip("0") if "." in text else text) + "Z"
+    text = value.isoformat().removesuffix("+00:00")  # all instants of the domain are in UTC
+    return (text.rstrip("0") if value.microsecond else text) + "Z"
 
 
 BizToken = Annotated[str, Field(pattern=SPELLING, examples=["CE661F1A-0F1E-45BD-BE13-34C05CEA7681"])]
@@ -58,7 +62,7 @@ RuleId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", examples=["1"])]
 Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,256}$")]
 Text = Annotated[str, Field(pattern=r"^[^\x00]{0,2048}$")]
 HeaderLine = Annotated[Line, BeforeValidator(_from_header)]
-Moment = Annotated[AwareDatetime, Field(ge=_EPOCH, le=_LAST), BeforeValidator(_written_out)]
+Moment = Annotated[AwareDatetime, Field(ge=_EPOCH, le=_LAST), BeforeValidator(_written_out), AfterValidator(_in_utc)]
 Instant = Annotated[
     datetime, PlainSerializer(_rfc3339), WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization")
 ]

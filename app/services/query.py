@@ -101,14 +101,16 @@ class QueryService:
         """As `get`, held until the state is no longer pending, the seconds are over, or the process is to stop."""
         end = time.monotonic() + seconds
         result = await self.get(caller, biz_token)
+        if result.verification.state is not State.PENDING:
+            return result
         with self._signals.subscribed(str(result.verification.id)) as settled:
-            while result.verification.state is State.PENDING and not self._signals.is_over:
-                if (left := end - time.monotonic()) <= 0:
-                    break
+            while not self._signals.is_over and (left := end - time.monotonic()) > 0:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(settled.wait(), min(left, _POLL_SECONDS))
                 settled.clear()
                 result = await self.get(caller, biz_token)
+                if result.verification.state is not State.PENDING:
+                    break
         return result
 
     async def search(self, caller: Caller, wanted: Filter, *, limit: int, cursor: str | None) -> Page:
