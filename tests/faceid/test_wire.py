@@ -121,18 +121,6 @@ async def test_a_certificate_that_nobody_knows_is_refused(tmp_path: Path) -> Non
             await http.get(url)
 
 
-async def test_a_connection_that_is_lost_right_after_the_handshake_is_an_error(
-    context: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def start_tls(*_: object, **__: object) -> None:
-        """As asyncio does where the connection is lost before the one who asked comes to look at it."""
-
-    async with served(whole, context) as url, client() as http:
-        monkeypatch.setattr(asyncio.get_running_loop(), "start_tls", start_tls)
-        with pytest.raises(httpx.ConnectError):
-            await http.get(url)
-
-
 async def test_a_connection_that_was_closed_while_it_was_idle_is_not_used_again() -> None:
     async with served(whole_and_good_bye) as url, client() as http:
         for _ in range(3):
@@ -160,3 +148,111 @@ async def test_nobody_there_is_an_error() -> None:
     async with client() as http:
         with pytest.raises(httpx.ConnectError):
             await http.get(url)
+
+
+CHUNKED = (
+    b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+    b"3\r\nabc\r\nA;name=value\r\n0123456789\r\n0\r\nTrailer: x\r\n\r\n"
+)
+PLAIN = b"HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\nabc0123456789"
+UNTIL_THE_END = b"HTTP/1.1 200 OK\r\n\r\nabc0123456789"
+FAREWELL = PLAIN.replace(b"OK\r\n", b"OK\r\nConnection: close\r\n")
+EARLY_HINT = b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n"
+
+
+def saying(answer: bytes, *, size: int = 10**6, is_over: bool = False) -> Speak:
+    """Says it in pieces of that size."""
+
+    async def speak(writer: asyncio.StreamWriter) -> None:
+        writer.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for start in range(0, len(answer), size):
+            writer.write(answer[start : start + size])
+            await asyncio.sleep(0)
+        if is_over:
+            writer.close()
+
+    return speak
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 10**6])
+@pytest.mark.parametrize(
+    "answer", [PLAIN, CHUNKED, UNTIL_THE_END, FAREWELL, EARLY_HINT + PLAIN, EARLY_HINT * 2 + CHUNKED]
+)
+async def test_an_answer_is_the_same_however_it_is_framed_and_cut(answer: bytes, size: int) -> None:
+    async with served(saying(answer, size=size, is_over=answer is UNTIL_THE_END)) as url, client() as http:
+        for _ in range(2):
+            response = await http.get(url)
+
+            assert (response.status_code, response.content) == (200, b"abc0123456789")
+            assert "Link" not in response.headers
+            assert "Trailer" not in response.headers
+
+
+@pytest.mark.parametrize(
+    ("answer", "connections"),
+    [(PLAIN, 1), (CHUNKED, 1), (EARLY_HINT + PLAIN, 1), (FAREWELL, 3), (PLAIN + b"junk", 3), (PLAIN + PLAIN, 3)],
+)
+async def test_a_connection_is_used_again_unless_something_is_odd_about_it(answer: bytes, connections: int) -> None:
+    seen = set()
+
+    async def speak(writer: asyncio.StreamWriter) -> None:
+        seen.add(writer.get_extra_info("peername"))
+        writer.write(answer)
+
+    async with served(speak) as url, client() as http:
+        for _ in range(3):
+            assert (await http.get(url)).content == b"abc0123456789"
+
+    assert len(seen) == connections
+
+
+async def test_a_connection_is_not_used_again_after_half_of_an_answer_was_read() -> None:
+    async with served(whole) as url, client() as http:
+        async with http.stream("GET", url):
+            pass
+        assert (await http.get(url)).content == BODY
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"SSH-2.0-OpenSSH_9.9\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\nab",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nxyz\r\nabc\r\n",
+        b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X-Long: " + b"x" * 200_000,
+        b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 40_000,
+    ],
+)
+async def test_what_is_no_answer_is_an_error(answer: bytes) -> None:
+    async with served(saying(answer)) as url, client() as http:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await http.get(url)
+
+
+async def test_nothing_at_all_is_an_error() -> None:
+    async with served(saying(b"", is_over=True)) as url, client() as http:
+        with pytest.raises(httpx.RemoteProtocolError):
+            await http.get(url)
+
+
+@pytest.mark.parametrize("value", ["a\r\nX-Other: b", "a\nb", "a\0b"])
+async def test_a_header_that_would_be_two_is_not_sent(value: str) -> None:
+    async with served(whole) as url, client() as http:
+        with pytest.raises(httpx.LocalProtocolError):
+            await http.get(url, headers={"X-One": value})
+
+
+async def test_who_gives_up_takes_the_connection_along_and_no_other() -> None:
+    async with served(half_and_silence) as url, client() as http:
+        for _ in range(2):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0.1):
+                    await http.get(url)
+
+
+async def test_more_requests_than_connections_wait_for_one() -> None:
+    async with served(saying(PLAIN)) as url, client() as http:
+        answers = await asyncio.gather(*(http.get(url) for _ in range(5)))
+
+    assert [answer.content for answer in answers] == [b"abc0123456789"] * 5
