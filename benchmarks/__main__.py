@@ -19,7 +19,7 @@ def retrieving(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
     """Retrievals."""
     if is_smoke:
         return retrieval.lines(folder, rounds=1, count=1, video_bytes=200_000)
-    return retrieval.lines(folder, rounds=3, count=8)
+    return retrieval.lines(folder, rounds=5, count=8)
 
 
 def draining(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:

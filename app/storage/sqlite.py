@@ -42,6 +42,7 @@ class _Connection(aiosqlite.Connection):
     def __init__(self, connector: partial[sqlite3.Connection]) -> None:
         super().__init__(connector, iter_chunk_size=1)
         self._thread.daemon = True  # as SQLAlchemy makes it
+        self.beginning = ""  # what begins the transaction, on the way of its first statement
 
     def cursor(self) -> "_Cursor":  # type: ignore[override]  # it is what SQLAlchemy needs of one
         return _Cursor(self)
@@ -50,6 +51,9 @@ class _Connection(aiosqlite.Connection):
         """The cursor after the statement, and all of its rows."""
 
         def ran() -> tuple[sqlite3.Cursor, list[Any]]:
+            begin, self.beginning = self.beginning, ""
+            if begin:
+                self._conn.execute(begin)
             cursor = statement()
             return cursor, cursor.fetchall() if cursor.description else []
 
@@ -129,5 +133,7 @@ def _set_pragmas(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
 
 def _begin(connection: Connection) -> None:
     """The driver begins no transaction by itself; a writer takes the lock at once, so that it cannot fail halfway."""
-    writes = connection.get_execution_options().get("writes", False)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    driver = connection.connection.driver_connection
+    if isinstance(driver, _Connection):
+        writes = connection.get_execution_options().get("writes", False)
+        driver.beginning = "BEGIN IMMEDIATE" if writes else "BEGIN"

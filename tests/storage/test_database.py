@@ -218,13 +218,15 @@ async def test_the_embedded_database_is_durable_and_checks_references(sqlite_url
         assert await pragma(database, "foreign_keys") == 1
 
 
-async def test_a_writer_of_the_embedded_database_has_the_lock_from_the_start(sqlite_url: str) -> None:
+async def test_a_writer_of_the_embedded_database_has_the_lock_from_its_first_look_on(sqlite_url: str) -> None:
     other = sqlite3.connect(sqlite_url.partition("///")[2], timeout=0, isolation_level=None)
     async with opened(sqlite_url) as database:
-        async with database.write():
+        async with database.write() as tx:
+            await tx.execute(text("SELECT * FROM quota"))
             with pytest.raises(sqlite3.OperationalError, match="locked"):
                 other.execute("BEGIN IMMEDIATE")
-        async with database.read():
+        async with database.read() as tx:
+            await tx.execute(text("SELECT * FROM quota"))
             other.execute("BEGIN IMMEDIATE")
     other.close()
 
