@@ -232,6 +232,7 @@ class QueryService:
         async def all_pieces() -> AsyncIterator[memoryview]:
             yield first
             async for piece in pieces:
+                await asyncio.sleep(0)  # whoever takes all at once must not hold up everybody else
                 yield piece
 
         return medium, all_pieces()

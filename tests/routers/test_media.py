@@ -2,7 +2,7 @@
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ import uvicorn
 from sqlalchemy import text
 
 from app.config import Settings
+from app.domain.access import OPERATOR
 from app.domain.detection import MediaKind
 from app.errors import RangeNotSatisfiableError
 from app.routers.media import parse_range
@@ -211,12 +212,23 @@ async def connected(service: Running, key: str) -> AsyncIterator[httpx.AsyncClie
         await task
 
 
-async def test_a_download_that_breaks_off_cannot_be_taken_for_a_whole_one(service: Running, settings: Settings) -> None:
+def cut(blob: bytes) -> bytes:
+    return blob[:500_000]
+
+
+def altered(blob: bytes) -> bytes:
+    return blob[:700_000] + bytes([blob[700_000] ^ 1]) + blob[700_001:]
+
+
+@pytest.mark.parametrize("spoiled", [cut, altered])
+async def test_a_download_that_breaks_off_cannot_be_taken_for_a_whole_one(
+    service: Running, settings: Settings, spoiled: Callable[[bytes], bytes]
+) -> None:
     key = await service.key(*everything())
     async with connected(service, key) as client:
         biz_token = await retrieved(client)
         path = await file_of(service, settings, MediaKind.LIVENESS_VIDEO)
-        path.write_bytes(path.read_bytes()[:500_000])
+        path.write_bytes(spoiled(path.read_bytes()))
 
         with pytest.raises(httpx.RemoteProtocolError):
             await client.get(f"/v1/verifications/{biz_token}/media/liveness_video")
@@ -232,3 +244,30 @@ async def test_a_medium_comes_through_a_real_server_as_it_is(service: Running) -
 
     video = media_of(biz_token)[MediaKind.LIVENESS_VIDEO]
     assert (whole.content, head.content, head.headers["Content-Length"]) == (video, b"", str(len(video)))
+
+
+async def test_others_have_their_turns_while_a_medium_goes_out(service: Running) -> None:
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            await asyncio.sleep(0)
+            turns += 1
+
+    async with service.client(await service.key(*everything())) as api:
+        biz_token = await retrieved(api)
+    _, pieces = await service.services.query.open_medium(
+        OPERATOR,
+        biz_token,
+        MediaKind.LIVENESS_VIDEO,
+        lambda medium: (0, medium.size_bytes),
+        purpose="test",
+        request_id="test",
+    )
+    assert pieces
+    task = asyncio.create_task(others())
+    count = len([piece async for piece in pieces])
+    task.cancel()
+
+    assert turns >= count - 2 > 0  # its first only begins to count
