@@ -9,7 +9,6 @@ import sys
 import traceback
 from types import TracebackType
 
-import msgspec
 import structlog
 from prometheus_client import Counter, Gauge, Histogram
 from structlog.typing import EventDict, Processor, WrappedLogger
@@ -55,7 +54,7 @@ def configure_logging(level: str = "INFO") -> None:
         _allowed_only,
     ]
     structlog.configure(
-        processors=[*shared, structlog.processors.JSONRenderer(_json)],
+        processors=[*shared, structlog.processors.JSONRenderer()],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level]),
         logger_factory=(
             structlog.ReturnLoggerFactory() if level == "CRITICAL" else structlog.PrintLoggerFactory(sys.stderr)
@@ -73,10 +72,6 @@ def configure_logging(level: str = "INFO") -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
-
-
-def _json(event: EventDict, **_: object) -> str:
-    return msgspec.json.encode(event, enc_hook=repr).decode()
 
 
 def where(tb: TracebackType | None) -> str:
