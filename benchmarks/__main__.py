@@ -24,7 +24,7 @@ def retrieving(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
 
 def draining(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
     """A worker by itself."""
-    return drain.lines(folder, count=200 if is_smoke else 5000)
+    return drain.lines(folder, rounds=1, count=200) if is_smoke else drain.lines(folder, rounds=3, count=4000)
 
 
 def answering(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:

@@ -33,6 +33,7 @@ async def lines(folder: Path, *, rounds: int, count: int, video_bytes: int = VID
         alone = await _interleaved(
             folder, url, ("ours", "unsealed", "sdk", "sdk-safe", "floor"), rounds, count, at_once=1
         )
+        rounds = -(-rounds // 2)  # the rest is less in doubt
         together = await _interleaved(folder, url, ("ours", "sdk", "sdk-safe"), rounds, max(count, 16) * 2, at_once=16)
         with s3() as server:
             bucket = await _interleaved(folder, url, ("ours", "sdk"), rounds, count, at_once=1, server=server)

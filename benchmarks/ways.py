@@ -48,6 +48,7 @@ from benchmarks.upstream import MEDIA_PATH
 from tests.conftest import settings_for
 
 _PIECE_BYTES = 64 * 1024
+_OPEN: list[object] = []  # as long as the process lives: to close it in good order is nobody's cost
 _POLL_SECONDS = 0.05  # each look costs us a tenth of a millisecond, which is none of the worker's
 
 
@@ -193,6 +194,7 @@ def _into_bucket(bucket: Mapping[str, str]) -> Callable[[str, bytes], None]:
     opened = session.client("s3", endpoint_url=bucket["aws_endpoint_url"], region_name="us-east-1")
     client: Any = loop.run_until_complete(opened.__aenter__())
     ThreadPoolExecutor(1).submit(loop.run_forever)
+    _OPEN.append(client)
     name, _, prefix = bucket["media_url"].removeprefix("s3://").partition("/")
 
     def put(key: str, content: bytes) -> None:
