@@ -90,18 +90,12 @@ class Line:
         )
 
     @classmethod
-    def cheaper(cls, what: str, unit: str, ours: float, peer: float, peer_name: str, *, times: float) -> "Line":
+    def cheaper(cls, what: str, unit: str, ours: float, peer: float, peer_name: str, *, times: float | None) -> "Line":
         """Less is better: the peer's divided by ours."""
         ratio = peer / max(ours, 1e-9)
+        target, is_met = (f">= {times:g}x less", ratio >= times) if times else ("", None)
         return cls(
-            what=what,
-            unit=unit,
-            ours=ours,
-            peer=peer,
-            peer_name=peer_name,
-            ratio=ratio,
-            target=f">= {times:g}x less",
-            is_met=ratio >= times,
+            what=what, unit=unit, ours=ours, peer=peer, peer_name=peer_name, ratio=ratio, target=target, is_met=is_met
         )
 
     @classmethod

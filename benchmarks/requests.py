@@ -107,6 +107,8 @@ def _lines(
     yield Line.plain(f"{what}, p95", "ms", statistics.median(figures.p95_ms), most=most_ms)
     yield Line.plain(f"{what}", "ms CPU", statistics.median(figures.cpu_ms))
     for peer, theirs in peers:
+        pair = statistics.median(figures.p95_ms), statistics.median(theirs.p95_ms)
+        yield Line.at_most(f"{what}, p95", "ms", *pair, peer)
         pair = statistics.median(figures.per_second), statistics.median(theirs.per_second)
         yield Line.at_least(what, "requests/s", *pair, peer, least=least)
 

@@ -44,7 +44,7 @@ async def lines(folder: Path, *, rounds: int, count: int, video_bytes: int = VID
         *_beside("retrieval", alone, cpu=5, memory=20),
         *_beside("retrieval, 16 at once", together, cpu=4, memory=15),
         _cpu("retrieval over TLS at 100 Mbit/s", slow, "sdk", times=2),
-        _cpu("retrieval into S3", bucket, "sdk", times=0),
+        _cpu("retrieval into S3", bucket, "sdk"),
         Line.at_most("retrieval above the floor", "ms CPU", *_pair(alone, "floor"), "floor", most=2.5),
         Line.plain("opening a full record", "ms", opening_ms(folder), most=1),
         Line.at_most("retrieval with sealing", "ms CPU", *_pair(alone, "unsealed"), "without", most=1.1),
@@ -77,7 +77,7 @@ def _beside(what: str, costs: Mapping[str, Cost], *, cpu: float, memory: float) 
     return found
 
 
-def _cpu(what: str, costs: Mapping[str, Cost], peer: str, *, times: float) -> Line:
+def _cpu(what: str, costs: Mapping[str, Cost], peer: str, *, times: float | None = None) -> Line:
     return Line.cheaper(what, "ms CPU", *_pair(costs, peer), peer, times=times)
 
 
