@@ -46,7 +46,7 @@ def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
         },  # a span would name the path, and a BizToken in it
         redirect_slashes=False,  # the way to the other spelling is plain HTTP behind a proxy, and the key goes along
     )
-    for room in (verifications, callbacks, redirects, media, audit, meta, document):  # they are tried in this order
+    for room in (callbacks, verifications, redirects, media, audit, meta, document):  # they are tried in this order
         app.include_router(room.router)
     app.mount(document.ASSETS_PATH, document.assets)
     app.add_middleware(Boundary)

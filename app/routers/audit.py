@@ -2,10 +2,10 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
 from app.domain.audit import Action, EventFilter
-from app.routers.dependencies import Admin, Provided
+from app.routers.dependencies import Admin, services_of
 from app.routers.models import AuditEvent, AuditPage, BizToken, Line, Moment
 from app.routers.problems import KEYED, declared
 
@@ -14,7 +14,7 @@ router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
 @router.get("", responses=declared(*KEYED, 400))
 async def list_events(
-    services: Provided,
+    request: Request,
     _: Admin,
     action: Action | None = None,
     key_id: Line | None = None,
@@ -26,5 +26,5 @@ async def list_events(
 ) -> AuditPage:
     """The newest first, a page at a time."""
     wanted = EventFilter(action=action, key_id=key_id, at_from=at_from, at_to=at_to)
-    page = await services.query.events(wanted, biz_token, limit=limit, cursor=cursor)
+    page = await services_of(request).query.events(wanted, biz_token, limit=limit, cursor=cursor)
     return AuditPage(items=[AuditEvent.of(*found) for found in page.events], next_cursor=page.next_cursor)

@@ -4,12 +4,13 @@ import re
 from typing import Annotated, Any
 
 import structlog
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.domain.verification import SPELLING
 from app.errors import UnavailableError
-from app.routers.dependencies import Provided, SignedNotifier
+from app.routers.dependencies import SignedNotifier, services_of
+from app.routers.document import SIGNED
 from app.routers.models import Callback, CallbackAccepted
 from app.routers.problems import KEYED, declared
 
@@ -22,16 +23,18 @@ _SEE_OTHER: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("", status_code=202, responses=declared(*KEYED, 400, 404, 409))
-async def call_back(services: Provided, caller: SignedNotifier, callback: Callback) -> CallbackAccepted:
+@router.post("", status_code=202, responses=declared(*KEYED, 400, 404, 409), openapi_extra=SIGNED)
+async def call_back(request: Request, caller: SignedNotifier, callback: Callback) -> CallbackAccepted:
     """Verification complete, said with an API key or signed. Durable before the answer; a repeat changes nothing."""
-    accepted = await services.receive.call_back(caller, callback.biz_token, callback.rule_id, callback.extra)
+    accepted = await services_of(request).receive.call_back(
+        caller, callback.biz_token, callback.rule_id, callback.extra
+    )
     return CallbackAccepted.model_validate(accepted)
 
 
 @router.get("/redirect", status_code=303, response_class=Response, responses=_SEE_OTHER | declared("4XX"))
 async def redirected(
-    services: Provided, biz_token: Annotated[str, Query(alias="BizToken")] = "", state: str = ""
+    request: Request, biz_token: Annotated[str, Query(alias="BizToken")] = "", state: str = ""
 ) -> RedirectResponse:
     """The browser's way in, DetectAuth's RedirectUrl. Anybody can call it, so that it answers the same whatever comes.
 
@@ -40,10 +43,10 @@ async def redirected(
     """
     if re.fullmatch(SPELLING, biz_token):
         try:
-            await services.redirect.redirected(biz_token, state)
+            await services_of(request).redirect.redirected(biz_token, state)
         except UnavailableError:
             log.warning("redirect_not_recorded")
-    return RedirectResponse(services.settings.redirect_page_url, 303)
+    return RedirectResponse(services_of(request).settings.redirect_page_url, 303)
 
 
 @router.get("/done", include_in_schema=False)

@@ -10,17 +10,30 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic.json_schema import models_json_schema
 
+from app.routers.dependencies import SIGNATURE
 from app.routers.problems import Problem
+
+SIGNED: dict[str, Any] = {"security": [{"Signature": []}]}
+"""For the description of an operation that takes a signature in place of a key."""
+
+_SIGNATURE_SCHEME = {
+    "type": "apiKey",
+    "in": "header",
+    "name": SIGNATURE,
+    "description": "Standard Webhooks, with `webhook-id` and `webhook-timestamp`, by a secret of CALLBACK_SECRETS.",
+}
 
 
 class Api(FastAPI):
-    """An application whose description knows the problem details, which FastAPI has no place for."""
+    """An application whose description knows problem details and signatures, which FastAPI has no place for."""
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document; made once."""
         if not self.openapi_schema:
             _, schemas = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
-            super().openapi()["components"]["schemas"].update(schemas["$defs"])
+            components = super().openapi()["components"]
+            components["schemas"].update(schemas["$defs"])
+            components["securitySchemes"]["Signature"] = _SIGNATURE_SCHEME
         return super().openapi()
 
 

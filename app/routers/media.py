@@ -8,7 +8,7 @@ from fastapi.responses import StreamingResponse
 
 from app.domain.detection import MediaKind, Medium
 from app.errors import RangeNotSatisfiableError
-from app.routers.dependencies import Provided, Purpose, RequestId, Viewer
+from app.routers.dependencies import Purpose, RequestId, Viewer, services_of
 from app.routers.models import BizToken
 from app.routers.problems import KEYED, declared
 
@@ -32,7 +32,6 @@ _PARTIAL: dict[int | str, dict[str, Any]] = {
 @router.head("/{biz_token}/media/{kind}", response_class=Response, responses=_ANSWERS)
 async def download(
     request: Request,
-    services: Provided,
     caller: Viewer,
     biz_token: Annotated[BizToken, Path()],
     kind: MediaKind,
@@ -55,7 +54,7 @@ async def download(
             return None
         return ranged(medium) or (0, medium.size_bytes)
 
-    medium, pieces = await services.query.open_medium(
+    medium, pieces = await services_of(request).query.open_medium(
         caller, biz_token, kind, part, purpose=purpose, request_id=request_id
     )
     if is_known(medium):
