@@ -28,6 +28,11 @@ from tests.servers import S3, postgres, s3
 from tests.simulator.live import LiveSimulator, live_simulator
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs whole services comes first: at the end, one of them would keep the other processes waiting."""
+    items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
+
+
 @pytest.fixture(scope="session")
 def faceid() -> Iterator[LiveSimulator]:
     with live_simulator() as running:
