@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import aiosqlite
 from sqlalchemy import Connection, event
@@ -42,18 +42,25 @@ class _Connection(aiosqlite.Connection):
     def __init__(self, connector: partial[sqlite3.Connection]) -> None:
         super().__init__(connector, iter_chunk_size=1)
         self._thread.daemon = True  # as SQLAlchemy makes it
-        self.beginning = ""  # what begins the transaction, on the way of its first statement
+        self._beginning = ""
 
     def cursor(self) -> "_Cursor":  # type: ignore[override]  # it is what SQLAlchemy needs of one
         return _Cursor(self)
+
+    def begin_with(self, statement: str) -> None:
+        """Runs this before the first statement of the transaction, on the same way; again before the next if it fails.
+
+        Nothing of a transaction that could not begin is ever run outside of one.
+        """
+        self._beginning = statement
 
     async def run(self, statement: "partial[sqlite3.Cursor]") -> "tuple[sqlite3.Cursor, list[Any]]":
         """The cursor after the statement, and all of its rows."""
 
         def ran() -> tuple[sqlite3.Cursor, list[Any]]:
-            begin, self.beginning = self.beginning, ""
-            if begin:
-                self._conn.execute(begin)
+            if self._beginning:
+                self._conn.execute(self._beginning)
+                self._beginning = ""
             cursor = statement()
             return cursor, cursor.fetchall() if cursor.description else []
 
@@ -133,7 +140,6 @@ def _set_pragmas(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
 
 def _begin(connection: Connection) -> None:
     """The driver begins no transaction by itself; a writer takes the lock at once, so that it cannot fail halfway."""
-    driver = connection.connection.driver_connection
-    if isinstance(driver, _Connection):
-        writes = connection.get_execution_options().get("writes", False)
-        driver.beginning = "BEGIN IMMEDIATE" if writes else "BEGIN"
+    writes = connection.get_execution_options().get("writes", False)
+    driver = cast("_Connection", connection.connection.driver_connection)
+    driver.begin_with("BEGIN IMMEDIATE" if writes else "BEGIN")

@@ -14,6 +14,7 @@ import pytest
 import structlog
 from pydantic import SecretStr, ValidationError
 from sqlalchemy import text
+from sqlalchemy.exc import OperationalError
 
 from app.domain.verification import Verification
 from app.errors import NotFoundError, ServiceError, SetUpError, UnavailableError
@@ -228,6 +229,24 @@ async def test_a_writer_of_the_embedded_database_has_the_lock_from_its_first_loo
         async with database.read() as tx:
             await tx.execute(text("SELECT * FROM quota"))
             other.execute("BEGIN IMMEDIATE")
+    other.close()
+
+
+async def test_what_could_not_begin_writes_nothing_however_often_it_is_tried(sqlite_url: str) -> None:
+    other = sqlite3.connect(sqlite_url.partition("///")[2], timeout=0, isolation_level=None)
+    insert = text("INSERT INTO quota (account, tat_us) VALUES ('a', 1)")
+    async with opened(sqlite_url) as database:
+        async with database.read() as tx:  # of the one connection that the pool has so far
+            await tx.execute(text("PRAGMA busy_timeout=0"))
+        other.execute("BEGIN IMMEDIATE")
+        async with database.write() as tx:
+            with pytest.raises(OperationalError, match="locked"):
+                await tx.execute(insert)
+            other.execute("ROLLBACK")
+            await tx.execute(insert)
+            await tx.rollback()
+        async with database.read() as tx:
+            assert await tx.scalar(text("SELECT count(*) FROM quota")) == 0
     other.close()
 
 
