@@ -129,6 +129,7 @@ class _Answer:
         self._incoming = incoming
         self._seconds = seconds
         self._is_begun = False
+        self._head_bytes = 0
         self._pieces: list[bytes] = []
         self._parser = HttpResponseParser(self)
 
@@ -176,8 +177,12 @@ class _Answer:
         self.is_reusable = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._is_begun:  # and not what trails the body
-            self.headers.append((name, value))
+        if self._is_begun:  # it trails the body
+            return
+        self.headers.append((name, value))
+        self._head_bytes += len(name) + len(value)
+        if self._head_bytes > _HEAD_BYTES:  # all of it may have come in one piece
+            raise httpcore.RemoteProtocolError("the head of the answer is too large")
 
     def on_headers_complete(self) -> None:
         if self._is_begun:

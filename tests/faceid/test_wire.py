@@ -222,6 +222,10 @@ async def test_a_connection_is_not_used_again_after_half_of_an_answer_was_read()
         b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"X-Long: " + b"x" * 200_000,
         b"HTTP/1.1 200 OK\r\n" + b"X: y\r\n" * 40_000,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nX-Long: " + b"x" * 100_000 + b"\r\n\r\n",
+        EARLY_HINT * 3000,
+        b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
     ],
 )
 async def test_what_is_no_answer_is_an_error(answer: bytes) -> None:
