@@ -13,6 +13,7 @@ RUN awk '/^[a-z]/ { keep = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-
 COPY pyproject.toml README.md ./
 COPY migrations migrations
 COPY app app
+COPY simulator simulator
 RUN /build/bin/pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
  && /build/bin/pip --python /opt/venv/bin/python install --no-deps --no-index /wheels/*.whl
 

@@ -22,8 +22,8 @@ from app.domain.access import Scope
 from app.domain.detection import MediaKind
 from app.factory import open_services
 from app.main import create_app
-from app.simulator.options import DEMO_CREDENTIALS, SimulatorOptions
-from app.simulator.server import create_simulator
+from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
+from simulator.server import create_simulator
 
 _ALL_MEDIA = [MediaKind.ID_CARD_FRONT, MediaKind.ID_CARD_BACK, MediaKind.BEST_FRAME, MediaKind.LIVENESS_VIDEO]
 

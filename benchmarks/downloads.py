@@ -17,13 +17,13 @@ from typing import Any
 from pydantic import SecretStr
 
 from app.domain.detection import MediaKind
-from app.simulator.media import media_of
 from benchmarks import stage, upstream
 from benchmarks.figures import Line
 from benchmarks.load import Load
 from benchmarks.requests import retrieve
 from benchmarks.retrieval import VIDEO_BYTES, bucket_of
 from benchmarks.stage import Server, answers_to
+from simulator.media import media_of
 from tests.chaos.processes import Child, Command, answers
 from tests.chaos.run import minded, set_up
 from tests.conftest import settings_for

@@ -23,10 +23,10 @@ from sqlalchemy import select
 
 from app.config import Settings
 from app.observability import configure_logging
-from app.simulator.server import create_simulator
 from app.storage import tables
 from app.storage.database import Database
 from benchmarks import stage
+from simulator.server import create_simulator
 from tests.chaos.run import set_up
 from tests.conftest import settings_for
 from tests.simulator.live import Caller

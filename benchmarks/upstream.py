@@ -15,10 +15,10 @@ from pathlib import Path
 
 import uvloop
 
-from app.simulator.answers import Subject, detect_info
-from app.simulator.media import media_of
-from app.simulator.scenarios import Scenario
 from benchmarks import stage
+from simulator.answers import Subject, detect_info
+from simulator.media import media_of
+from simulator.scenarios import Scenario
 from tests.servers import write_certificate
 
 _TICK_SECONDS = 0.01

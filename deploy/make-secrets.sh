@@ -38,7 +38,7 @@ if [ "${1:-}" = demo ]; then
     python3 - <<'PYTHON'
 from pathlib import Path
 
-from app.simulator.options import DEMO_CREDENTIALS
+from simulator.options import DEMO_CREDENTIALS
 
 worker = Path("worker")
 (worker / "faceid_endpoint").write_text("http://simulator:8100")

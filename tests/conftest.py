@@ -21,9 +21,9 @@ from app.domain.access import Scope
 from app.factory import Services
 from app.main import create_app
 from app.sealing.keyring import KeyRing
-from app.simulator.options import DEMO_CREDENTIALS
 from app.storage import schema
 from app.storage.database import Database, DatabaseSettings
+from simulator.options import DEMO_CREDENTIALS
 from tests.servers import S3, postgres, s3
 from tests.simulator.live import LiveSimulator, live_simulator
 

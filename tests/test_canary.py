@@ -27,8 +27,8 @@ from app.domain.access import Scope
 from app.factory import rotation
 from app.observability import configure_logging
 from app.sealing.keyring import Ring
-from app.simulator.people import person_of
 from app.storage import tables
+from simulator.people import person_of
 from tests.chaos.run import environment_of, set_up
 from tests.conftest import Running, everything, running, settings_for
 from tests.routers.conftest import token

@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from app.cli import app
 from app.cli.intake import BATCH_LINES
-from app.simulator.options import DEMO_CREDENTIALS
+from simulator.options import DEMO_CREDENTIALS
 from tests.command import BOUND_SECONDS, POLL_SECONDS, Done, Running, environment, run, started
 from tests.servers import free_ports
 from tests.simulator.live import LiveSimulator
@@ -144,7 +144,7 @@ def test_the_commands_are_those_of_the_documentation() -> None:
         (
             ["simulate", "--scenario", "nope"],
             {},
-            "The simulator knows no scenario of that name; try passed, failed-2016, unfinished-2 or throttled-3",
+            "Unknown scenario. Try passed, failed-2016, unfinished-2 or throttled-3.",
         ),
     ],
 )

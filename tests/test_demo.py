@@ -10,8 +10,8 @@ import pytest
 from rich.console import Console
 
 from app.demo import run_demo
-from app.faceid.signing import Credentials
-from app.simulator.options import SimulatorOptions
+from simulator.authentication import Credentials
+from simulator.options import SimulatorOptions
 from tests.command import run, started
 
 JUNK = {

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from app.config import Settings
-from app.simulator.options import DEMO_CREDENTIALS
+from simulator.options import DEMO_CREDENTIALS
 
 ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())

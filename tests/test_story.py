@@ -8,8 +8,8 @@ import pytest
 
 from app.config import Settings
 from app.domain.detection import MediaKind
-from app.simulator.media import media_of
-from app.simulator.people import person_of
+from simulator.media import media_of
+from simulator.people import person_of
 from tests.conftest import Running, everything, running, settings_for
 from tests.servers import S3
 from tests.simulator.live import LiveSimulator

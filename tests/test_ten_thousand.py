@@ -23,8 +23,8 @@ from app.domain.detection import Outcome
 from app.domain.verification import Facts, State
 from app.factory import Services, open_retrieval, open_services
 from app.services.retrieve import RetrieveService
-from app.simulator.media import media_of
 from app.storage import tables
+from simulator.media import media_of
 from tests.chaos.plan import _Dice
 from tests.conftest import everything
 from tests.simulator.live import NO_QUOTA, LiveSimulator, live_simulator

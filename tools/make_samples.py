@@ -1,7 +1,7 @@
 """Draws the simulator's sample media: nobody's card, nobody's face, and a nodding, blinking face on video.
 
 Needs `pip install pillow av` and a CJK font (`apt-get install fonts-noto-cjk`), which the project itself does not. Run
-in the project's root; writes app/simulator/samples/:
+in the project's root; writes simulator/samples/:
 
     python -m tools.make_samples
 """
@@ -14,7 +14,7 @@ import av
 from PIL import Image, ImageDraw, ImageFont
 
 FONT = "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc"
-SAMPLES = Path("app/simulator/samples")
+SAMPLES = Path("simulator/samples")
 CARD = (1280, 808)  # the proportions of an ID-1 card
 FRAME = (480, 640)
 FRAMES_PER_SECOND = 24

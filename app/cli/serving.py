@@ -20,14 +20,14 @@ from starlette.types import ASGIApp
 
 from app.cli.terminal import event_loop, examples, run, settings
 from app.demo import run_demo
-from app.errors import SetUpError
+from app.errors import InvalidRequestError, SetUpError
 from app.factory import open_retrieval, open_services
 from app.main import create_app
 from app.observability import configure_logging
-from app.simulator.media import VIDEO_BYTES
-from app.simulator.options import SimulatorOptions
-from app.simulator.server import create_simulator
 from app.worker import working
+from simulator.media import VIDEO_BYTES
+from simulator.options import SimulatorOptions
+from simulator.server import create_simulator
 
 MOST_CONNECTIONS = 2048  # waiting clients included; further ones are told 503
 DRAIN_SECONDS = 5  # for answers under way; with the worker's grace below the 30 s after which containers are killed
@@ -123,9 +123,12 @@ def simulate(
     """
     _end_well_on_sigterm()
     configure_logging("WARNING")
-    options = SimulatorOptions(
-        scenario=scenario, requests_per_second=requests_per_second, latency_ms=latency_ms, video_bytes=video_bytes
-    )
+    try:
+        options = SimulatorOptions(
+            scenario=scenario, requests_per_second=requests_per_second, latency_ms=latency_ms, video_bytes=video_bytes
+        )
+    except ValueError as error:
+        raise InvalidRequestError(str(error)) from None
     with _listening(host, port) as listener:
         for credentials in options.credentials:
             typer.echo(f"FACEID_ENDPOINT={_url(host, listener)}")

@@ -24,13 +24,13 @@ from app.factory import open_services
 from app.sealing.aead import context_of
 from app.sealing.keyring import KeyRing
 from app.services.vault import Vault
-from app.simulator.media import media_of
-from app.simulator.people import person_of
-from app.simulator.traffic import Entry
 from app.storage import tables
 from app.storage.database import Database
 from app.storage.results import SealedText
 from app.storage.verifications import as_verification
+from simulator.ledger import Entry
+from simulator.media import media_of
+from simulator.people import person_of
 from tests.chaos.plan import Token
 from tests.chaos.upstream import VIDEO_BYTES
 

@@ -11,8 +11,8 @@ import uvicorn
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.types import Message, Receive, Scope, Send
 
-from app.simulator.options import SimulatorOptions
-from app.simulator.server import create_simulator
+from simulator.options import SimulatorOptions
+from simulator.server import create_simulator
 from tests.chaos.plan import FaultKind
 
 VIDEO_BYTES = 720_000  # hardly more than the sample itself has

@@ -18,7 +18,7 @@ from app.faceid.bills import BilledToken, BillPage, decode_bill
 from app.faceid.client import Billed
 from app.faceid.decode import ApiError, DecodeError
 from app.faceid.lift import Lifter
-from app.simulator.options import SimulatorOptions
+from simulator.options import SimulatorOptions
 from tests.faceid.test_client import client_of, peer, saying
 from tests.simulator.live import LiveSimulator, live_simulator
 

@@ -20,10 +20,10 @@ from app.errors import SetUpError, UnavailableError
 from app.faceid import codes
 from app.faceid.accounts import FaceIdSettings
 from app.faceid.client import MEDIA_NOT_STORED, FaceIdClient, Fetched
-from app.faceid.signing import Credentials
-from app.simulator.answers import Subject, detect_info
-from app.simulator.options import DEMO_CREDENTIALS, SimulatorOptions
-from app.simulator.scenarios import Scenario
+from simulator.answers import Subject, detect_info
+from simulator.authentication import Credentials
+from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
+from simulator.scenarios import Scenario
 from tests.simulator.live import NO_QUOTA, LiveSimulator, live_simulator
 from tests.simulator.test_sdk import ERROR_CODES, INFO_TYPES, SCENARIOS, request_for
 

@@ -14,7 +14,7 @@ from app.domain.detection import BEST_FRAMES, Detection, InfoType, LivenessAttem
 from app.domain.rule import Enhanced
 from app.faceid import codes
 from app.faceid.client import FaceIdClient, Fetched
-from app.simulator.media import media_of, picture_of
+from simulator.media import media_of, picture_of
 from tests.faceid.test_client import SUCCESS, Kept, client_of, in_our_names, media_in, peer, saying
 from tests.simulator.live import NO_QUOTA, LiveSimulator, live_simulator
 from tests.simulator.test_sdk import ERROR_CODES, INFO_TYPES, SCENARIOS

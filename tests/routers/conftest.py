@@ -14,7 +14,7 @@ from app.config import Settings
 from app.domain.access import Scope
 from app.services.rules import RuleSettings
 from app.services.signatures import CallbackSettings
-from app.simulator.people import Person
+from simulator.people import Person
 from tests.conftest import Running, everything, running, settings_for
 
 PAGE = "https://shop.test/ok"

@@ -5,8 +5,8 @@ import pytest
 from sqlalchemy import text
 
 from app.domain.detection import Detection
-from app.simulator.people import person_of
 from app.storage.verifications import VerificationStore
+from simulator.people import person_of
 from tests.conftest import Running, everything
 from tests.routers.conftest import first_attempt_of, get, retrieved, token
 

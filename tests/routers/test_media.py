@@ -16,7 +16,7 @@ from app.domain.access import OPERATOR
 from app.domain.detection import MediaKind
 from app.errors import RangeNotSatisfiableError
 from app.routers.media import parse_range
-from app.simulator.media import media_of
+from simulator.media import media_of
 from tests.conftest import Running, everything, running, settings_for
 from tests.routers.conftest import EXAMPLE, get, retrieved
 from tests.simulator.live import LiveSimulator
@@ -62,7 +62,7 @@ async def test_a_medium_comes_whole_with_its_sniffed_type(api: httpx.AsyncClient
         answer = await api.get(f"/v1/verifications/{biz_token}/media/{kind}")
 
         assert (answer.status_code, answer.content) == (200, content)
-        assert answer.headers["Content-Type"] == ("video/mp4" if kind is MediaKind.LIVENESS_VIDEO else "image/jpeg")
+        assert answer.headers["Content-Type"] == ("video/mp4" if kind == MediaKind.LIVENESS_VIDEO else "image/jpeg")
 
 
 async def test_get_and_head_have_the_same_headers(one: httpx.AsyncClient) -> None:

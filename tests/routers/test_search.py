@@ -7,7 +7,7 @@ import pytest
 from sqlalchemy import text
 
 from app.domain.access import Scope
-from app.simulator.people import person_of
+from simulator.people import person_of
 from tests.conftest import Running, everything
 from tests.routers.conftest import retrieved
 

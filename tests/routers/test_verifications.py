@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from app.simulator.people import person_of
+from simulator.people import person_of
 from tests.conftest import Running, everything
 from tests.routers.conftest import first_attempt_of, get, retrieved, token
 from tests.simulator.live import LiveSimulator

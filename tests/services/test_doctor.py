@@ -27,11 +27,11 @@ from app.services.doctor import (
     disk_finding,
 )
 from app.services.rules import RuleSettings
-from app.simulator.options import SimulatorOptions
 from app.storage.database import Database
 from app.storage.pauses import PauseStore
 from app.storage.quota import QuotaStore
 from app.storage.verifications import VerificationStore
+from simulator.options import SimulatorOptions
 from tests.conftest import fresh_database, settings_for
 from tests.servers import S3
 from tests.simulator.live import LiveSimulator, live_simulator

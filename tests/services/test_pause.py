@@ -15,8 +15,8 @@ from app.domain.pause import Pause
 from app.faceid.accounts import AccountSettings
 from app.services.retrieve import RetrieveService
 from app.services.rules import RuleSettings
-from app.simulator.options import DEMO_CREDENTIALS
 from app.storage.pauses import PauseStore
+from simulator.options import DEMO_CREDENTIALS
 from tests.conftest import Running
 from tests.services.test_retrieve import Clock, call_back, retrieve_all, retrieving, row_of, token, view
 from tests.simulator.live import LiveSimulator

@@ -15,7 +15,7 @@ from app.config import Settings
 from app.factory import open_accounts, reconciliation
 from app.services.reconcile import ReconcileService
 from app.services.rules import RuleSettings
-from app.simulator.options import SimulatorOptions
+from simulator.options import SimulatorOptions
 from tests.conftest import Running, everything, running
 from tests.services.test_retrieve import retrieve_all, retrieving, token
 from tests.simulator.live import LiveSimulator, live_simulator

@@ -27,9 +27,9 @@ from app.factory import Services, open_retrieval
 from app.services.claim import Claim
 from app.services.retrieve import RetrieveService
 from app.services.rules import RuleSettings
-from app.simulator.media import media_of, picture_of
 from app.storage.quota import QuotaStore
 from app.storage.verifications import VerificationStore
+from simulator.media import media_of, picture_of
 from tests.conftest import Running
 from tests.simulator.live import LiveSimulator
 

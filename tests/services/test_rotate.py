@@ -10,7 +10,7 @@ from app.config import Settings
 from app.errors import ConflictError, SetUpError
 from app.factory import open_services, rotation
 from app.sealing.keyring import KeyRing, Ring
-from app.simulator.people import person_of
+from simulator.people import person_of
 from tests.conftest import Running
 from tests.routers.conftest import retrieved
 

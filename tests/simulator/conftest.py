@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from app.simulator.options import SimulatorOptions
-from app.simulator.server import create_simulator
+from simulator.options import SimulatorOptions
+from simulator.server import create_simulator
 from tests.simulator.live import Caller, Clock, LiveSimulator, live_simulator
 
 

@@ -16,9 +16,10 @@ from tencentcloud.common.profile.client_profile import ClientProfile
 from tencentcloud.common.profile.http_profile import HttpProfile
 from tencentcloud.faceid.v20180301.faceid_client import FaceidClient
 
-from app.faceid.signing import Credentials, authorization
-from app.simulator.options import DEMO_CREDENTIALS, SimulatorOptions
-from app.simulator.server import Simulator, create_simulator
+from app.faceid import signing
+from simulator.authentication import Credentials
+from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
+from simulator.server import Simulator, create_simulator
 
 NO_QUOTA = SimulatorOptions(requests_per_second=0, enhanced_requests_per_second=0, bill_requests_per_second=0)
 
@@ -60,6 +61,12 @@ def live_simulator(options: SimulatorOptions = NO_QUOTA) -> Iterator[LiveSimulat
             thread.join()
 
 
+def authorization(credentials: Credentials, headers: Mapping[str, str], body: bytes, timestamp: int) -> str:
+    """Signs by the client's code, which the simulator does not share."""
+    signer = signing.Credentials(credentials.secret_id, credentials.secret_key)
+    return signing.authorization(signer, service="faceid", headers=headers, body=body, timestamp=timestamp)
+
+
 @dataclass
 class Clock:
     """A clock that a test turns."""
@@ -85,9 +92,7 @@ class Caller:
             "x-tc-action": action,
             "x-tc-version": "2018-03-01",
             "x-tc-timestamp": str(timestamp),
-            "authorization": authorization(
-                self.credentials, service="faceid", headers=signed, body=body, timestamp=timestamp
-            ),
+            "authorization": authorization(self.credentials, signed, body, timestamp),
         }
 
     async def post(self, headers: Mapping[str, str], body: bytes) -> httpx.Response:

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from app.simulator.answers import Subject, detect_info, text_of
-from app.simulator.people import person_of
-from app.simulator.scenarios import scenario_of
+from simulator.answers import Subject, detect_info, text_of
+from simulator.people import person_of
+from simulator.scenarios import scenario_of
 
 ANNA = Subject(biz_token="anna", extra="loan-1")
 

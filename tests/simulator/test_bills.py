@@ -6,9 +6,9 @@ from datetime import UTC, datetime, timedelta, timezone
 import pytest
 from tencentcloud.faceid.v20180301 import models
 
-from app.simulator.options import SimulatorOptions
-from app.simulator.people import person_of
-from app.simulator.server import create_simulator
+from simulator.options import SimulatorOptions
+from simulator.people import person_of
+from simulator.server import create_simulator
 from tests.simulator.live import Caller, Clock, LiveSimulator
 
 ACTION = "GetWeChatBillDetails"

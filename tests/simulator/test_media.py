@@ -3,7 +3,7 @@
 import pytest
 
 from app.domain.detection import MediaKind
-from app.simulator.media import VIDEO_BYTES, media_of, picture_of
+from simulator.media import VIDEO_BYTES, media_of, picture_of
 
 PICTURES = [kind for kind in MediaKind if kind != MediaKind.LIVENESS_VIDEO]
 TOLD_TO_ALL = [MediaKind.ID_CARD_FRONT, MediaKind.ID_CARD_BACK, MediaKind.BEST_FRAME, MediaKind.LIVENESS_VIDEO]

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from app.simulator.people import person_of, with_check_character
+from simulator.people import person_of, with_check_character
 
 TOKENS = [f"token-{number}" for number in range(500)]
 

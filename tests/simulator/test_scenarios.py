@@ -4,9 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from app.errors import SetUpError
-from app.simulator.options import SimulatorOptions
-from app.simulator.scenarios import Scenario, is_scenario, scenario_in_extra, scenario_of
+from simulator.options import SimulatorOptions
+from simulator.scenarios import Scenario, is_scenario, scenario_in_extra, scenario_of
 
 PASSED = Scenario(name="passed")
 THROTTLED = Scenario(name="throttled", error="RequestLimitExceeded")
@@ -61,5 +60,5 @@ def test_extra_may_ask_for_a_scenario(extra: str, scenario: str) -> None:
 @pytest.mark.parametrize("text", ["", "nothing", "http302", "error-lower", "cuts"])
 def test_unknown_scenario_is_no_option(text: str) -> None:
     assert not is_scenario(text)
-    with pytest.raises(SetUpError):
+    with pytest.raises(ValueError, match="Unknown scenario"):
         SimulatorOptions(scenario=text)

@@ -8,11 +8,11 @@ import pytest
 from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentCloudSDKException
 from tencentcloud.faceid.v20180301 import models
 
-from app.faceid.signing import Credentials
-from app.simulator.answers import Subject, detect_info, enhanced_info
-from app.simulator.options import DEMO_CREDENTIALS, SimulatorOptions
-from app.simulator.requests import DetectInfoEnhancedRequest
-from app.simulator.scenarios import scenario_of
+from simulator.answers import Subject, detect_info, enhanced_info
+from simulator.authentication import Credentials
+from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
+from simulator.requests import DetectInfoEnhancedRequest
+from simulator.scenarios import scenario_of
 from tests.simulator.live import LiveSimulator, live_simulator
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")

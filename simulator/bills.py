@@ -1,23 +1,23 @@
-"""The bills of GetWeChatBillDetails: which BizTokens were finished on a day, whoever has heard of them."""
+"""Answers of GetWeChatBillDetails: the verifications that were charged on a day."""
 
 from collections import OrderedDict
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, timezone
 from itertools import count
 
-from app.simulator.answers import ATTEMPTS_OF_A_FAILURE, MS_BETWEEN_ATTEMPTS, Subject, text_of
-from app.simulator.requests import BillDetailsRequest, TencentError
-from app.simulator.scenarios import Scenario
+from simulator.answers import ATTEMPTS_OF_A_FAILURE, MS_BETWEEN_ATTEMPTS, Subject, text_of
+from simulator.requests import BillDetailsRequest, TencentError
+from simulator.scenarios import Scenario
 
 _CHINA = timezone(timedelta(hours=8))
-_READY = timedelta(hours=6)  # the bill of a day is there at this hour of the next
+# The bill of a day is available from 06:00 of the next day.
+_READY = timedelta(hours=6)
 _OLDEST = timedelta(days=365)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bill:
-    """One BizToken that is charged for; `at` is the last try, in seconds since the epoch."""
+    """The charges of one BizToken. `at` is the last attempt, in seconds since the epoch."""
 
     subject: Subject
     scenario: Scenario
@@ -27,11 +27,11 @@ class Bill:
     @property
     def day(self) -> date:
         """The day in UTC+8."""
-        return _local(self.at).date()
+        return _china_time(self.at).date()
 
 
 class Bills:
-    """The latest `limit` bills. Cursors are their numbers: what comes in between two pages shifts neither."""
+    """The latest `limit` bills. A cursor is the number of a bill, so bills added between two pages move nothing."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
@@ -39,52 +39,52 @@ class Bills:
         self._bills: OrderedDict[str, tuple[int, Bill]] = OrderedDict()
 
     def add(self, bill: Bill) -> None:
-        """Puts a BizToken on its day's bill, unless it is on one already."""
+        """Adds a bill, unless its BizToken has one already."""
         self._bills.setdefault(bill.subject.biz_token, (next(self._numbers), bill))
         if len(self._bills) > self._limit:
             self._bills.popitem(last=False)
 
     def page(self, request: BillDetailsRequest, *, size: int, now: float) -> dict[str, object]:
-        """GetWeChatBillDetails' response.
+        """Returns GetWeChatBillDetails' response.
 
         Raises:
-            TencentError: there is no bill of that day, not yet or no more.
+            TencentError: the bill of that day is not available yet or any more.
         """
-        today = _local(now).date()
-        if not today - _OLDEST <= request.date < (_local(now) - _READY).date():
-            raise TencentError("InvalidParameterValue", "There are bills of 365 days up to yesterday, from 06:00 on.")
+        local = _china_time(now)
+        if not local.date() - _OLDEST <= request.date < (local - _READY).date():
+            raise TencentError(
+                "InvalidParameterValue", "Bills are available from 06:00 (UTC+8) of the next day on, for 365 days."
+            )
         found = [
             (number, bill)
-            for number, bill in list(self._bills.values())
+            for number, bill in list(self._bills.values())  # other threads may add bills
             if number > request.cursor and bill.day == request.date and request.rule_id in {"", bill.rule_id}
         ]
-        return _page(found[:size], request.cursor, has_next_page=len(found) > size)
+        shown = found[:size]
+        return {
+            "HasNextPage": len(found) > size,
+            "NextCursor": shown[-1][0] if shown else request.cursor,
+            "WeChatBillDetails": [_detail(bill) for _, bill in shown],
+        }
 
 
-def _local(seconds: float) -> datetime:
+def _china_time(seconds: float) -> datetime:
     return datetime.fromtimestamp(seconds, UTC).astimezone(_CHINA)
 
 
-def _page(bills: Sequence[tuple[int, Bill]], cursor: int, *, has_next_page: bool) -> dict[str, object]:
-    return {
-        "HasNextPage": has_next_page,
-        "NextCursor": bills[-1][0] if bills else cursor,
-        "WeChatBillDetails": [_detail(bill) for _, bill in bills],
-    }
-
-
 def _detail(bill: Bill) -> dict[str, object]:
-    charges = [_charge(bill, number) for number in range(ATTEMPTS_OF_A_FAILURE if bill.scenario.err_code else 1)]
+    """Returns a bill with one charge for each attempt, the last attempt first."""
+    attempts = ATTEMPTS_OF_A_FAILURE if bill.scenario.err_code else 1
     return {
         "BizToken": bill.subject.biz_token,
-        "ChargeCount": len(charges),
-        "ChargeDetails": charges,
+        "ChargeCount": attempts,
+        "ChargeDetails": [_charge(bill, number) for number in range(attempts)],
         "RuleId": bill.rule_id,
     }
 
 
 def _charge(bill: Bill, number: int) -> dict[str, object]:
-    """The last but so many; the person is masked as Tencent masks, one character is left."""
+    """Returns the charge of an attempt, counted back from the last. The person is masked as Tencent does it."""
     text, person = text_of(bill.subject, bill.scenario), bill.subject.person
     req_time = str(int(bill.at * 1000) - number * MS_BETWEEN_ATTEMPTS)
     return {

@@ -1,4 +1,4 @@
-"""What the simulator can be asked, and Tencent's answers to what it cannot."""
+"""Parameters of each action, and Tencent's error answers to invalid ones."""
 
 from collections.abc import Mapping
 from datetime import date
@@ -6,11 +6,11 @@ from typing import Annotated
 
 import msgspec
 
-_Short = Annotated[str, msgspec.Meta(max_length=1024)]
+_ShortText = Annotated[str, msgspec.Meta(max_length=1024)]
 
 
 class TencentError(Exception):
-    """An answer with an `Error` in it; `code` is one of Tencent's."""
+    """An answer with an `Error` object. `code` is one of Tencent's error codes."""
 
     def __init__(self, code: str, message: str) -> None:
         super().__init__(message)
@@ -19,36 +19,36 @@ class TencentError(Exception):
 
 
 class _Request(msgspec.Struct, rename="pascal", frozen=True, kw_only=True):
-    """Base of the actions' parameters; the field names in Pascal case are Tencent's."""
+    """Base of the parameters. In Pascal case the field names are Tencent's."""
 
 
 class DetectAuthRequest(_Request, frozen=True):
-    """DetectAuth: begin a verification. What has no meaning for the simulator is accepted and left alone."""
+    """DetectAuth: starts a verification. Parameters without a meaning for the simulator are accepted and ignored."""
 
-    rule_id: _Short
-    terminal_type: _Short = ""
-    id_card: _Short = ""
-    name: _Short = ""
-    redirect_url: _Short = ""
-    extra: _Short = ""
+    rule_id: _ShortText
+    terminal_type: _ShortText = ""
+    id_card: _ShortText = ""
+    name: _ShortText = ""
+    redirect_url: _ShortText = ""
+    extra: _ShortText = ""
     image_base64: str = ""
     encryption: dict[str, object] | None = None
-    intention_verify_text: _Short = ""
+    intention_verify_text: _ShortText = ""
     intention_questions: list[dict[str, object]] | None = None
     intention_actions: list[dict[str, object]] | None = None
     config: dict[str, object] | None = None
 
 
 class DetectInfoRequest(_Request, frozen=True):
-    """GetDetectInfo: the result of a verification, a JSON document inside a JSON string."""
+    """GetDetectInfo: returns the result of a verification, a JSON document inside a JSON string."""
 
     biz_token: Annotated[str, msgspec.Meta(pattern=r"\A[A-Za-z0-9_.-]{1,128}\Z")]
-    rule_id: _Short
-    info_type: _Short = "0"
+    rule_id: _ShortText
+    info_type: _ShortText = "0"
 
 
 class DetectInfoEnhancedRequest(DetectInfoRequest, frozen=True):
-    """GetDetectInfoEnhanced: the same and more, as objects."""
+    """GetDetectInfoEnhanced: returns the result as objects, with more fields and pictures."""
 
     best_frames_count: Annotated[int, msgspec.Meta(ge=0)] = 0
     is_cut_id_card_image: bool = False
@@ -60,11 +60,11 @@ class DetectInfoEnhancedRequest(DetectInfoRequest, frozen=True):
 
 
 class BillDetailsRequest(_Request, frozen=True):
-    """GetWeChatBillDetails: a page of what was charged for on a day in UTC+8."""
+    """GetWeChatBillDetails: returns a page of the verifications charged on a day in UTC+8."""
 
     date: date
     cursor: Annotated[int, msgspec.Meta(ge=0)]
-    rule_id: _Short = ""
+    rule_id: _ShortText = ""
 
 
 AnyRequest = DetectAuthRequest | DetectInfoRequest | DetectInfoEnhancedRequest | BillDetailsRequest
@@ -78,13 +78,17 @@ ACTIONS: Mapping[str, type[AnyRequest]] = {
 
 
 def decode_request(action: str, body: bytes) -> AnyRequest:
-    """The parameters of that action; null and the empty string count as not given.
+    """Decodes the parameters of an action. null and the empty string count as missing.
 
     Raises:
         TencentError: UnknownParameter, MissingParameter or InvalidParameter.
     """
+    try:
+        parameters = msgspec.json.decode(body, type=dict[str, object])
+    except (ValueError, RecursionError) as error:
+        raise TencentError("InvalidParameter", "The request's body must be a JSON object.") from error
+    given = {name: value for name, value in parameters.items() if value not in (None, "")}
     request = ACTIONS[action]
-    given = _given(body)
     known = {field.encode_name: field for field in msgspec.structs.fields(request)}
     if unknown := sorted(given.keys() - known):
         raise TencentError("UnknownParameter", f"The parameter `{unknown[0][:64]}` is not recognized.")
@@ -98,7 +102,7 @@ def decode_request(action: str, body: bytes) -> AnyRequest:
 
 
 def parts_of(info_type: str, allowed: str) -> frozenset[str]:
-    """The parts that an InfoType asks for, as digits out of `allowed`.
+    """Returns the digits of the parts that an InfoType selects out of `allowed`; "0" selects all.
 
     Raises:
         TencentError: InvalidParameterValue.
@@ -108,11 +112,3 @@ def parts_of(info_type: str, allowed: str) -> frozenset[str]:
     if len(set(info_type)) != len(info_type) or not set(info_type) <= set(allowed):
         raise TencentError("InvalidParameterValue", "The value of parameter `InfoType` is not valid.")
     return frozenset(info_type)
-
-
-def _given(body: bytes) -> dict[str, object]:
-    try:
-        parameters = msgspec.json.decode(body, type=dict[str, object])
-    except (ValueError, RecursionError) as error:
-        raise TencentError("InvalidParameter", "The request's body is not a JSON object.") from error
-    return {name: value for name, value in parameters.items() if value not in (None, "")}

@@ -1,9 +1,9 @@
-"""The simulator as an ASGI application: it can be run by any server, or called in process by `httpx.ASGITransport`.
+"""The simulator as an ASGI application, for any server, or in process by `httpx.ASGITransport`.
 
-    POST /                      the API, as Tencent's: the action in `X-TC-Action`, status 200, errors in the body
-    GET  /_simulator/ledger     the latest 10,000 requests, and how many arrived within any one second at most
+    POST /                      the API: the action in `X-TC-Action`, status 200, errors in the body
+    GET  /_simulator/ledger     the latest 10,000 requests, and the peak of requests within one second
 
-The step `cut` needs a real server, since there is no connection to be closed in process.
+The scenario `cut` needs a real server: in process there is no connection to close.
 """
 
 import asyncio
@@ -20,11 +20,12 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from app.simulator.answers import Subject, detect_info, enhanced_info
-from app.simulator.bills import Bill, Bills
-from app.simulator.gate import authenticate
-from app.simulator.options import SimulatorOptions
-from app.simulator.requests import (
+from simulator.answers import Subject, detect_info, enhanced_info
+from simulator.authentication import authenticate
+from simulator.bills import Bill, Bills
+from simulator.ledger import Entry, Ledger
+from simulator.options import SimulatorOptions
+from simulator.requests import (
     ACTIONS,
     BillDetailsRequest,
     DetectAuthRequest,
@@ -34,24 +35,23 @@ from app.simulator.requests import (
     decode_request,
     parts_of,
 )
-from app.simulator.scenarios import Scenario, scenario_in_extra, scenario_of
-from app.simulator.traffic import Entry, Ledger
+from simulator.scenarios import Scenario, scenario_in_extra, scenario_of
 
 VERSION = "2018-03-01"
 MAX_BODY_BYTES = 10 * 1024 * 1024
 """Tencent's limit for requests signed by TC3-HMAC-SHA256."""
 RESULT_SECONDS = 3 * 24 * 3_600
-"""How long a result can be pulled after DetectAuth."""
+"""How long after DetectAuth a result is available."""
 
 
 def create_simulator(options: SimulatorOptions | None = None) -> "Simulator":
-    """A simulator with these options, or with the defaults: an ASGI application with a ledger."""
+    """Creates a simulator with the given or the default options."""
     return Simulator(options or SimulatorOptions())
 
 
 @dataclass(slots=True)
 class _Token:
-    """What is remembered of a BizToken; `calls` are those that its scenario has seen."""
+    """A known BizToken. `calls` counts the calls that played its scenario."""
 
     subject: Subject
     scenario: str
@@ -60,7 +60,7 @@ class _Token:
 
 
 class Simulator:
-    """FaceID's place: give it to a server as an ASGI application; `ledger` tells who called."""
+    """An ASGI application that answers as FaceID. `ledger` has the requests it received."""
 
     def __init__(self, options: SimulatorOptions) -> None:
         self.options = options
@@ -85,7 +85,7 @@ class Simulator:
         await self._asgi(scope, receive, send)
 
     def bill(self, biz_token: str, rule_id: str, at: datetime) -> None:
-        """Charges for a person who passed at that (aware) instant, though nobody has called or ever calls for it."""
+        """Adds a charge for a person who passed at that (aware) instant. No call for the token is needed."""
         self._bills.add(
             Bill(subject=Subject(biz_token=biz_token), scenario=Scenario(), rule_id=rule_id, at=at.timestamp())
         )
@@ -97,36 +97,35 @@ class Simulator:
         except TencentError as error:
             entry.code = error.code
             answer = {"Error": {"Code": error.code, "Message": error.message}}
-        content = msgspec.json.encode({"Response": {**answer, "RequestId": str(uuid4())}})
-        return _deliver(content, entry.scenario or "")
+        return _response(msgspec.json.encode({"Response": {**answer, "RequestId": str(uuid4())}}), entry.scenario or "")
 
     async def _answer(self, request: Request, entry: Entry) -> dict[str, object]:
-        body = await _read(request)
+        body = await _read_body(request)
         authenticate(request.headers, body, known=self.options.credentials, now=entry.at)
         if request.headers["x-tc-version"] != VERSION:
             raise TencentError("NoSuchVersion", f"The version of this API is {VERSION}.")
         if entry.action not in ACTIONS:
-            raise TencentError("InvalidAction", "There is no such action.")
+            raise TencentError("InvalidAction", "The action does not exist.")
         if not self.ledger.admit(entry):
-            raise TencentError("RequestLimitExceeded", "The calls of this second are used up.")
+            raise TencentError("RequestLimitExceeded", "The rate limit of this action is exceeded.")
         parameters = decode_request(entry.action, body)
         if isinstance(parameters, DetectAuthRequest):
-            return self._begin(parameters, entry)
+            return self._detect_auth(parameters, entry)
         if isinstance(parameters, BillDetailsRequest):
             return self._bills.page(parameters, size=self.options.bills_per_page, now=entry.at)
-        return await self._tell(parameters, entry)
+        return await self._detect_info(parameters, entry)
 
-    def _begin(self, parameters: DetectAuthRequest, entry: Entry) -> dict[str, object]:
-        """DetectAuth: hands out a BizToken and remembers what it was told."""
+    def _detect_auth(self, parameters: DetectAuthRequest, entry: Entry) -> dict[str, object]:
         biz_token = entry.biz_token = str(uuid4()).upper()
         subject = Subject(biz_token=biz_token, extra=parameters.extra, id_card=parameters.id_card, name=parameters.name)
-        scenario = scenario_in_extra(parameters.extra)
-        self._remember(_Token(subject, scenario, expires_at=entry.at + RESULT_SECONDS))
-        self._charge(subject, scenario_of(scenario, default=self.options.scenario), parameters.rule_id, entry.at)
+        token = _Token(subject, scenario_in_extra(parameters.extra), expires_at=entry.at + RESULT_SECONDS)
+        self._remember(token)
+        # A person whose scenario starts with a verdict has finished, even if no call ever asks for the result.
+        self._charge(token, scenario_of(token.scenario, default=self.options.scenario), parameters.rule_id, entry.at)
         return {"Url": f"https://faceid.invalid/h5?BizToken={biz_token}", "BizToken": biz_token}
 
-    async def _tell(self, parameters: DetectInfoRequest, entry: Entry) -> dict[str, object]:
-        """GetDetectInfo and GetDetectInfoEnhanced: plays the token's scenario."""
+    async def _detect_info(self, parameters: DetectInfoRequest, entry: Entry) -> dict[str, object]:
+        """Plays the token's scenario for GetDetectInfo or GetDetectInfoEnhanced."""
         entry.biz_token, entry.info_type = parameters.biz_token, parameters.info_type
         is_enhanced = isinstance(parameters, DetectInfoEnhancedRequest)
         parts = parts_of(parameters.info_type, "123456" if is_enhanced else "1234")
@@ -138,26 +137,20 @@ class Simulator:
         token.calls += 1
         scenario = scenario_of(token.scenario, call=token.calls, default=self.options.scenario)
         entry.scenario = scenario.name
-        self._charge(token.subject, scenario, parameters.rule_id, entry.at)
+        self._charge(token, scenario, parameters.rule_id, entry.at)
         await asyncio.sleep((self.options.latency_ms + scenario.latency_ms) / 1000)
-        return self._result(parameters, parts, token.subject, scenario)
-
-    def _result(
-        self, parameters: DetectInfoRequest, parts: frozenset[str], subject: Subject, scenario: Scenario
-    ) -> dict[str, object]:
         if scenario.error:
             raise TencentError(scenario.error, f"The scenario plays {scenario.error}.")
         video_bytes = self.options.video_bytes
         if not isinstance(parameters, DetectInfoEnhancedRequest):
-            return {"DetectInfo": detect_info(subject, scenario, parts=parts, video_bytes=video_bytes)}
+            return {"DetectInfo": detect_info(token.subject, scenario, parts=parts, video_bytes=video_bytes)}
         if parameters.encryption or parameters.is_encrypt_response:
             raise TencentError("UnsupportedOperation", "The simulator does not encrypt.")
-        return enhanced_info(subject, scenario, parts=parts, request=parameters, video_bytes=video_bytes)
+        return enhanced_info(token.subject, scenario, parts=parts, request=parameters, video_bytes=video_bytes)
 
-    def _charge(self, subject: Subject, scenario: Scenario, rule_id: str, at: float) -> None:
-        """Once, when the person is first seen finished: at the start, where no step comes before the verdict."""
+    def _charge(self, token: _Token, scenario: Scenario, rule_id: str, at: float) -> None:
         if scenario.is_charged:
-            self._bills.add(Bill(subject=subject, scenario=scenario, rule_id=rule_id, at=at))
+            self._bills.add(Bill(subject=token.subject, scenario=scenario, rule_id=rule_id, at=at))
 
     def _remember(self, token: _Token) -> _Token:
         self._tokens[token.subject.biz_token] = token
@@ -171,7 +164,7 @@ class Simulator:
 
 
 class _CutResponse(Response):
-    """Announces the whole body and sends half of it; the server then closes the connection."""
+    """Announces the whole body and sends half of it. The server then closes the connection."""
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
         half = bytes(self.body[: len(self.body) // 2])
@@ -179,17 +172,18 @@ class _CutResponse(Response):
         await send({"type": "http.response.body", "body": half, "more_body": True})
 
 
-def _deliver(content: bytes, scenario: str) -> Response:
-    """The answer, unless the scenario is a fault of the transport."""
+def _response(content: bytes, scenario: str) -> Response:
+    """Returns the content, or a transport fault if the scenario plays one."""
     if scenario.startswith("http"):
         return HTMLResponse("<html><body>The scenario plays a gateway.</body></html>", status_code=int(scenario[4:]))
     if scenario == "garbage":
         return Response(b"<<< the scenario plays garbage >>>", media_type="application/json")
-    respond = _CutResponse if scenario == "cut" else Response
-    return respond(content, media_type="application/json")
+    if scenario == "cut":
+        return _CutResponse(content, media_type="application/json")
+    return Response(content, media_type="application/json")
 
 
-async def _read(request: Request) -> bytes:
+async def _read_body(request: Request) -> bytes:
     body = bytearray()
     try:
         async for chunk in request.stream():
@@ -197,5 +191,5 @@ async def _read(request: Request) -> bytes:
             if len(body) > MAX_BODY_BYTES:
                 raise TencentError("RequestSizeLimitExceeded", f"A request has at most {MAX_BODY_BYTES} bytes.")
     except ClientDisconnect as error:
-        raise TencentError("InvalidRequest", "The client left before its request was complete.") from error
+        raise TencentError("InvalidRequest", "The client disconnected before its request was complete.") from error
     return bytes(body)

@@ -1,7 +1,7 @@
-"""People that nobody is, one for each BizToken.
+"""Invented people, one for each BizToken.
 
-Names are made of words for what is not real and of the old counting signs; the area code 000000 belongs to no place,
-the address names none, and the location is near the point in the Gulf of Guinea where both coordinates are zero.
+Nobody real can be meant: names consist of words for "unreal" and old counting signs, the area code 000000 belongs to no
+place, the address does not exist, and the location is near latitude 0, longitude 0 in the Gulf of Guinea.
 """
 
 import hashlib
@@ -15,17 +15,18 @@ _NATIONS = ("汉", "汉", "汉", "壮", "回", "满", "维吾尔", "苗", "彝",
 _WEIGHTS = (7, 9, 10, 5, 8, 4, 2, 1, 6, 3, 7, 9, 10, 5, 8, 4, 2)
 _CHECK_CHARACTERS = "10X98765432"
 _YOUNGEST_BIRTH = date(2005, 12, 31)
-_DAYS_OF_BIRTHS = 50 * 365
-_AGE_OF_LIFELONG_CARDS = 46
+_BIRTH_DAYS = 50 * 365
+_LIFELONG_AGE = 46
 _FIRST_ISSUE = date(2017, 1, 1)
-_DAYS_OF_ISSUES = 3 * 365  # none on a 29th of February
+# Ends before 29 February 2020, so a card can expire on the same day twenty years later.
+_ISSUE_DAYS = 3 * 365
 _FIRST_ATTEMPT_MS = 1_715_000_000_000
-_DAYS_OF_ATTEMPTS_MS = 30 * 24 * 3_600_000
+_ATTEMPT_RANGE_MS = 30 * 24 * 3_600_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """What a card and a camera show; `first_attempt_ms` is an instant in milliseconds since the epoch."""
+    """What the ID card and the camera show. `first_attempt_ms` is in milliseconds since the epoch."""
 
     name: str = field(repr=False)
     id_card: str = field(repr=False)
@@ -41,9 +42,9 @@ class Person:
 
 
 def person_of(biz_token: str) -> Person:
-    """The person of that BizToken, the same at every call and on every machine."""
+    """Returns the person of a BizToken, the same at every call and on every machine."""
     draw = _Dice(biz_token).draw
-    birth = _YOUNGEST_BIRTH - timedelta(days=draw(_DAYS_OF_BIRTHS))
+    birth = _YOUNGEST_BIRTH - timedelta(days=draw(_BIRTH_DAYS))
     order = 1 + draw(999)
     return Person(
         name=_SURNAMES[draw(len(_SURNAMES))] + _SIGNS[draw(len(_SIGNS))] + _SIGNS[draw(len(_SIGNS))],
@@ -53,32 +54,32 @@ def person_of(biz_token: str) -> Person:
         birth=birth,
         address=f"样本省演示市测试区虚构路{1 + draw(999)}号",
         authority="演示市公安局测试分局",
-        valid_date=_valid_date(birth, _FIRST_ISSUE + timedelta(days=draw(_DAYS_OF_ISSUES))),
+        valid_date=_valid_date(birth, _FIRST_ISSUE + timedelta(days=draw(_ISSUE_DAYS))),
         location=f"{draw(1000) / 10_000:.4f},{draw(1000) / 10_000:.4f}",
         similarity=(7500 + draw(2500)) / 100,
-        first_attempt_ms=_FIRST_ATTEMPT_MS + draw(_DAYS_OF_ATTEMPTS_MS),
+        first_attempt_ms=_FIRST_ATTEMPT_MS + draw(_ATTEMPT_RANGE_MS),
     )
 
 
 def with_check_character(digits: str) -> str:
-    """Seventeen digits of an ID number and the eighteenth, after GB 11643 (ISO 7064, MOD 11-2)."""
+    """Appends the check character to the 17 digits of an ID number (GB 11643, ISO 7064 MOD 11-2)."""
     total = sum(weight * int(digit) for weight, digit in zip(_WEIGHTS, digits, strict=True))
     return digits + _CHECK_CHARACTERS[total % 11]
 
 
 def _valid_date(birth: date, issued: date) -> str:
-    """Twenty years, or without end for those who were old enough."""
-    is_lifelong = issued.year - birth.year > _AGE_OF_LIFELONG_CARDS
+    """Formats the validity of a card: twenty years, or for life if issued after the age of 46."""
+    is_lifelong = issued.year - birth.year > _LIFELONG_AGE
     return f"{issued:%Y.%m.%d}-" + ("长期" if is_lifelong else f"{issued.year + 20}.{issued:%m.%d}")
 
 
 class _Dice:
-    """Numbers drawn from a text's digest."""
+    """Deterministic numbers drawn from the digest of a text."""
 
     def __init__(self, text: str) -> None:
-        self._left = int.from_bytes(hashlib.sha512(text.encode()).digest())
+        self._rest = int.from_bytes(hashlib.sha512(text.encode()).digest())
 
     def draw(self, sides: int) -> int:
-        """A number from 0 up to, not including, `sides`."""
-        self._left, number = divmod(self._left, sides)
+        """Returns a number from 0 up to, not including, `sides`."""
+        self._rest, number = divmod(self._rest, sides)
         return number
