@@ -1,4 +1,4 @@
-"""One live simulator for all tests that need a server, without quota; one in process for each other test."""
+"""Fixtures: one live simulator without rate limits per session, and one in process per test."""
 
 from collections.abc import Iterator
 

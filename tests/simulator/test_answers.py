@@ -1,4 +1,4 @@
-"""The verdicts in the text are consistent with the code that was asked for."""
+"""The text part is consistent with the result code of the scenario."""
 
 import json
 
@@ -57,7 +57,7 @@ def test_passed_text_is_complete() -> None:
         ("failed-201", (201, None, None), None),
     ],
 )
-def test_failure_shows_at_the_stage_of_its_code(
+def test_failure_is_reported_at_the_stage_of_its_code(
     scenario: str, codes: tuple[int | None, ...], similarity_is_low: bool | None
 ) -> None:
     text = json.loads(detect_info(ANNA, scenario_of(scenario), parts={"1"}))["Text"]
@@ -68,7 +68,7 @@ def test_failure_shows_at_the_stage_of_its_code(
     assert all(len(attempt["ReqTime"]) == 13 for attempt in text["Detail"]["LivenessData"])
 
 
-def test_unfinished_is_absent_in_all_three_spellings() -> None:
+def test_unfinished_result_shows_absence_in_three_spellings() -> None:
     info = json.loads(detect_info(ANNA, scenario_of("unfinished"), parts={"1", "2", "3", "4"}))
 
     assert (info["Text"]["ErrCode"], info["Text"]["Name"], "Sim" in info["Text"]) == (None, "", False)
@@ -79,7 +79,7 @@ def test_unfinished_is_absent_in_all_three_spellings() -> None:
     }
 
 
-def test_slashes_are_escaped_and_nothing_else_differs() -> None:
+def test_slashes_scenario_differs_only_in_escaped_slashes() -> None:
     escaped = detect_info(ANNA, scenario_of("slashes"), parts={"1", "3"})
 
     assert "\\/" in escaped
@@ -87,10 +87,10 @@ def test_slashes_are_escaped_and_nothing_else_differs() -> None:
     assert json.loads(escaped) == json.loads(detect_info(ANNA, scenario_of("passed"), parts={"1", "3"}))
 
 
-def test_detect_auth_s_name_and_number_are_those_of_the_card() -> None:
-    told = Subject(biz_token="anna", id_card="000000199505130017", name="样甲乙")
+def test_name_and_number_from_detect_auth_are_on_the_card() -> None:
+    subject = Subject(biz_token="anna", id_card="000000199505130017", name="样甲乙")
 
-    text = text_of(told, scenario_of("passed"))
+    text = text_of(subject, scenario_of("passed"))
 
     assert {text[name] for name in ("Name", "OcrName")} == {"样甲乙"}
     assert {text[name] for name in ("IdCard", "OcrIdCard")} == {"000000199505130017"}

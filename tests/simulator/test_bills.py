@@ -1,4 +1,4 @@
-"""The simulator's bills: who is on which day's, when it is there, and page by page."""
+"""Bills: what is charged, on which day, when it is available, and its pages."""
 
 import json
 from datetime import UTC, datetime, timedelta, timezone
@@ -15,7 +15,7 @@ ACTION = "GetWeChatBillDetails"
 
 
 def at(text: str) -> datetime:
-    """An instant of UTC+8."""
+    """Parses an instant in UTC+8."""
     return datetime.fromisoformat(f"{text}+08:00")
 
 
@@ -40,14 +40,14 @@ async def pull(caller: Caller, biz_token: str, action: str = "GetDetectInfo") ->
     await caller.post(caller.headers(action, body), body)
 
 
-async def test_who_was_finished_at_once_is_billed_though_nobody_ever_calls(caller: Caller, clock: Clock) -> None:
+async def test_person_who_finished_at_once_is_billed_without_any_call(caller: Caller, clock: Clock) -> None:
     tokens = [await begin(caller, scenario) for scenario in ("passed", "failed-1001", "unfinished", "expired")]
     clock.now = at("2026-03-02T06:00").timestamp()
 
     assert await billed(caller) == tokens[:2]
 
 
-async def test_who_is_found_finished_by_a_call_is_billed_on_that_day_and_once(caller: Caller, clock: Clock) -> None:
+async def test_person_found_finished_by_a_call_is_billed_once_on_that_day(caller: Caller, clock: Clock) -> None:
     biz_token = await begin(caller, "unfinished-1-failed-2016")
     for day in (1, 2, 3, 4):
         clock.now = at(f"2026-03-0{day}T12:00").timestamp()
@@ -61,7 +61,7 @@ async def test_who_is_found_finished_by_a_call_is_billed_on_that_day_and_once(ca
     ]
 
 
-async def test_no_error_and_no_fault_is_billed(caller: Caller, clock: Clock) -> None:
+async def test_errors_and_transport_faults_are_not_billed(caller: Caller, clock: Clock) -> None:
     for scenario in ("throttled", "expired", "illegal", "error-InternalError", "http502", "garbage", "null17"):
         await pull(caller, scenario)
     clock.now = at("2026-03-02T06:00").timestamp()
@@ -77,7 +77,7 @@ async def test_no_error_and_no_fault_is_billed(caller: Caller, clock: Clock) -> 
         ("2026-03-02T00:00", "2026-03-02"),
     ],
 )
-async def test_a_day_is_one_of_china(caller: Caller, clock: Clock, instant: str, day: str) -> None:
+async def test_bill_covers_a_day_in_utc_plus_8(caller: Caller, clock: Clock, instant: str, day: str) -> None:
     caller.simulator.bill("anna", "1", at(instant).astimezone(UTC))
     clock.now = at("2026-03-10T12:00").timestamp()
 
@@ -99,7 +99,7 @@ async def test_a_day_is_one_of_china(caller: Caller, clock: Clock, instant: str,
         ("2026-03-02T12:00", None, "MissingParameter"),
     ],
 )
-async def test_a_bill_is_there_from_6_of_the_next_day_on_for_365_days(
+async def test_bill_is_available_from_6_of_the_next_day_for_365_days(
     caller: Caller, clock: Clock, now: str, day: str | None, code: str | None
 ) -> None:
     clock.now = at(now).timestamp()
@@ -108,11 +108,11 @@ async def test_a_bill_is_there_from_6_of_the_next_day_on_for_365_days(
 
 
 @pytest.mark.parametrize(("cursor", "code"), [(None, "MissingParameter"), (-1, "InvalidParameter"), (10**9, None)])
-async def test_a_cursor_is_a_number(caller: Caller, cursor: int | None, code: str | None) -> None:
+async def test_cursor_must_be_a_number_from_zero_on(caller: Caller, cursor: int | None, code: str | None) -> None:
     assert await caller.code(ACTION, {"Date": "2026-02-01", "Cursor": cursor}) == code
 
 
-async def test_a_rule_has_a_bill_of_its_own(caller: Caller, clock: Clock) -> None:
+async def test_rule_id_selects_the_bills_of_that_rule(caller: Caller, clock: Clock) -> None:
     tokens = [await begin(caller, "passed", rule_id) for rule_id in ("1", "2", "1")]
     clock.now = at("2026-03-02T06:00").timestamp()
 
@@ -122,7 +122,7 @@ async def test_a_rule_has_a_bill_of_its_own(caller: Caller, clock: Clock) -> Non
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5])
-async def test_pages_have_everybody_once_even_if_more_come_in_between(clock: Clock, count: int) -> None:
+async def test_pages_list_each_bill_once_while_others_are_added(clock: Clock, count: int) -> None:
     caller = Caller(create_simulator(SimulatorOptions(clock=clock, bills_per_page=2)))
     tokens = [f"token-{number}" for number in range(count)]
     for token in tokens:
@@ -139,7 +139,7 @@ async def test_pages_have_everybody_once_even_if_more_come_in_between(clock: Clo
     assert pages == [tokens[start : start + 2] for start in range(0, max(count, 1), 2)]
 
 
-async def test_bills_have_a_quota_of_their_own_and_are_bounded(clock: Clock) -> None:
+async def test_bills_have_their_own_rate_limit_and_are_bounded(clock: Clock) -> None:
     options = SimulatorOptions(clock=clock, bill_requests_per_second=1, max_tokens=2)
     caller = Caller(create_simulator(options))
     for token in ("a", "b", "c"):
@@ -150,7 +150,7 @@ async def test_bills_have_a_quota_of_their_own_and_are_bounded(clock: Clock) -> 
     assert caller.simulator.ledger.peaks == {"GetDetectInfo": 0, "GetDetectInfoEnhanced": 0, ACTION: 2}
 
 
-async def test_a_bill_tells_of_every_attempt_and_masks_the_person(caller: Caller, clock: Clock) -> None:
+async def test_bill_lists_every_attempt_and_masks_the_person(caller: Caller, clock: Clock) -> None:
     biz_token = await begin(caller, "failed-1001")
     last_ms = int(clock.now * 1000)
     clock.now = at("2026-03-02T06:00").timestamp()
@@ -181,7 +181,7 @@ async def test_a_bill_tells_of_every_attempt_and_masks_the_person(caller: Caller
 
 
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")
-def test_the_official_sdk_finds_a_token_that_was_never_called_for(live: LiveSimulator) -> None:
+def test_official_sdk_finds_a_billed_token_without_any_call(live: LiveSimulator) -> None:
     finished_at = datetime.now(UTC) - timedelta(days=2)
     live.simulator.bill("passed-anna", "sdk", finished_at)
     request = models.GetWeChatBillDetailsRequest()

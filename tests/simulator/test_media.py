@@ -1,4 +1,4 @@
-"""The media are files of their kinds, distinct for each token."""
+"""Media are valid files, different for each token and kind."""
 
 import pytest
 
@@ -6,11 +6,11 @@ from app.domain.detection import MediaKind
 from simulator.media import VIDEO_BYTES, media_of, picture_of
 
 PICTURES = [kind for kind in MediaKind if kind != MediaKind.LIVENESS_VIDEO]
-TOLD_TO_ALL = [MediaKind.ID_CARD_FRONT, MediaKind.ID_CARD_BACK, MediaKind.BEST_FRAME, MediaKind.LIVENESS_VIDEO]
+ORDINARY_MEDIA = [MediaKind.ID_CARD_FRONT, MediaKind.ID_CARD_BACK, MediaKind.BEST_FRAME, MediaKind.LIVENESS_VIDEO]
 
 
 def jpeg_markers(data: bytes) -> list[int]:
-    """The markers up to the start of scan, each segment where the one before it says."""
+    """Returns the markers up to the start of scan, following the length of each segment."""
     markers: list[int] = []
     at = 2
     while not markers or markers[-1] != 0xDA:
@@ -21,7 +21,7 @@ def jpeg_markers(data: bytes) -> list[int]:
 
 
 def mp4_boxes(data: bytes) -> list[tuple[bytes, int]]:
-    """The boxes at the top level, name and size, each where the one before it ends."""
+    """Returns name and size of the top-level boxes, which must fill the file without gaps."""
     boxes, at = [], 0
     while at < len(data):
         size = int.from_bytes(data[at : at + 4])
@@ -42,7 +42,7 @@ def test_picture_is_a_jpeg_with_a_stamp(kind: MediaKind) -> None:
 
 
 @pytest.mark.parametrize("size", [VIDEO_BYTES, 6_000_000])
-def test_video_is_an_mp4_of_the_size_asked_for(size: int) -> None:
+def test_video_is_an_mp4_of_the_requested_size(size: int) -> None:
     video = media_of("anna", video_bytes=size)[MediaKind.LIVENESS_VIDEO]
 
     names = [name for name, _ in mp4_boxes(video)]
@@ -57,9 +57,9 @@ def test_video_is_never_cut_below_the_sample() -> None:
     assert mp4_boxes(video)[-1] == (b"free", 8 + len("SYNTHETIC ") + 64)
 
 
-def test_no_two_media_are_alike_and_each_is_the_same_again() -> None:
+def test_media_differ_by_token_and_kind_and_are_reproducible() -> None:
     media = [*media_of("anna").values(), *media_of("bob").values()]
     pictures = {picture_of(biz_token, kind) for biz_token in ("anna", "bob") for kind in PICTURES}
 
     assert (len(set(media)), len(pictures), len(pictures & set(media))) == (8, 2 * len(PICTURES), 6)
-    assert media_of("anna") == dict(zip(TOLD_TO_ALL, media, strict=False))
+    assert media_of("anna") == dict(zip(ORDINARY_MEDIA, media, strict=False))

@@ -1,4 +1,4 @@
-"""The people that nobody is."""
+"""Invented people are consistent and reproducible."""
 
 import re
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ from simulator.people import person_of, with_check_character
 TOKENS = [f"token-{number}" for number in range(500)]
 
 
-def test_person_is_the_same_at_every_call() -> None:
+def test_person_of_a_token_is_the_same_at_every_call() -> None:
     assert person_of("anna") == person_of("anna") != person_of("bob")
 
 
@@ -36,7 +36,7 @@ def test_people_are_consistent_and_belong_to_no_place() -> None:
         assert datetime.fromtimestamp(person.first_attempt_ms / 1000, UTC).year == 2024
 
 
-def test_each_token_has_a_number_of_its_own_and_some_cards_last_for_ever() -> None:
+def test_id_numbers_are_unique_and_some_cards_are_lifelong() -> None:
     people = [person_of(token) for token in TOKENS]
 
     assert len({person.id_card for person in people}) == len(people)

@@ -35,11 +35,11 @@ UNFINISHED = Scenario(name="unfinished", err_code=None)
         ("http502-x1-unfinished-1-cut", [Scenario(name="http502"), UNFINISHED, Scenario(name="cut")]),
     ],
 )
-def test_calls_of_a_token_play_its_steps_in_turn(text: str, calls: list[Scenario]) -> None:
+def test_calls_for_a_token_play_its_steps_in_order(text: str, calls: list[Scenario]) -> None:
     assert [scenario_of(text, call=number) for number in range(1, len(calls) + 1)] == calls
 
 
-def test_default_scenario_takes_over_when_the_token_s_own_is_played_out() -> None:
+def test_default_scenario_follows_the_last_step_of_the_token() -> None:
     played = [scenario_of("throttled-1-abc", call=call, default="unfinished-1-failed-1001-x1") for call in range(1, 5)]
 
     assert played == [THROTTLED, UNFINISHED, Scenario(name="failed", err_code=1001), PASSED]
@@ -53,12 +53,12 @@ def test_default_scenario_takes_over_when_the_token_s_own_is_played_out() -> Non
         ("no wish", ""),
     ],
 )
-def test_extra_may_ask_for_a_scenario(extra: str, scenario: str) -> None:
+def test_extra_selects_a_scenario(extra: str, scenario: str) -> None:
     assert scenario_in_extra(extra) == scenario
 
 
 @pytest.mark.parametrize("text", ["", "nothing", "http302", "error-lower", "cuts"])
-def test_unknown_scenario_is_no_option(text: str) -> None:
+def test_unknown_scenario_is_rejected_as_an_option(text: str) -> None:
     assert not is_scenario(text)
     with pytest.raises(ValueError, match="Unknown scenario"):
         SimulatorOptions(scenario=text)

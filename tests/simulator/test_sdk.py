@@ -1,4 +1,4 @@
-"""The official SDK, which knows nothing of the simulator, takes it for Tencent."""
+"""The official SDK works with the simulator as with Tencent."""
 
 import json
 import time
@@ -50,7 +50,7 @@ def parts(info_type: str) -> set[str]:
 
 
 @pytest.mark.parametrize("info_type", INFO_TYPES)
-def test_token_from_detect_auth_gives_the_parts_asked_for(live: LiveSimulator, info_type: str) -> None:
+def test_token_from_detect_auth_returns_the_requested_parts(live: LiveSimulator, info_type: str) -> None:
     client = live.official_client()
     auth = models.DetectAuthRequest()
     auth.RuleId, auth.Extra, auth.IdCard, auth.Name = "1", "loan-4711", "000000199505130017", "样甲乙"
@@ -65,7 +65,7 @@ def test_token_from_detect_auth_gives_the_parts_asked_for(live: LiveSimulator, i
 
 
 @pytest.mark.parametrize("biz_token", SCENARIOS)
-def test_scenario_is_what_the_simulator_computes_for_the_token(live: LiveSimulator, biz_token: str) -> None:
+def test_sdk_returns_the_result_computed_from_the_token(live: LiveSimulator, biz_token: str) -> None:
     answer = live.official_client().GetDetectInfo(request_for(biz_token))
 
     expected = detect_info(Subject(biz_token=biz_token), scenario_of(biz_token), parts=parts("0"))
@@ -75,7 +75,9 @@ def test_scenario_is_what_the_simulator_computes_for_the_token(live: LiveSimulat
 
 @pytest.mark.parametrize("info_type", ["0", "1", "23", "4", "56"])
 @pytest.mark.parametrize("biz_token", ["passed-e", "failed-1001-e", "failed-2006-e", "unfinished-e", "novideo-e"])
-def test_enhanced_action_answers_in_the_objects_of_the_sdk(live: LiveSimulator, biz_token: str, info_type: str) -> None:
+def test_enhanced_action_answers_with_the_objects_of_the_sdk(
+    live: LiveSimulator, biz_token: str, info_type: str
+) -> None:
     request = models.GetDetectInfoEnhancedRequest()
     request.BizToken, request.RuleId, request.InfoType = biz_token, "1", info_type
     request.BestFramesCount, request.IsCutIdCardImage, request.IsNeedIdCardAvatar = 3, True, True
@@ -97,7 +99,7 @@ def test_enhanced_action_answers_in_the_objects_of_the_sdk(live: LiveSimulator, 
 
 
 @pytest.mark.parametrize("code", ERROR_CODES)
-def test_error_code_surfaces_as_the_sdks_exception(live: LiveSimulator, code: str) -> None:
+def test_error_code_raises_the_exception_of_the_sdk(live: LiveSimulator, code: str) -> None:
     with pytest.raises(TencentCloudSDKException) as raised:
         live.official_client().GetDetectInfo(request_for(f"error-{code}-1"))
 
@@ -116,28 +118,28 @@ def test_error_code_surfaces_as_the_sdks_exception(live: LiveSimulator, code: st
         ("garbage-1", "JSONDecodeError"),
     ],
 )
-def test_named_fault_surfaces_as_the_sdks_exception(live: LiveSimulator, biz_token: str, code: str) -> None:
+def test_named_fault_raises_the_exception_of_the_sdk(live: LiveSimulator, biz_token: str, code: str) -> None:
     with pytest.raises(TencentCloudSDKException) as raised:
         live.official_client().GetDetectInfo(request_for(biz_token))
 
     assert raised.value.code == code
 
 
-def test_wrong_key_is_refused(live: LiveSimulator) -> None:
+def test_wrong_secret_key_is_rejected(live: LiveSimulator) -> None:
     with pytest.raises(TencentCloudSDKException) as raised:
         live.official_client(Credentials(DEMO_CREDENTIALS.secret_id, "another")).GetDetectInfo(request_for("passed"))
 
     assert raised.value.code == "AuthFailure.SignatureFailure"
 
 
-def test_unknown_id_is_refused(live: LiveSimulator) -> None:
+def test_unknown_secret_id_is_rejected(live: LiveSimulator) -> None:
     with pytest.raises(TencentCloudSDKException) as raised:
         live.official_client(Credentials("AKIDNOBODY", "any")).GetDetectInfo(request_for("passed"))
 
     assert raised.value.code == "AuthFailure.SecretIdNotFound"
 
 
-def test_clock_more_than_five_minutes_off_is_refused() -> None:
+def test_clock_more_than_five_minutes_off_is_rejected() -> None:
     options = SimulatorOptions(clock=lambda: time.time() + 310)
     with live_simulator(options) as ahead, pytest.raises(TencentCloudSDKException) as raised:
         ahead.official_client().GetDetectInfo(request_for("passed"))
@@ -145,7 +147,7 @@ def test_clock_more_than_five_minutes_off_is_refused() -> None:
     assert raised.value.code == "AuthFailure.SignatureExpire"
 
 
-def test_temporary_credentials_travel_with_their_token() -> None:
+def test_temporary_credentials_need_their_token() -> None:
     temporary = Credentials("AKIDTEMPORARY", "key", "token")
     with live_simulator(SimulatorOptions(credentials=(temporary,))) as running:
         answer = running.official_client(temporary).GetDetectInfo(request_for("passed", "1"))
