@@ -16,5 +16,5 @@ Beside it, `services.reconcile` finds what nobody reported, `services.health` te
 what, and `services.rotate` renews the keys. `services.together` lets what comes at the same time share a transaction.
 
 `factory` builds the services from `config`; `main` serves them over HTTP, `worker` runs the loops, `cli` is the command
-line, `demo` shows all of it at work against the `simulator`.
+line. Its `demo` runs all of this against the `simulator`, a package of its own that shares no code with this one.
 """

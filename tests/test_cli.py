@@ -22,7 +22,7 @@ from typer.main import get_group
 from typer.testing import CliRunner
 
 from app.cli import app
-from app.cli.intake import BATCH_LINES
+from app.cli.token_files import BATCH_LINES
 from simulator.options import DEMO_CREDENTIALS
 from tests.command import BOUND_SECONDS, POLL_SECONDS, Done, Running, environment, run, started
 from tests.servers import free_ports
@@ -106,21 +106,21 @@ def test_the_commands_are_those_of_the_documentation() -> None:
 @pytest.mark.parametrize(
     ("arguments", "settings", "sentence"),
     [
-        (["nonsense"], {}, "No such command 'nonsense'. `--help` says more."),
-        (["fetch"], {}, "Missing argument 'BIZ_TOKEN'. `--help` says more."),
-        (["fetch", "no token"], {}, "That is not a biz_token."),
+        (["nonsense"], {}, "No such command 'nonsense'. Try `--help`."),
+        (["fetch"], {}, "Missing argument 'BIZ_TOKEN'. Try `--help`."),
+        (["fetch", "no token"], {}, "Invalid biz_token."),
         (["fetch", "passed-1"], {"FACEID_RULE_ID": ""}, "The RuleId is missing, and no default is set."),
         (["keys", "revoke", "nobody"], {}, "There is no living key nobody."),
         (
             ["keys", "create", "a", "--scope", "admin", "--expires", "3w"],
             {},
-            "--expires takes a number of days, like 90d.",
+            "--expires must be a number of days, like 90d.",
         ),
         *(
             (
                 ["keys", "create", "a", "--scope", "admin", "--network", "10.0.0.0/8", "--network", network],
                 {},
-                "--network takes a network like 10.0.0.0/8 or 2001:db8::/32.",
+                "--network must be a network like 10.0.0.0/8 or 2001:db8::/32.",
             )
             for network in ("10.0.0.1/8", "10.0.0.0/33", "localhost", "")
         ),
@@ -133,7 +133,7 @@ def test_the_commands_are_those_of_the_documentation() -> None:
         (
             ["migrate"],
             {"DATABASE_URL": "postgresql+asyncpg://u:s3cret@127.0.0.1:1/x"},
-            "The database does not answer. `faceid-results doctor` says more.",
+            "The database does not answer. Run `faceid-results doctor` for the cause.",
         ),
         (
             ["serve"],
@@ -162,7 +162,7 @@ def test_a_port_in_use_is_one_sentence(here: Installation, command: str) -> None
         port = taken.getsockname()[1]
         done = here.run(command, "--port", str(port))
 
-    sentence = f"Port {port} of 127.0.0.1 cannot be listened on: Address already in use. Try another --port."
+    sentence = f"Cannot listen on port {port} of 127.0.0.1: Address already in use. Try another --port."
     assert (done.code, done.out, done.err) == (2, "", f"faceid-results: {sentence}\n")
 
 
@@ -350,7 +350,7 @@ def test_backfill_says_line_by_line_what_it_could_not_register(here: Installatio
             {"line": 5, "reason": "biz_token is not valid (string pattern mismatch)"},
             {"line": 6, "reason": "created_at is not valid (timezone aware)"},
             {"line": 7, "reason": "The verification is already known with another subject_ref."},
-            {"line": 9, "reason": "4 columns where the header has 3"},
+            {"line": 9, "reason": "4 columns, but the header has 3"},
         ],
         "complete": True,
     }
@@ -379,7 +379,9 @@ def test_a_backfill_that_is_stopped_says_where(here: Installation) -> None:
     summary = json.loads(done.out)
     assert (summary["lines"], summary["new"], summary["complete"]) == (BATCH_LINES, BATCH_LINES, False)
     assert done.code == 130
-    assert done.err.startswith(f"faceid-results: Stopped after line {BATCH_LINES}; all before is registered")
+    assert done.err.startswith(
+        f"faceid-results: Stopped after line {BATCH_LINES}. The lines up to there are registered"
+    )
 
 
 @pytest.mark.parametrize(

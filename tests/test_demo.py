@@ -1,18 +1,22 @@
-"""The demo: the first thing that a stranger runs, in whatever environment."""
+"""The demo must work in any environment: it is the first thing that a new user runs."""
 
 import re
 import signal
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
-from app.demo import run_demo
+from app.cli.demo import run_demo
 from simulator.authentication import Credentials
-from simulator.options import SimulatorOptions
-from tests.command import run, started
+from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
+from tests.command import environment, run, started
+from tests.simulator.live import LiveSimulator
+
+ROOT = Path(__file__).parents[1]
 
 JUNK = {
     "DATABASE_URL": "nonsense://",
@@ -28,32 +32,43 @@ JUNK = {
     "HTTP_PROXY": "http://127.0.0.1:1",
 }
 
+TITLES = [
+    "The person passed",
+    "The person failed: the faces are not similar enough",
+    "The callback came too early, then the person passed",
+    "Rate limit exceeded at first, then the person passed",
+    "Tencent no longer has the result",
+]
+ENDS = [
+    "state retrieved, outcome passed",
+    "state retrieved, outcome failed",
+    "state retrieved, outcome passed",
+    "state retrieved, outcome passed",
+    "state expired, outcome none",
+]
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    """A home for a demo, with settings that are none; nothing may be left in its temporary folder."""
+    """A working directory with an invalid settings file. The demo must leave its temporary folder empty."""
     (tmp_path / "tmp").mkdir()
     (tmp_path / "faceid-results.toml").write_text("junk = [")
     yield tmp_path
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
-def test_the_walk_succeeds_whatever_stands_in_the_environment_and_leaves_nothing(folder: Path) -> None:
+def test_demo_ignores_the_environment_and_leaves_no_files(folder: Path) -> None:
     done = run("demo", "--once", folder=folder, TMPDIR=str(folder / "tmp"), **JUNK)
 
     assert (done.code, done.err) == (0, "")
-    assert re.findall(r"^  \d\.  (.*)\n      (state \w+, outcome \w+)", done.out, re.MULTILINE) == [
-        ("The person passed", "state retrieved, outcome passed"),
-        ("The faces were not alike enough", "state retrieved, outcome failed"),
-        ("The callback came too early; then passed", "state retrieved, outcome passed"),
-        ("Tencent said: too many requests; then passed", "state retrieved, outcome passed"),
-        ("Tencent's 72 hours were over", "state expired, outcome none"),
-    ]
+    assert re.findall(r"^  \d\.  (.*)\n      (state \w+, outcome \w+)", done.out, re.MULTILINE) == list(
+        zip(TITLES, ENDS, strict=True)
+    )
     assert "16 media files" in done.out
     assert [line for line in done.out.splitlines() if len(line) > 79 and str(folder) not in line] == []
 
 
-def test_the_printed_lines_work_when_they_are_pasted_and_ctrl_c_removes_everything(folder: Path) -> None:
+def test_printed_shell_lines_work_and_ctrl_c_removes_everything(folder: Path) -> None:
     with started("demo", folder=folder, stdin=None, TMPDIR=str(folder / "tmp"), **JUNK) as demo:
         told = demo.until("The service keeps running")
         script = told[told.index("URL=") : told.index("On your own account")]
@@ -76,18 +91,40 @@ def test_the_printed_lines_work_when_they_are_pasted_and_ctrl_c_removes_everythi
     assert (done.code, done.err) == (130, "")
 
 
-def test_sigterm_ends_it_as_well(folder: Path) -> None:
+def test_sigterm_ends_the_demo_with_exit_code_0(folder: Path) -> None:
     with started("demo", folder=folder, stdin=None, TMPDIR=str(folder / "tmp")) as demo:
-        demo.until("Five people are done")
+        demo.until("Five people have finished")
         done = demo.end(signal.SIGTERM)
 
     assert (done.code, done.err) == (0, "")
 
 
-async def test_what_is_missing_is_named_and_is_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+async def test_unexpected_end_is_printed_and_fails_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
     strangers = SimulatorOptions(credentials=(Credentials("AKIDOTHER", "other"),))
 
     code = await run_demo(Console(width=80), once=True, options=strangers, wait_seconds=1)
 
     assert code == 1
     assert "MISSING: The person passed: state is pending, not retrieved." in capsys.readouterr().out
+
+
+def test_walk_of_the_compose_file_succeeds_on_a_deployed_service(tmp_path: Path, faceid: LiveSimulator) -> None:
+    settings = {
+        "FACEID_ENDPOINT": faceid.url,
+        "TENCENTCLOUD_SECRET_ID": DEMO_CREDENTIALS.secret_id,
+        "TENCENTCLOUD_SECRET_KEY": DEMO_CREDENTIALS.secret_key,
+    }
+    with started("serve", "--port", "0", folder=tmp_path, stdin=None, **settings) as serving:
+        url = serving.until("/docs").split()[2].rstrip(",")
+        walked = subprocess.run(
+            [sys.executable, str(ROOT / "deploy" / "demo.py"), url, "http://outside.test"],
+            cwd=tmp_path,
+            env=environment(tmp_path, {**settings, "PYTHONPATH": str(ROOT)}),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert (walked.returncode, walked.stderr) == (0, "")
+    assert re.findall(r"^      (state \w+, outcome \w+)", walked.stdout, re.MULTILINE) == ENDS
+    assert "\nURL=http://outside.test\n" in walked.stdout

@@ -1,14 +1,14 @@
-"""The command line `faceid-results`: thin; every command says in `--help` what it is for, with examples.
+"""The command line `faceid-results`. Every command explains itself in `--help`, with examples.
 
-    serving   demo, serve, worker, simulate     what keeps running until it is stopped
-    results   fetch, backfill                   tokens, one or many
-    upkeep    migrate, doctor                   the installation
-    keys      create, list, revoke              who is let in
-    keyring   new, status, rotate               what everything personal is sealed with
-    audit     verify                            who saw what
+    serving       demo, serve, worker, simulate     run until they are stopped
+    tokens        fetch, backfill                   register tokens by hand, one or many
+    maintenance   migrate, doctor                   the installation
+    keys          create, list, revoke              API keys
+    keyring       new, status, rotate               the encryption keys of personal data
+    audit         verify                            the record of who saw what
 
-Exit codes: 0 done; 1 done, and something is not as it should be; 2 not done, because of how it was called or set up;
-130 ended by Ctrl-C.
+Exit codes: 0 done; 1 done, and the result is negative; 2 not done, because of the arguments, the settings or a service
+that does not answer; 130 stopped by Ctrl-C.
 """
 
 import io
@@ -20,17 +20,17 @@ import typer
 from typer.exceptions import TyperException
 from typer.main import get_command
 
-from app.cli import audit, keyring, keys, results, serving, upkeep
-from app.cli.terminal import complain
+from app.cli import audit, keyring, keys, maintenance, serving, tokens
+from app.cli.output import print_error
 from app.errors import ServiceError, UnavailableError
 from app.observability import where
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode="markdown",
-    help="Retrieves, keeps and serves the results of Tencent Cloud FaceID. Begin with `faceid-results demo`.",
+    help="Retrieves, stores and serves the results of Tencent Cloud FaceID. Start with `faceid-results demo`.",
 )
-for commands in (serving.app, results.app, upkeep.app):
+for commands in (serving.app, tokens.app, maintenance.app):
     app.add_typer(commands)
 app.add_typer(keys.app, name="keys")
 app.add_typer(keyring.app, name="keyring")
@@ -38,10 +38,11 @@ app.add_typer(audit.app, name="audit")
 
 
 def main() -> NoReturn:
-    """The entry point: errors that we foresaw are one sentence, and none shows a traceback."""
-    sys.excepthook = _tell_of_a_fault
+    """Runs the command. Expected errors are one sentence, and no error shows a traceback."""
+    sys.excepthook = _print_internal_error
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # a terminal that lacks a character is no reason to fail
+        # Characters that the terminal does not have must not fail the command.
+        sys.stdout.reconfigure(errors="replace")
     sys.exit(_exit_code())
 
 
@@ -49,19 +50,20 @@ def _exit_code() -> int:
     try:
         return get_command(app)(standalone_mode=False) or 0
     except TyperException as error:
-        if error.format_message():  # empty where typer has shown the help instead
-            complain(f"{error.format_message().rstrip('.')}. `--help` says more.")
+        # The message is empty if typer has printed the help instead.
+        if message := error.format_message():
+            print_error(f"{message.rstrip('.')}. Try `--help`.")
     except UnavailableError as error:
-        complain(f"{error.detail} `faceid-results doctor` says more.")
+        print_error(f"{error.detail} Run `faceid-results doctor` for the cause.")
     except ServiceError as error:
-        complain(error.detail)
+        print_error(error.detail)
     except OSError as error:
-        complain(f"{error.filename or 'The system'}: {error.strerror}.")
+        print_error(f"{error.filename or 'The system'}: {error.strerror}.")
     except (KeyboardInterrupt, typer.Abort):
         return 130
     return 2
 
 
-def _tell_of_a_fault(kind: type[BaseException], _: BaseException, tb: TracebackType | None) -> None:
-    """Says where, and not what: the text of an exception may quote a person's row."""
-    complain(f"This is a fault of the program: {kind.__name__} at {where(tb)}. Please report it.")
+def _print_internal_error(kind: type[BaseException], _: BaseException, tb: TracebackType | None) -> None:
+    """Prints type and place of an exception, but not its text, which may quote personal data."""
+    print_error(f"Internal error ({kind.__name__} at {where(tb)}). Please report this.")

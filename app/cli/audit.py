@@ -1,4 +1,4 @@
-"""The audit's chain, verified."""
+"""Commands for the audit log."""
 
 import json
 from collections.abc import Iterable
@@ -8,50 +8,43 @@ from typing import Annotated
 
 import typer
 
-from app.cli.terminal import AsJson, complain, examples, print_json, run, settings
-from app.factory import open_services
-from app.services.audit import Finding
+from app.cli.output import AsJson, examples, print_error, print_json
+from app.cli.runtime import load_settings, run_with
 
-app = typer.Typer(no_args_is_help=True, help="The audit: who saw what, and whether that record is whole.")
+app = typer.Typer(no_args_is_help=True, help="The audit log: who saw what.")
 
 
 @app.callback()
 def audit() -> None:
-    """The audit: who saw what, and whether that record is whole."""
+    """The audit log: who saw what."""
 
 
 @app.command(epilog=examples("faceid-results audit verify", "faceid-results audit verify --seals service.log --json"))
 def verify(
     seals: Annotated[
-        Path | None, typer.Option(help="The service's log: its `audit_sealed` lines tell of a rewritten chain.")
+        Path | None, typer.Option(help="The service's log. Its `audit_sealed` lines reveal a rewritten chain.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Name the first row of the audit that was changed, removed, inserted or moved.
+    """Find the first row of the audit log that was changed, removed, inserted or moved.
 
-    The exit code is 0 if there is none, 1 otherwise. Without --seals, compare the last seal with your logs yourself:
-    whoever can write the whole database can make a new chain.
+    The exit code is 0 if there is none, 1 otherwise. Without --seals, compare the printed seal with your logs: someone
+    with write access to the database could have rebuilt the whole chain.
     """
-    found = settings("CRITICAL")
     logged = _seals(seals.read_text(errors="replace").splitlines()) if seals else {}
-
-    async def work() -> Finding:
-        async with open_services(found) as services:
-            return await services.audit.verify(logged)
-
-    finding = run(work())
+    finding = run_with(load_settings(), lambda services: services.audit.verify(logged))
     if as_json:
         print_json(asdict(finding) | {"ok": finding.trouble is None})
     else:
-        typer.echo(f"{finding.links:,} rows are whole up to seal {finding.last_hash}.")
+        typer.echo(f"{finding.links:,} rows are unchanged up to seal {finding.last_hash}.")
         typer.echo(f"{finding.unsealed:,} rows are not sealed yet; {len(logged):,} logged seals were compared.")
     if finding.trouble:
-        complain(finding.trouble)
+        print_error(finding.trouble)
         raise typer.Exit(1)
 
 
 def _seals(lines: Iterable[str]) -> dict[int, str]:
-    """The seals in a log, digests by their positions; what is no seal is passed over."""
+    """Returns the seals in a log, digests by position. Other lines are skipped."""
     found = {}
     for line in lines:
         try:

@@ -1,19 +1,19 @@
-"""API keys: what other systems show to be let in."""
+"""Commands for API keys."""
 
 import ipaddress
 import re
-from collections.abc import Sequence
 from datetime import timedelta
 from typing import Annotated, Any
 
 import typer
 
-from app.cli.terminal import AsJson, Client, complain, examples, operator, print_json, print_table, run, settings
+from app.cli.output import AsJson, Client, examples, print_error, print_json, print_table
+from app.cli.runtime import load_settings, operator, run_with
 from app.domain.access import ApiKey, Network, Scope
 from app.errors import InvalidRequestError
-from app.factory import now, open_services
+from app.factory import now
 
-app = typer.Typer(no_args_is_help=True, help="API keys: what other systems show to be let in.")
+app = typer.Typer(no_args_is_help=True, help="API keys: the credentials of the systems that call this service.")
 
 
 @app.command(
@@ -24,72 +24,57 @@ app = typer.Typer(no_args_is_help=True, help="API keys: what other systems show 
     )
 )
 def create(
-    name: Annotated[str, typer.Argument(help="Who will use it.", metavar="NAME")],
+    name: Annotated[str, typer.Argument(help="Name of the system or person that uses the key.", metavar="NAME")],
     scope: Annotated[
-        list[Scope], typer.Option(help=f"What it allows, of {', '.join(Scope)}; repeat for more.", metavar="SCOPE")
+        list[Scope], typer.Option(help=f"Permission: {', '.join(Scope)}. Repeat for more.", metavar="SCOPE")
     ],
     client: Client = "default",
-    expires: Annotated[str, typer.Option(help="Days until it ends.", metavar="DAYSd")] = "90d",
+    expires: Annotated[str, typer.Option(help="Days until the key expires.", metavar="DAYSd")] = "90d",
     network: Annotated[
         list[str] | None,
-        typer.Option(help="Where it may be used from, IPv4 or IPv6; repeat for more, none for anywhere."),
+        typer.Option(help="IPv4 or IPv6 network that the key may be used from. Repeat for more; none means any."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make an API key. It is printed now and never again."""
+    """Create an API key. It is printed once and cannot be recovered."""
     valid_for, networks = _days(expires), [_network(text) for text in network or ()]
-    found = settings("CRITICAL")
-
-    async def work() -> tuple[ApiKey, str]:
-        async with open_services(found) as services:
-            return await services.access.create(
-                name, scope, client=client, valid_for=valid_for, networks=networks, by=operator()
-            )
-
-    key, text = run(work())
+    key, text = run_with(
+        load_settings(),
+        lambda services: services.access.create(
+            name, scope, client=client, valid_for=valid_for, networks=networks, by=operator()
+        ),
+    )
     if as_json:
         print_json({"id": key.id, "key": text} | _described(key))
     else:
         typer.echo(text)
-        typer.echo(
-            f"Keep it now: a sealed digest is all that is stored of it. It ends on {key.expires_at:%Y-%m-%d}.", err=True
-        )
+        typer.echo(f"Save the key now; only its digest is stored. It expires on {key.expires_at:%Y-%m-%d}.", err=True)
 
 
 @app.command("list", epilog=examples("faceid-results keys list", "faceid-results keys list --json"))
 def list_keys(as_json: AsJson = False) -> None:
-    """List all API keys, ended ones included."""
-    found = settings("CRITICAL")
-
-    async def work() -> Sequence[ApiKey]:
-        async with open_services(found) as services:
-            return await services.access.list()
-
-    made = run(work())
+    """List all API keys, including expired and revoked ones."""
+    keys = run_with(load_settings(), lambda services: services.access.list())
     if as_json:
-        print_json([{"id": key.id} | _described(key) for key in made])
-    elif made:
-        print_table(("ID", "NAME", "CLIENT", "SCOPES", "ENDS", ""), map(_row, made))
+        print_json([{"id": key.id} | _described(key) for key in keys])
+    elif keys:
+        print_table(("ID", "NAME", "CLIENT", "SCOPES", "EXPIRES", ""), map(_row, keys))
     else:
-        complain("There is no key yet; make one with `faceid-results keys create`.")
+        print_error("No API keys yet. Create one with `faceid-results keys create`.")
 
 
 @app.command(epilog=examples("faceid-results keys revoke 2438a23d285c"))
-def revoke(key_id: Annotated[str, typer.Argument(help="The id, as `keys list` shows it.", metavar="ID")]) -> None:
-    """End an API key; every process refuses it within 5 seconds."""
-    found = settings("CRITICAL")
-
-    async def work() -> None:
-        async with open_services(found) as services:
-            await services.access.revoke(key_id, by=operator())
-
-    run(work())
+def revoke(
+    key_id: Annotated[str, typer.Argument(help="Id of the key, as shown by `keys list`.", metavar="ID")],
+) -> None:
+    """Revoke an API key. Every process rejects it within 5 seconds."""
+    run_with(load_settings(), lambda services: services.access.revoke(key_id, by=operator()))
 
 
 def _days(text: str) -> timedelta:
     match = re.fullmatch(r"([1-9][0-9]{0,3})d", text)
     if match is None:
-        raise InvalidRequestError("--expires takes a number of days, like 90d.")
+        raise InvalidRequestError("--expires must be a number of days, like 90d.")
     return timedelta(days=int(match.group(1)))
 
 
@@ -97,7 +82,7 @@ def _network(text: str) -> Network:
     try:
         return ipaddress.ip_network(text)
     except ValueError:
-        raise InvalidRequestError("--network takes a network like 10.0.0.0/8 or 2001:db8::/32.") from None
+        raise InvalidRequestError("--network must be a network like 10.0.0.0/8 or 2001:db8::/32.") from None
 
 
 def _described(key: ApiKey) -> dict[str, Any]:
@@ -113,6 +98,6 @@ def _described(key: ApiKey) -> dict[str, Any]:
 
 
 def _row(key: ApiKey) -> tuple[str, ...]:
-    life = "revoked" if key.revoked_at else "over" if key.expires_at <= now() else ""
+    state = "revoked" if key.revoked_at else "expired" if key.expires_at <= now() else ""
     allowed = "\n".join([*sorted(key.scopes), *(f"from {network}" for network in key.networks)])
-    return key.id, key.name, key.client, allowed, f"{key.expires_at:%Y-%m-%d}", life
+    return key.id, key.name, key.client, allowed, f"{key.expires_at:%Y-%m-%d}", state

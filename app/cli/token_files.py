@@ -1,4 +1,4 @@
-"""Files of tokens: a CSV with a header, or a token a line. Read line by line, however many there are."""
+"""Reads files of tokens line by line: a CSV with a header, or one token a line."""
 
 import csv
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,29 +11,29 @@ from app.errors import InvalidRequestError
 from app.routers.models import BizToken, Registration
 from app.services.backfill import Problem, Row
 
-BATCH_LINES = 200  # in a transaction of its own: short, because callbacks wait meanwhile on SQLite
-_LINE_BYTES = 4096  # above what the columns may hold together
-
-
+# Registered in one transaction, which must be short: on SQLite callbacks wait for it.
+BATCH_LINES = 200
+# More than all columns together can have.
+_MAX_LINE_BYTES = 4096
 _OPTIONAL = ", ".join(Registration.model_fields)
 
 
 class Line(Registration):
-    """A line's columns, checked as the API checks them."""
+    """The columns of a line, validated as the API validates them."""
 
     biz_token: BizToken
 
 
 def read_batches(stream: BinaryIO, rule_id: str | None) -> Iterator[Sequence[Row | Problem]]:
-    """The file's lines in batches. A line that is not as it must be is a `Problem` and stops nothing.
+    """Yields the lines in batches. An invalid line becomes a `Problem`, and the lines after it are read.
 
     Args:
-        stream: the file, UTF-8.
-        rule_id: the rule of tokens that name none.
+        stream: the file, in UTF-8.
+        rule_id: the rule of lines without one.
 
     Raises:
-        InvalidRequestError: the first line has several columns and does not name them.
-        OSError: the file cannot be read on.
+        InvalidRequestError: the first line has several columns, and they are not the known names.
+        OSError: the file cannot be read.
     """
     rows = _rows(stream, rule_id)
     while batch := list(islice(rows, BATCH_LINES)):
@@ -49,19 +49,19 @@ def _rows(stream: BinaryIO, rule_id: str | None) -> Iterator[Row | Problem]:
             if cells == columns:
                 continue
         if len(cells) != len(columns):
-            yield Problem(number, f"{len(cells)} columns where the header has {len(columns)}")
+            yield Problem(number, f"{len(cells)} columns, but the header has {len(columns)}")
         else:
             yield _row(number, dict(zip(columns, cells, strict=True)), rule_id)
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[int, str]]:
-    """The lines that are not blank, with their numbers. An overlong one is cut, which no column survives."""
+    """Yields the lines that are not blank, with their numbers. A line that is too long becomes an invalid one."""
     number = 0
-    while piece := stream.readline(_LINE_BYTES):
+    while piece := stream.readline(_MAX_LINE_BYTES):
         number += 1
         rest = piece
-        while len(rest) == _LINE_BYTES and not rest.endswith(b"\n"):
-            rest = stream.readline(_LINE_BYTES)
+        while len(rest) == _MAX_LINE_BYTES and not rest.endswith(b"\n"):
+            rest = stream.readline(_MAX_LINE_BYTES)
         if text := piece.decode("utf-8-sig" if number == 1 else "utf-8", "replace").strip():
             yield number, text if rest is piece else "\x00"
 
@@ -74,7 +74,7 @@ def _cells(text: str) -> Sequence[str]:
 
 
 def _columns(cells: Sequence[str]) -> Sequence[str]:
-    """What the first line makes of the file: the columns that it names, or tokens alone."""
+    """Returns the columns that the first line names, or `biz_token` alone if the file has no header."""
     if len(cells) == 1 and cells[0].lower() != "biztoken":
         return ["biz_token"]
     if "biz_token" not in cells or len(set(cells)) != len(cells) or not set(cells) <= set(Line.model_fields):
@@ -89,5 +89,5 @@ def _row(number: int, cells: Mapping[str, str], rule_id: str | None) -> Row | Pr
         first = error.errors(include_input=False, include_context=False, include_url=False)[0]
         return Problem(number, f"{first['loc'][0]} is not valid ({first['type'].replace('_', ' ')})")
     if not (line.rule_id or rule_id):
-        return Problem(number, "rule_id is missing, and no default is set")
+        return Problem(number, "rule_id is missing; use --rule-id or set FACEID_RULE_ID")
     return Row(number, line.biz_token, line.rule_id or rule_id or "", line.facts())
