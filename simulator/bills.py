@@ -55,9 +55,10 @@ class Bills:
             raise TencentError(
                 "InvalidParameterValue", "Bills are available from 06:00 (UTC+8) of the next day on, for 365 days."
             )
+        # A copy, because other threads may add bills.
         found = [
             (number, bill)
-            for number, bill in list(self._bills.values())  # other threads may add bills
+            for number, bill in list(self._bills.values())
             if number > request.cursor and bill.day == request.date and request.rule_id in {"", bill.rule_id}
         ]
         shown = found[:size]

@@ -1,4 +1,4 @@
-"""The command line, as shells and service managers meet it: the real command, real signals, real sockets."""
+"""The command line as shells and service managers use it: the real command, real signals, real sockets."""
 
 import json
 import os
@@ -18,11 +18,14 @@ from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Receive, Scope, Send
 from typer.main import get_group
 from typer.testing import CliRunner
 
 from app.cli import app
+from app.cli.server import listen, serving
 from app.cli.token_files import BATCH_LINES
+from app.errors import SetUpError
 from simulator.options import DEMO_CREDENTIALS
 from tests.command import BOUND_SECONDS, POLL_SECONDS, Done, Running, environment, run, started
 from tests.servers import free_ports
@@ -38,7 +41,7 @@ COMMANDS = [
 
 @dataclass(frozen=True)
 class Installation:
-    """A folder with settings that lead to the simulator."""
+    """A working directory, and settings that point to the simulator."""
 
     folder: Path
     settings: Mapping[str, str]
@@ -57,7 +60,7 @@ class Installation:
 
     @contextmanager
     def serving(self, *scopes: str) -> Iterator[tuple[Running, httpx.Client]]:
-        """The service on a free port, and a client with a key of these scopes."""
+        """Runs the service on a free port; yields it and a client whose key has these scopes."""
         options = [option for scope in scopes for option in ("--scope", scope)]
         key = self.json("keys", "create", "shop", *options)["key"]
         with self.started("serve", "--port", "0") as running:
@@ -66,7 +69,7 @@ class Installation:
                 yield running, api
 
     def await_rows(self, number: int) -> None:
-        """Returns when so many verifications are committed."""
+        """Waits until so many verifications are committed."""
         end, rows = time.monotonic() + BOUND_SECONDS, 0
         while rows < number:
             assert time.monotonic() < end
@@ -92,14 +95,14 @@ def here(tmp_path: Path, faceid: LiveSimulator) -> Installation:
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
-def test_every_command_teaches_with_examples(command: Sequence[str]) -> None:
-    told = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "80"})
+def test_help_of_every_command_has_examples(command: Sequence[str]) -> None:
+    result = CliRunner().invoke(app, [*command, "--help"], env={"COLUMNS": "80"})
 
-    assert told.exit_code == 0
-    assert f"faceid-results {' '.join(command)}" in told.output.partition("Examples:")[2]
+    assert result.exit_code == 0
+    assert f"faceid-results {' '.join(command)}" in result.output.partition("Examples:")[2]
 
 
-def test_the_commands_are_those_of_the_documentation() -> None:
+def test_commands_are_the_documented_ones() -> None:
     assert set(get_group(app).commands) == {command[0] for command in COMMANDS}
 
 
@@ -148,7 +151,7 @@ def test_the_commands_are_those_of_the_documentation() -> None:
         ),
     ],
 )
-def test_what_goes_wrong_is_one_sentence_and_exit_code_2(
+def test_expected_error_is_one_sentence_with_exit_code_2(
     here: Installation, arguments: Sequence[str], settings: dict[str, str], sentence: str
 ) -> None:
     done = here.run(*arguments, **settings)
@@ -157,7 +160,7 @@ def test_what_goes_wrong_is_one_sentence_and_exit_code_2(
 
 
 @pytest.mark.parametrize("command", ["serve", "simulate"])
-def test_a_port_in_use_is_one_sentence(here: Installation, command: str) -> None:
+def test_port_in_use_is_reported_in_one_sentence(here: Installation, command: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         done = here.run(command, "--port", str(port))
@@ -166,7 +169,17 @@ def test_a_port_in_use_is_one_sentence(here: Installation, command: str) -> None
     assert (done.code, done.out, done.err) == (2, "", f"faceid-results: {sentence}\n")
 
 
-def test_a_reader_that_goes_away_is_no_traceback(here: Installation) -> None:
+async def test_application_that_cannot_start_is_reported_in_one_sentence() -> None:
+    async def fail(_scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await send({"type": "lifespan.startup.failed", "message": "no"})
+
+    with listen("127.0.0.1", 0) as listener, pytest.raises(SetUpError, match="The service did not start"):
+        async with serving(fail, listener):
+            pytest.fail("it is not served")
+
+
+def test_closed_output_pipe_prints_no_traceback(here: Installation) -> None:
     script = f"{COMMAND} keys list --json | true"
     done = subprocess.run(
         ["/bin/bash", "-c", script],
@@ -179,7 +192,7 @@ def test_a_reader_that_goes_away_is_no_traceback(here: Installation) -> None:
     assert done.stderr == b""
 
 
-def test_serve_answers_over_a_socket_and_ends_with_sigterm(here: Installation) -> None:
+def test_serve_answers_over_a_socket_and_ends_on_sigterm(here: Installation) -> None:
     with here.serving("callbacks:write", "results:read") as (serving, api):
         accepted = api.post("/v1/callbacks", json={"BizToken": "passed-serve"})
         view = api.get("/v1/verifications/passed-serve", params={"wait": 20}).json()
@@ -191,7 +204,7 @@ def test_serve_answers_over_a_socket_and_ends_with_sigterm(here: Installation) -
     assert json.loads(done.err.splitlines()[-1])["event"] == "worker_stopped"
 
 
-def test_who_waits_when_the_service_is_told_to_stop_gets_the_state_as_it_is(here: Installation) -> None:
+def test_waiting_client_gets_the_current_state_when_the_service_stops(here: Installation) -> None:
     with here.serving("callbacks:write", "results:read") as (serving, api), ThreadPoolExecutor() as pool:
         api.post("/v1/callbacks", json={"BizToken": "unfinished-wait"})
         waiting = pool.submit(api.get, "/v1/verifications/unfinished-wait", params={"wait": 60})
@@ -203,7 +216,7 @@ def test_who_waits_when_the_service_is_told_to_stop_gets_the_state_as_it_is(here
     assert done.code == 0
 
 
-def test_the_installed_command_ends_with_sigterm_too(here: Installation) -> None:
+def test_installed_command_ends_on_sigterm_without_warnings(here: Installation) -> None:
     with subprocess.Popen(
         [COMMAND, "serve", "--port", "0"],
         cwd=here.folder,
@@ -220,7 +233,7 @@ def test_the_installed_command_ends_with_sigterm_too(here: Installation) -> None
     assert (process.returncode, errors) == (0, b"")
 
 
-def test_without_worker_nothing_is_retrieved_until_one_starts(here: Installation) -> None:
+def test_without_a_worker_nothing_is_retrieved_until_one_starts(here: Installation) -> None:
     here.run("backfill", "-", stdin="passed-alone\n")
     with here.started("serve", "--port", "0", "--no-worker") as serving:
         told = serving.until("/docs")
@@ -237,7 +250,7 @@ def test_without_worker_nothing_is_retrieved_until_one_starts(here: Installation
     assert 'faceid_retrieval_steps_total{step="Store"} 1.0' in metrics
 
 
-def test_ctrl_c_ends_a_worker_with_130(here: Installation) -> None:
+def test_ctrl_c_ends_a_worker_with_exit_code_130(here: Installation) -> None:
     with here.started("worker") as worker:
         worker.until("worker_started", "err")
         done = worker.end(signal.SIGINT)
@@ -246,7 +259,7 @@ def test_ctrl_c_ends_a_worker_with_130(here: Installation) -> None:
     assert json.loads(done.err.splitlines()[-1])["event"] == "worker_stopped"
 
 
-def test_the_simulator_prints_what_points_to_it(here: Installation) -> None:
+def test_simulate_prints_settings_that_lead_to_it(here: Installation) -> None:
     options = ["--port", "0", "--latency-ms", "1", "--video-bytes", "800000", "--requests-per-second", "0"]
     with here.started("simulate", *options) as simulator:
         settings = dict(line.split("=", 1) for line in simulator.until("SECRET_KEY").split())
@@ -270,7 +283,7 @@ def test_keys_are_created_listed_and_revoked(here: Installation) -> None:
     assert "revoked" in here.run("keys", "list").out
 
 
-def test_a_key_with_networks_is_good_there_alone_and_only_a_proxy_tells_who_is_there(here: Installation) -> None:
+def test_key_with_networks_is_valid_there_and_only_proxies_are_trusted(here: Installation) -> None:
     networks = ["203.0.113.0/24", "2001:db8::/32"]
     key = here.json(
         "keys", "create", "far", "--scope", "results:read", *(part for each in networks for part in ("--network", each))
@@ -303,7 +316,7 @@ def test_a_key_with_networks_is_good_there_alone_and_only_a_proxy_tells_who_is_t
         ("error-UnauthorizedOperation.Arrears-x", 1, "pending", "UnauthorizedOperation.Arrears"),
     ],
 )
-def test_fetch_prints_what_came_of_one_pull(
+def test_fetch_prints_the_result_of_one_call(
     here: Installation, biz_token: str, code: int, state: str, error: str | None
 ) -> None:
     done = here.run("fetch", biz_token, "--json")
@@ -313,7 +326,7 @@ def test_fetch_prints_what_came_of_one_pull(
     assert (view["state"], view["retrieval"]["last_error_code"], view["retrieval"]["attempts"]) == (state, error, 1)
 
 
-def test_fetch_pulls_a_known_result_again_and_prints_it_for_people(here: Installation) -> None:
+def test_fetch_retrieves_a_known_token_again_and_prints_lines(here: Installation) -> None:
     here.run("fetch", "passed-twice")
     told = here.run("fetch", "passed-twice").out
 
@@ -335,7 +348,7 @@ backfill-4,too,many,columns
 """
 
 
-def test_backfill_says_line_by_line_what_it_could_not_register(here: Installation) -> None:
+def test_backfill_reports_each_line_that_it_cannot_register(here: Installation) -> None:
     (here.folder / "tokens.csv").write_text(TOKENS)
     summary = here.json("backfill", "tokens.csv")
     again = here.run("backfill", "tokens.csv")
@@ -358,7 +371,7 @@ def test_backfill_says_line_by_line_what_it_could_not_register(here: Installatio
     assert again.err.startswith("line 5: biz_token is not valid")
 
 
-def test_backfilled_tokens_are_due_at_once_and_retrieved(here: Installation) -> None:
+def test_backfilled_tokens_are_retrieved_immediately(here: Installation) -> None:
     tokens = [f"passed-due-{number}" for number in range(3)]
     done = here.run("backfill", "-", stdin="\n".join(tokens))
     with here.serving("results:read") as (_, api):
@@ -368,7 +381,7 @@ def test_backfilled_tokens_are_due_at_once_and_retrieved(here: Installation) -> 
     assert [view["state"] for view in views] == ["retrieved"] * 3
 
 
-def test_a_backfill_that_is_stopped_says_where(here: Installation) -> None:
+def test_stopped_backfill_reports_the_last_registered_line(here: Installation) -> None:
     os.mkfifo(pipe := here.folder / "pipe")
     with here.started("backfill", "-", "--json", stdin=pipe) as backfill, pipe.open("w") as tokens:
         tokens.writelines(f"stopped-{number}\n" for number in range(BATCH_LINES + 1))
@@ -387,27 +400,27 @@ def test_a_backfill_that_is_stopped_says_where(here: Installation) -> None:
 @pytest.mark.parametrize(
     "text", ["token,rule\nx,1\n", "BizToken\nx\n", "biz_token,colour\nx,1\n", "biz_token,biz_token\nx,x\n"]
 )
-def test_a_header_that_does_not_name_the_columns_registers_nothing(here: Installation, text: str) -> None:
+def test_backfill_with_unknown_columns_registers_nothing(here: Installation, text: str) -> None:
     done = here.run("backfill", "-", stdin=text)
 
     assert (done.code, done.out) == (2, "0 lines: 0 new, 0 known, 0 conflicting, 0 malformed.\n")
     assert "The first line must name the columns: biz_token, " in done.err
 
 
-def test_lines_that_are_no_text_or_have_no_end_are_malformed_and_no_more(here: Installation) -> None:
+def test_binary_and_overlong_lines_are_malformed_without_other_effect(here: Installation) -> None:
     summary = here.json("backfill", "-", stdin=f"good-1\n{'x' * 10_000}\n\x00\r\x01\ngood-2")
 
     assert (summary["new"], [problem["line"] for problem in summary["problems"]]) == (2, [2, 3])
 
 
-def test_another_clients_token_is_a_conflict(here: Installation) -> None:
+def test_token_of_another_client_is_a_conflict(here: Installation) -> None:
     here.run("backfill", "-", stdin="mine\n")
     summary = here.json("backfill", "-", "--client", "other", stdin="mine\n")
 
     assert summary["problems"] == [{"line": 1, "reason": "The token is another client's."}]
 
 
-def test_doctor_is_content_with_a_good_installation(here: Installation) -> None:
+def test_doctor_passes_a_working_installation(here: Installation) -> None:
     done = here.run("doctor", "--json")
     told = json.loads(done.out)
 
@@ -427,7 +440,7 @@ def test_doctor_is_content_with_a_good_installation(here: Installation) -> None:
     assert {checks[name] for name in list(checks)[:-1]} == {"ok"}
 
 
-def test_doctor_names_what_is_wrong_and_what_to_do(here: Installation) -> None:
+def test_doctor_names_the_failure_and_what_to_do(here: Installation) -> None:
     done = here.run("doctor", TENCENTCLOUD_SECRET_KEY="s3cret", COLUMNS="200")
 
     assert (done.code, done.err) == (1, "")
@@ -435,7 +448,7 @@ def test_doctor_names_what_is_wrong_and_what_to_do(here: Installation) -> None:
     assert "s3cret" not in done.out
 
 
-def test_doctor_cannot_run_with_wrong_settings(here: Installation) -> None:
+def test_doctor_fails_with_exit_code_2_on_invalid_settings(here: Installation) -> None:
     (here.folder / "faceid-results.toml").write_text("junk = [")
     done = here.run("doctor")
 

@@ -1,10 +1,11 @@
-"""What can be said of the container files without an engine."""
+"""Checks of the container files that need no container engine."""
 
 import asyncio
 import os
 import re
 import stat
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -29,20 +30,20 @@ def test_every_service_is_confined_and_bounded(name: str) -> None:
     assert {"mem_limit", "pids_limit", "logging", "restart"} <= service.keys()
 
 
-def test_only_the_task_that_makes_the_secrets_has_a_capability_and_it_has_no_network() -> None:
+def test_only_the_secrets_task_has_a_capability_and_it_has_no_network() -> None:
     assert {name: service["cap_add"] for name, service in SERVICES.items() if "cap_add" in service} == {
         "secrets": ["DAC_OVERRIDE"]
     }
     assert SERVICES["secrets"]["network_mode"] == "none"
 
 
-def test_only_the_proxy_publishes_a_port_and_on_this_machine_only_unless_told() -> None:
+def test_only_the_proxy_publishes_a_port_and_by_default_locally() -> None:
     assert {name: service["ports"] for name, service in SERVICES.items() if "ports" in service} == {
         "proxy": ["${LISTEN:-127.0.0.1:8000}:8080"]
     }
 
 
-def test_the_api_takes_the_clients_address_from_the_proxy() -> None:
+def test_api_takes_client_addresses_from_the_proxy() -> None:
     told = SERVICES["api"]["environment"]
     proxied = re.findall(r"X-Forwarded-For (.*);", (ROOT / "deploy" / "nginx.conf").read_text())
 
@@ -50,33 +51,41 @@ def test_the_api_takes_the_clients_address_from_the_proxy() -> None:
     assert proxied == ["$remote_addr"]  # and not what the client says
 
 
-def test_only_the_proxy_and_the_worker_have_a_way_out_when_there_is_no_demo() -> None:
+def test_without_the_demo_only_proxy_and_worker_reach_the_outside() -> None:
     open_networks = {name for name, network in COMPOSE["networks"].items() if not network.get("internal")}
     reached = {name for name, service in SERVICES.items() if open_networks & set(service.get("networks", []))}
     assert reached - {name for name, service in SERVICES.items() if "profiles" in service} == {"proxy", "worker"}
 
 
-def test_images_of_others_are_pinned_to_a_version() -> None:
+def test_third_party_images_are_pinned_to_a_version() -> None:
     images = {service["image"] for service in SERVICES.values()} - {COMPOSE["x-image"]}
     assert [image for image in images if not re.fullmatch(r"[a-z/]+:[0-9][0-9a-z.-]+", image)] == []
 
 
-def test_every_setting_that_compose_passes_on_is_one_of_ours() -> None:
+def test_settings_in_the_compose_file_exist() -> None:
     assert {name.lower() for name in COMPOSE["x-settings"]} - Settings.model_fields.keys() == set()
 
 
-def test_every_file_that_is_mounted_is_there() -> None:
+def test_image_is_built_from_all_packages_of_the_wheel() -> None:
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    copied = re.findall(r"^COPY (\w+) \1$", DOCKERFILE, re.MULTILINE)
+    sent = re.findall(r"^!(\w+)$", (ROOT / ".dockerignore").read_text(), re.MULTILINE)
+
+    assert set(packages["packages"]) == set(copied) == set(sent)
+
+
+def test_mounted_files_exist() -> None:
     mounted = {volume.split(":")[0] for service in SERVICES.values() for volume in service.get("volumes", [])}
     assert [path for path in mounted if path.startswith("./") and not (ROOT / path).exists()] == []
 
 
-def test_the_image_runs_as_a_number_that_is_not_root_and_needs_no_buildkit() -> None:
+def test_image_runs_as_a_numeric_user_and_builds_without_buildkit() -> None:
     users = re.findall(r"^USER (.*)", DOCKERFILE, re.MULTILINE)
     assert users == ["10001:10001"]
     assert re.findall(r"--mount|<<", DOCKERFILE) == []
 
 
-async def test_passwords_are_made_once_and_each_service_sees_its_own_secrets(tmp_path: Path) -> None:
+async def test_passwords_are_made_once_and_services_see_only_their_own(tmp_path: Path) -> None:
     settings = _folders(tmp_path)
     for name in ("tencentcloud_secret_id", "tencentcloud_secret_key", "redirect_page_url"):
         (tmp_path / "operator" / name).write_text(f"the operator's {name}\n")
@@ -99,7 +108,7 @@ async def test_passwords_are_made_once_and_each_service_sees_its_own_secrets(tmp
     assert {stat.S_IMODE(file.stat().st_mode) for file in (settings / "worker").iterdir()} == {0o444}
 
 
-async def test_the_simulators_keys_go_to_a_worker_without_any_and_leave_with_the_demo(tmp_path: Path) -> None:
+async def test_worker_without_keys_gets_the_simulators_only_for_the_demo(tmp_path: Path) -> None:
     settings = _folders(tmp_path)
     await _make_secrets(tmp_path)
     without = _contents(settings)["worker"]
@@ -113,7 +122,7 @@ async def test_the_simulators_keys_go_to_a_worker_without_any_and_leave_with_the
     assert _contents(settings)["worker"] == without
 
 
-async def test_the_demo_leaves_an_operators_keys_alone(tmp_path: Path) -> None:
+async def test_demo_keeps_the_keys_of_an_operator(tmp_path: Path) -> None:
     settings = _folders(tmp_path)
     (tmp_path / "operator" / "tencentcloud_secret_id").write_text("the operator's")
     await _make_secrets(tmp_path)

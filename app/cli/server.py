@@ -75,11 +75,13 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[asynci
     config = uvicorn.Config(
         app,
         log_config=None,
-        access_log=False,  # it would print query strings, and BizTokens in them
+        # It would print query strings, and BizTokens in them.
+        access_log=False,
         server_header=False,
         limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=DRAIN_SECONDS,
-        workers=1,  # whatever WEB_CONCURRENCY says
+        # Otherwise WEB_CONCURRENCY decides.
+        workers=1,
     )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]), name="server")

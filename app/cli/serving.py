@@ -118,7 +118,8 @@ async def _serve(settings: Settings, host: str, port: int, *, with_worker: bool)
             try:
                 await asyncio.wait([server])
             finally:
-                api.state.services.signals.end()  # answers held for waiting clients
+                # Waiting clients get the current state.
+                api.state.services.signals.end()
 
 
 async def _work(settings: Settings) -> None:
