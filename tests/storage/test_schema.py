@@ -16,7 +16,7 @@ from app.storage import schema
 from app.storage.database import Database, DatabaseSettings
 from app.storage.results import ResultStore
 from app.storage.verifications import VerificationStore
-from tests.conftest import fresh_database
+from tests.support.databases import fresh_database
 
 
 @asynccontextmanager

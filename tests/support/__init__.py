@@ -1,0 +1,1 @@
+"""Code that several test modules share, and the benchmarks with them."""
