@@ -44,8 +44,7 @@ RANGES = [
 
 async def fill(database: Database) -> Sequence[Verification]:
     async with database.write() as tx:
-        added = [await STORE.add(tx, row) for row in ROWS]
-    return [row for row in added if row]
+        return list((await STORE.add_all(tx, ROWS)).values())
 
 
 def expected(rows: Sequence[Verification], wanted: Filter) -> list[Verification]:
