@@ -19,7 +19,7 @@ from app.simulator.answers import Subject, detect_info
 from app.simulator.media import media_of
 from app.simulator.scenarios import Scenario
 from benchmarks import stage
-from tests.servers import write_certificate
+from tests.support.servers import write_certificate
 
 _TICK_SECONDS = 0.01
 _PERSON = "passed-bench"

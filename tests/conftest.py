@@ -1,28 +1,22 @@
 """What tests stand on: both databases, a real S3, a live simulator, and the service between them."""
 
+import logging
 import shutil
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
+import structlog
 from pydantic import SecretStr
 
 from app.config import Settings
-from app.domain.access import Scope
-from app.factory import Services
-from app.main import create_app
 from app.sealing.keyring import KeyRing
-from app.simulator.options import DEMO_CREDENTIALS
 from app.storage.database import Database, DatabaseSettings
-from tests.servers import S3, postgres, s3
-from tests.simulator.live import LiveSimulator, live_simulator
 from tests.support.databases import PostgresPool, migrate
+from tests.support.servers import S3, postgres, s3
+from tests.support.service import Running, everything, running, settings_for
+from tests.support.simulator import LiveSimulator, live_simulator
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -94,52 +88,6 @@ def settings(tmp_path: Path, database_url: str, faceid: LiveSimulator) -> Settin
     return settings_for(tmp_path, faceid.url, database_url=database_url)
 
 
-def settings_for(folder: Path, faceid_url: str, **others: object) -> Settings:
-    """The settings of a service that asks this simulator, whatever stands in the environment."""
-    values: dict[str, Any] = {
-        "tencentcloud_secret_id": DEMO_CREDENTIALS.secret_id,
-        "tencentcloud_secret_key": SecretStr(DEMO_CREDENTIALS.secret_key),
-        "tencentcloud_token": None,
-        "faceid_endpoint": faceid_url,
-        "faceid_rule_id": "1",
-        "faceid_info_type": "0",
-        "faceid_requests_per_second": 1000,
-        "data_dir": folder,
-        "database_url": None,
-        "media_url": None,
-        "keyring_file": None,
-    }
-    return Settings(**values | others)
-
-
-@dataclass
-class Running:
-    """A service as its clients meet it."""
-
-    app: FastAPI
-
-    @property
-    def services(self) -> Services:
-        services: Services = self.app.state.services
-        return services
-
-    async def key(self, *scopes: Scope, client: str = "default", valid_for: timedelta = timedelta(days=1)) -> str:
-        _, text = await self.services.access.create("test", scopes, client=client, valid_for=valid_for)
-        return text
-
-    def client(self, key: str | None) -> httpx.AsyncClient:
-        headers = {"X-Purpose": "test"} | ({"Authorization": f"Bearer {key}"} if key else {})
-        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://service", headers=headers)
-
-
-@asynccontextmanager
-async def running(settings: Settings, *, with_worker: bool = True) -> AsyncIterator[Running]:
-    """The service, started; no server in between."""
-    app = create_app(settings, with_worker=with_worker)
-    async with app.router.lifespan_context(app):
-        yield Running(app)
-
-
 @pytest.fixture
 async def service(settings: Settings) -> AsyncIterator[Running]:
     """The service with its worker, on SQLite and on Postgres."""
@@ -168,6 +116,13 @@ async def idle_api(idle_service: Running) -> AsyncIterator[httpx.AsyncClient]:
         yield client
 
 
-def everything() -> list[Scope]:
-    """Every scope of an ordinary client."""
-    return [scope for scope in Scope if scope is not Scope.ADMIN]
+@pytest.fixture
+def restored_logging() -> Iterator[None]:
+    """Undoes what the test configures of logging."""
+    root = logging.getLogger()
+    level, handlers = root.level, root.handlers[:]
+    yield
+    structlog.reset_defaults()
+    structlog.contextvars.clear_contextvars()
+    root.setLevel(level)
+    root.handlers[:] = handlers

@@ -5,7 +5,6 @@ import base64
 import binascii
 import io
 import json
-import logging
 import secrets
 import signal
 from asyncio.subprocess import PIPE
@@ -30,11 +29,12 @@ from app.observability import configure_logging
 from app.sealing.keyring import Ring
 from app.simulator.people import person_of
 from app.storage import tables
-from tests.chaos.run import environment_of, set_up
-from tests.conftest import Running, everything, running, settings_for
-from tests.routers.conftest import token
-from tests.servers import S3, script_path
-from tests.simulator.live import LiveSimulator
+from tests.support.api import token
+from tests.support.servers import S3, script_path
+from tests.support.service import Running, environment_of, everything, running, set_up, settings_for
+from tests.support.simulator import LiveSimulator
+
+pytestmark = pytest.mark.usefixtures("restored_logging")
 
 SCENARIOS = [
     *(["passed"] * 30),
@@ -79,7 +79,7 @@ class Canaries:
         ]
 
 
-@pytest.mark.parametrize("spelling", [*spellings("000000199001011234")], ids=range(9))
+@pytest.mark.parametrize("spelling", [*spellings("000000199001011234")], ids=[str(number) for number in range(9)])
 def test_every_spelling_is_found(spelling: bytes) -> None:
     canaries = Canaries(["somebody else", "000000199001011234"])
 
@@ -152,16 +152,6 @@ def bucket(request: pytest.FixtureRequest) -> ObjectStore | None:
     if request.param == "folder":
         return None
     return ObjectStore(request.getfixturevalue("s3_server"), f"canary-{secrets.token_hex(4)}")
-
-
-@pytest.fixture(autouse=True)
-def restored_logging() -> Iterator[None]:
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    yield
-    structlog.reset_defaults()
-    root.setLevel(level)
-    root.handlers[:] = handlers
 
 
 # The two axes are independent of each other: each value of each is enough.

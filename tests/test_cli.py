@@ -24,9 +24,9 @@ from typer.testing import CliRunner
 from app.cli import app
 from app.cli.intake import BATCH_LINES
 from app.simulator.options import DEMO_CREDENTIALS
-from tests.command import BOUND_SECONDS, POLL_SECONDS, Done, Running, environment, run, started
-from tests.servers import free_ports
-from tests.simulator.live import LiveSimulator
+from tests.support.command import BOUND_SECONDS, POLL_SECONDS, Done, Running, environment, run, started
+from tests.support.servers import free_ports
+from tests.support.simulator import LiveSimulator
 
 COMMAND = str(Path(sys.executable).with_name("faceid-results"))
 COMMANDS = [

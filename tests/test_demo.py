@@ -12,7 +12,7 @@ from rich.console import Console
 from app.demo import run_demo
 from app.faceid.signing import Credentials
 from app.simulator.options import SimulatorOptions
-from tests.command import run, started
+from tests.support.command import run, started
 
 JUNK = {
     "DATABASE_URL": "nonsense://",

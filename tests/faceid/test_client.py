@@ -24,8 +24,8 @@ from app.faceid.signing import Credentials
 from app.simulator.answers import Subject, detect_info
 from app.simulator.options import DEMO_CREDENTIALS, SimulatorOptions
 from app.simulator.scenarios import Scenario
-from tests.simulator.live import NO_QUOTA, LiveSimulator, live_simulator
 from tests.simulator.test_sdk import ERROR_CODES, INFO_TYPES, SCENARIOS, request_for
+from tests.support.simulator import NO_QUOTA, LiveSimulator, live_simulator
 
 KEY = "a-key-that-nobody-may-see"
 MEDIA = {

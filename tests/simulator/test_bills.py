@@ -9,7 +9,7 @@ from tencentcloud.faceid.v20180301 import models
 from app.simulator.options import SimulatorOptions
 from app.simulator.people import person_of
 from app.simulator.server import create_simulator
-from tests.simulator.live import Caller, Clock, LiveSimulator
+from tests.support.simulator import Caller, Clock, LiveSimulator
 
 ACTION = "GetWeChatBillDetails"
 

@@ -13,7 +13,7 @@ from app.simulator.answers import Subject, detect_info, enhanced_info
 from app.simulator.options import DEMO_CREDENTIALS, SimulatorOptions
 from app.simulator.requests import DetectInfoEnhancedRequest
 from app.simulator.scenarios import scenario_of
-from tests.simulator.live import LiveSimulator, live_simulator
+from tests.support.simulator import LiveSimulator, live_simulator
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")
 

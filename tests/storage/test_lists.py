@@ -14,7 +14,7 @@ from app.domain.verification import Filter, Place, State, Verification
 from app.storage.database import Database
 from app.storage.tables import detection
 from app.storage.verifications import VerificationStore
-from tests.storage.test_verifications import MINIMAL, NOW
+from tests.support.rows import MINIMAL, NOW
 
 STORE = VerificationStore()
 LIMIT = 3

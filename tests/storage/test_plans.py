@@ -18,8 +18,8 @@ from app.storage.database import Database, DatabaseSettings
 from app.storage.lists import Index, page_of
 from app.storage.tables import columns_of
 from app.storage.verifications import VerificationStore
-from tests.storage.test_verifications import MINIMAL, NOW
 from tests.support.databases import PostgresPool
+from tests.support.rows import MINIMAL, NOW
 
 PERSON: Index = ("id_card_index", [b"one", b"two"])
 IN_RANGE = Filter(received_from=NOW, received_to=NOW)

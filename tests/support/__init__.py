@@ -1,1 +1,1 @@
-"""Code that several test modules share, and the benchmarks with them."""
+"""Servers, processes and helper functions that tests and benchmarks share."""

@@ -34,11 +34,20 @@ async def fresh_database(server_url: str) -> AsyncIterator[str]:
             await connection.execute(text(f"DROP DATABASE {name} WITH (FORCE)"))
 
 
+@asynccontextmanager
+async def opened(url: str, **others: int) -> AsyncIterator[Database]:
+    """The database, with these settings."""
+    database = Database(DatabaseSettings.model_validate({"database_url": SecretStr(url), **others}))
+    try:
+        yield database
+    finally:
+        await database.aclose()
+
+
 async def migrate(url: str) -> None:
     """Brings the database to the newest schema."""
-    database = Database(DatabaseSettings(database_url=SecretStr(url)))
-    await schema.migrate(database)
-    await database.aclose()
+    async with opened(url) as database:
+        await schema.migrate(database)
 
 
 class PostgresPool:
@@ -76,16 +85,14 @@ async def _empty(url: str) -> bool:
 
     The migrations write no rows of their own. Listeners and advisory locks end with the sessions that hold them.
     """
-    database = Database(DatabaseSettings(database_url=SecretStr(url)))
     try:
-        async with database.write() as tx:
-            await tx.execute(_END_OTHER_SESSIONS)
-            await tx.execute(text(f"TRUNCATE {', '.join(schema.metadata.tables)} RESTART IDENTITY"))
-        return await schema.is_current(database)
+        async with opened(url) as database:
+            async with database.write() as tx:
+                await tx.execute(_END_OTHER_SESSIONS)
+                await tx.execute(text(f"TRUNCATE {', '.join(schema.metadata.tables)} RESTART IDENTITY"))
+            return await schema.is_current(database)
     except UnavailableError:
         return False
-    finally:
-        await database.aclose()
 
 
 @asynccontextmanager

@@ -1,14 +1,13 @@
 """An emptied database is as good as a new one."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from datetime import UTC, date, datetime
 
-from pydantic import SecretStr
 from sqlalchemy import String, Table, TypeDecorator, insert, text
 
 from app.storage import schema
-from app.storage.database import Database, DatabaseSettings
-from tests.support.databases import PostgresPool, fresh_database, migrate
+from tests.support.databases import PostgresPool, fresh_database, migrate, opened
 
 VALUES = {str: "x", int: 1, bool: True, bytes: b"x", datetime: datetime(2026, 1, 2, tzinfo=UTC), date: date(2026, 1, 2)}
 # All that a database consists of, and all that a test can leave in one.
@@ -32,16 +31,9 @@ PARTS = {
 }
 
 
-def opened(url: str) -> Database:
-    return Database(DatabaseSettings(database_url=SecretStr(url)))
-
-
 async def parts_of(url: str) -> Mapping[str, Sequence[str]]:
-    database = opened(url)
-    async with database.read() as tx:
-        parts = {name: sorted(map(str, await tx.execute(text(statement)))) for name, statement in PARTS.items()}
-    await database.aclose()
-    return parts
+    async with opened(url) as database, database.read() as tx:
+        return {name: sorted(map(str, await tx.execute(text(statement)))) for name, statement in PARTS.items()}
 
 
 def row_of(table: Table) -> dict[str, object]:
@@ -59,19 +51,17 @@ async def test_emptied_database_equals_a_migrated_one(postgres_server: str) -> N
         await migrate(url)
         migrated = await parts_of(url)
 
-    async with PostgresPool(postgres_server) as pool:
+    async with PostgresPool(postgres_server) as pool, AsyncExitStack() as stack:
         async with pool.lend() as used_url:
-            used = opened(used_url)
+            used = await stack.enter_async_context(opened(used_url))
             async with used.write() as tx:
                 for table in schema.metadata.sorted_tables:
                     await tx.execute(insert(table), row_of(table))
-            async with used.write() as tx:
                 await tx.execute(text("SELECT pg_advisory_lock(1)"))
                 await tx.execute(text("LISTEN topic"))
             full = await parts_of(used_url)
         async with pool.lend() as emptied_url:
             emptied = await parts_of(emptied_url)
-        await used.aclose()
 
     assert {name for name in full if full[name] != migrated[name]} == {
         *schema.metadata.tables,
@@ -86,14 +76,9 @@ async def test_emptied_database_equals_a_migrated_one(postgres_server: str) -> N
 async def test_database_with_another_schema_is_not_lent_again(postgres_server: str) -> None:
     async with PostgresPool(postgres_server) as pool:
         for statement in ("ALTER TABLE media RENAME TO away", "UPDATE alembic_version SET version_num = '0'"):
-            async with pool.lend() as changed_url:
-                changed = opened(changed_url)
-                async with changed.write() as tx:
-                    await tx.execute(text(statement))
-                await changed.aclose()
+            async with pool.lend() as changed_url, opened(changed_url) as changed, changed.write() as tx:
+                await tx.execute(text(statement))
 
-            async with pool.lend() as url:
+            async with pool.lend() as url, opened(url) as database:
                 assert url != changed_url
-                lent = opened(url)
-                assert await schema.is_current(lent)
-                await lent.aclose()
+                assert await schema.is_current(database)
