@@ -25,7 +25,7 @@ chaos: venv  ## kill -9, cut and spoil, then count what is left; ARGS="--seed 7 
 bench: venv  ## what it costs, beside its peers and floors; ARGS="--only retrieval" for a part
 	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-smoke: venv  ## the same, small: does the harness work?
+bench-smoke: venv  ## every section of it once and small: does the harness work?
 	$(BIN)/python -m benchmarks --smoke $(ARGS)
 
 bench-quota: venv  ## how much of Tencent's quota several workers use, never more; ARGS="--kill --workers 2 --rate 46 48"

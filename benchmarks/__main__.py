@@ -73,13 +73,23 @@ SECTIONS: Mapping[str, Callable[..., AsyncIterator[Line]]] = {
 }
 
 
+# These can be 0: a process may use less memory than before, or less than one tick of the CPU.
+_MAY_BE_ZERO = {"MB", "MB more", "% of a core"}
+
+
 async def measure(names: Iterable[str], *, is_smoke: bool, rows: int | None = None) -> list[Line]:
-    """The lines of these sections; lists in a database of so many rows."""
+    """The lines of these sections; lists in a database of so many rows.
+
+    Raises:
+        RuntimeError: a section measured nothing.
+    """
     lines = []
     for name in names:
         with TemporaryDirectory(prefix="bench-") as folder:
             more = {"rows": rows} if rows and name == "lists" else {}
             lines += [line async for line in SECTIONS[name](Path(folder), is_smoke=is_smoke, **more)]
+    if nothing := [line.what for line in lines if line.ours <= 0 and line.unit not in _MAY_BE_ZERO]:
+        raise RuntimeError(f"Nothing was measured of: {', '.join(nothing)}.")
     return lines
 
 

@@ -24,10 +24,9 @@ from benchmarks.requests import retrieve
 from benchmarks.retrieval import VIDEO_BYTES, bucket_of
 from benchmarks.stage import Server, answers_to
 from simulator.media import media_of
-from tests.chaos.processes import Child, Command, answers
-from tests.chaos.run import minded, set_up
-from tests.conftest import settings_for
-from tests.servers import s3
+from tests.support.processes import Child, Command, answers, minded
+from tests.support.servers import s3
+from tests.support.service import set_up, settings_for
 
 _AT_ONCE = 16
 _PLAIN = "plain.mp4"

@@ -32,8 +32,8 @@ from benchmarks import stage
 from benchmarks.figures import Line, measured
 from benchmarks.upstream import answer_of
 from benchmarks.ways import stored
-from tests.chaos.run import durable_postgres
-from tests.conftest import settings_for
+from tests.support.postgres import durable_postgres
+from tests.support.service import settings_for
 
 _WARM = 100  # connections are open and statements made
 _AT_ONCE = 32

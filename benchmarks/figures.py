@@ -15,6 +15,8 @@ from rich.box import SIMPLE
 from rich.table import Table
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+# A process that used less than one tick of the CPU is measured as 0: ratios divide by this instead.
+_LEAST = 1e-9
 _MEASURED = ("cryptography", "fastapi", "httpx", "sqlalchemy", "uvicorn", "tencentcloud-sdk-python-faceid")
 
 
@@ -83,7 +85,7 @@ class Line:
     @classmethod
     def at_least(cls, what: str, unit: str, ours: float, peer: float, peer_name: str, *, least: float | None) -> "Line":
         """More is better: ours divided by the peer's."""
-        ratio = ours / peer
+        ratio = ours / max(peer, _LEAST)
         target, is_met = (f">= {least:g}x", ratio >= least) if least else ("", None)
         return cls(
             what=what, unit=unit, ours=ours, peer=peer, peer_name=peer_name, ratio=ratio, target=target, is_met=is_met
@@ -92,7 +94,7 @@ class Line:
     @classmethod
     def cheaper(cls, what: str, unit: str, ours: float, peer: float, peer_name: str, *, times: float | None) -> "Line":
         """Less is better: the peer's divided by ours."""
-        ratio = peer / max(ours, 1e-9)
+        ratio = peer / max(ours, _LEAST)
         target, is_met = (f">= {times:g}x less", ratio >= times) if times else ("", None)
         return cls(
             what=what, unit=unit, ours=ours, peer=peer, peer_name=peer_name, ratio=ratio, target=target, is_met=is_met
@@ -103,7 +105,7 @@ class Line:
         cls, what: str, unit: str, ours: float, peer: float, peer_name: str, *, most: float | None = None
     ) -> "Line":
         """Less is better: ours divided by the peer's, which is a floor."""
-        ratio = ours / peer
+        ratio = ours / max(peer, _LEAST)
         target, is_met = (f"<= {most:g}x", ratio <= most) if most else ("", None)
         return cls(
             what=what, unit=unit, ours=ours, peer=peer, peer_name=peer_name, ratio=ratio, target=target, is_met=is_met

@@ -26,8 +26,9 @@ from rich.table import Table
 
 from app.observability import configure_logging
 from benchmarks import stage
-from tests.chaos.run import durable_postgres, set_up, temporary_folder
-from tests.conftest import settings_for
+from tests.support.postgres import durable_postgres
+from tests.support.processes import temporary_folder
+from tests.support.service import set_up, settings_for
 
 MOST_P99_MS = 250.0
 LEAST_SENT_PERCENT = 95.0

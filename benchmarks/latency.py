@@ -27,9 +27,8 @@ from app.storage import tables
 from app.storage.database import Database
 from benchmarks import stage
 from simulator.server import create_simulator
-from tests.chaos.run import set_up
-from tests.conftest import settings_for
-from tests.simulator.live import Caller
+from tests.support.service import set_up, settings_for
+from tests.support.simulator import Caller
 
 MOST_ADDED_MS = 25.0
 _IDLE_SECONDS = 0.05  # between two calls, so that neither meets what the other left behind

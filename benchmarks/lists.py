@@ -31,8 +31,8 @@ from app.storage.tables import columns_of
 from app.storage.verifications import VerificationStore
 from benchmarks import rows, stage
 from benchmarks.figures import Line
-from tests.chaos.run import durable_postgres
-from tests.conftest import settings_for
+from tests.support.postgres import durable_postgres
+from tests.support.service import settings_for
 
 _MOST = 1.2
 _DEEP = (0.1, 0.5, 0.99)

@@ -26,8 +26,9 @@ from app.observability import configure_logging
 from benchmarks import stage
 from benchmarks.arrivals import per_second
 from tests.chaos.reconcile import count_open
-from tests.chaos.run import durable_postgres, set_up, temporary_folder
-from tests.conftest import settings_for
+from tests.support.postgres import durable_postgres
+from tests.support.processes import temporary_folder
+from tests.support.service import set_up, settings_for
 
 QUOTA = 50
 """GetDetectInfo calls per second that Tencent lets in by default."""

@@ -19,8 +19,8 @@ from benchmarks.figures import Line
 from benchmarks.load import Load
 from benchmarks.stage import Server, answers_to
 from benchmarks.ways import count_stored, stored
-from tests.chaos.run import durable_postgres, set_up
-from tests.conftest import settings_for
+from tests.support.postgres import durable_postgres
+from tests.support.service import set_up, settings_for
 
 _CLIENTS = 50
 _STEADY = 200  # a second

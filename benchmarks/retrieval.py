@@ -20,8 +20,8 @@ from app.services.newcomers import Newcomers
 from app.services.vault import Vault
 from benchmarks import stage, upstream
 from benchmarks.figures import Cost, Line
-from tests.conftest import settings_for
-from tests.servers import S3, s3
+from tests.support.servers import S3, s3
+from tests.support.service import settings_for
 
 VIDEO_BYTES = 12_000_000
 _LONGEST_SECONDS = 180

@@ -15,9 +15,9 @@ import httpx
 from app.config import Settings
 from benchmarks.figures import cpu_of
 from benchmarks.load import Answers, Load
-from tests.chaos.processes import Child, Command, answers
-from tests.chaos.run import environment_of, minded
-from tests.servers import free_ports, script_path
+from tests.support.processes import Child, Command, answers, minded
+from tests.support.servers import free_ports, script_path
+from tests.support.service import environment_of
 
 _HOST = "127.0.0.1"
 _ANSWER_SECONDS = 30

@@ -19,7 +19,7 @@ from benchmarks import stage
 from simulator.answers import Subject, detect_info
 from simulator.media import media_of
 from simulator.scenarios import Scenario
-from tests.servers import write_certificate
+from tests.support.servers import write_certificate
 
 _TICK_SECONDS = 0.01
 _PERSON = "passed-bench"

@@ -16,8 +16,8 @@ from benchmarks import stage, upstream
 from benchmarks.figures import Line, resident_mb
 from benchmarks.load import Load
 from benchmarks.stage import Server, answers_to
-from tests.chaos.run import durable_postgres, set_up
-from tests.conftest import settings_for
+from tests.support.postgres import durable_postgres
+from tests.support.service import set_up, settings_for
 
 _WAIT = 50  # seconds that each would wait
 _CALLBACKS = 200  # a second

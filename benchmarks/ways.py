@@ -45,7 +45,7 @@ from app.storage.media.draft import Draft, Spool
 from app.worker import working
 from benchmarks.figures import Cost, measured
 from benchmarks.upstream import MEDIA_PATH
-from tests.conftest import settings_for
+from tests.support.service import settings_for
 
 _PIECE_BYTES = 64 * 1024
 _OPEN: list[object] = []  # as long as the process lives: to close it in good order is nobody's cost

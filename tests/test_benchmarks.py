@@ -1,15 +1,16 @@
 """The benchmarks measure what they say. How much that is, only a quiet machine can tell: nothing is asserted of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from benchmarks import flood, latency, quota
-from benchmarks.__main__ import SECTIONS, measure
+from benchmarks.__main__ import measure
 from benchmarks.arrivals import per_second
-from benchmarks.figures import page, table
+from benchmarks.figures import Line, page, table
 
 
 @given(st.lists(st.integers(0, 50), max_size=60).map(lambda tenths: [tenth / 10 for tenth in sorted(tenths)]))
@@ -48,10 +49,16 @@ async def test_a_flood_of_forged_redirects_asks_nothing_of_tencent() -> None:
     assert flood.table(report).row_count == 2
 
 
-@pytest.mark.parametrize("name", SECTIONS)
+@pytest.mark.parametrize("compare", [partial(Line.at_least, least=1), Line.at_most, partial(Line.cheaper, times=1)])
+def test_figure_below_one_tick_has_a_ratio(compare: Callable[..., Line]) -> None:
+    line = compare("CPU", "s", 0.0, 0.0, "nginx")
+
+    assert line.ratio == 0
+
+
+@pytest.mark.parametrize("name", ["worker", "idle"])  # `make bench-smoke` runs all of them
 async def test_a_section_of_the_benchmark_runs(name: str) -> None:
     lines = await measure([name], is_smoke=True)
 
-    assert all(line.ours > 0 for line in lines if line.unit not in {"MB", "MB more", "% of a core"})
     assert table(lines).row_count == len(lines)
     assert page(lines, "make bench").count("\n| ") == len(lines) + 2

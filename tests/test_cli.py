@@ -27,9 +27,9 @@ from app.cli.server import listen, serving
 from app.cli.token_files import BATCH_LINES
 from app.errors import SetUpError
 from simulator.options import DEMO_CREDENTIALS
-from tests.command import BOUND_SECONDS, POLL_SECONDS, Done, Running, environment, run, started
-from tests.servers import free_ports
-from tests.simulator.live import LiveSimulator
+from tests.support.command import BOUND_SECONDS, POLL_SECONDS, Done, Running, environment, run, started
+from tests.support.servers import free_ports
+from tests.support.simulator import LiveSimulator
 
 COMMAND = str(Path(sys.executable).with_name("faceid-results"))
 COMMANDS = [

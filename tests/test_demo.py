@@ -13,8 +13,8 @@ from rich.console import Console
 from app.cli.demo import run_demo
 from simulator.authentication import Credentials
 from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
-from tests.command import environment, run, started
-from tests.simulator.live import LiveSimulator
+from tests.support.command import environment, run, started
+from tests.support.simulator import LiveSimulator
 
 ROOT = Path(__file__).parents[1]
 

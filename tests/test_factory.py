@@ -11,7 +11,8 @@ from app.errors import SetUpError, UnavailableError
 from app.factory import open_retrieval, open_services
 from app.storage import schema
 from app.storage.database import Database
-from tests.conftest import fresh_database, settings_for
+from tests.support.databases import fresh_database
+from tests.support.service import settings_for
 
 NOWHERE = "http://127.0.0.1:1"
 

@@ -4,7 +4,6 @@ import asyncio
 import io
 import json
 import logging
-from collections.abc import Iterator
 from contextlib import redirect_stderr
 from datetime import UTC, datetime
 from typing import Any
@@ -14,18 +13,9 @@ import structlog
 
 from app.observability import configure_logging, where
 
+pytestmark = pytest.mark.usefixtures("restored_logging")
+
 SECRET = "张三 000000199001011234"
-
-
-@pytest.fixture(autouse=True)
-def restored_logging() -> Iterator[None]:
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    yield
-    structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
-    root.setLevel(level)
-    root.handlers[:] = handlers
 
 
 class Log:

@@ -10,13 +10,10 @@ from app.config import Settings
 from app.domain.detection import MediaKind
 from simulator.media import media_of
 from simulator.people import person_of
-from tests.conftest import Running, everything, running, settings_for
-from tests.servers import S3
-from tests.simulator.live import LiveSimulator
-
-
-def token(scenario: str) -> str:
-    return f"{scenario}-t{secrets.token_hex(6)}"
+from tests.support.api import token
+from tests.support.servers import S3
+from tests.support.service import Running, everything, running, settings_for
+from tests.support.simulator import LiveSimulator
 
 
 async def test_what_a_person_did_at_tencent_can_be_read_here(api: httpx.AsyncClient, faceid: LiveSimulator) -> None:

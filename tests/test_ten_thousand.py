@@ -25,9 +25,10 @@ from app.factory import Services, open_retrieval, open_services
 from app.services.retrieve import RetrieveService
 from app.storage import tables
 from simulator.media import media_of
-from tests.chaos.plan import _Dice
-from tests.conftest import everything
-from tests.simulator.live import NO_QUOTA, LiveSimulator, live_simulator
+from tests.support.clocks import FixedClock
+from tests.support.dice import Dice
+from tests.support.service import everything
+from tests.support.simulator import NO_QUOTA, LiveSimulator, live_simulator
 
 TOKENS = int(os.environ.get("TEST_TOKENS", "400"))
 START = datetime(2026, 11, 23, 8, tzinfo=UTC)
@@ -69,16 +70,6 @@ class Token:
         return 0 if info_type == "1" else len(media_of(self.biz_token))
 
 
-@dataclass
-class Clock:
-    """What the services take for the time."""
-
-    now: datetime = START
-
-    def __call__(self) -> datetime:
-        return self.now
-
-
 @dataclass(frozen=True)
 class Play:
     """The service, what is told to it and the time that passes."""
@@ -86,9 +77,9 @@ class Play:
     services: Services
     retrieval: RetrieveService
     caller: Caller
-    clock: Clock
+    clock: FixedClock
 
-    async def perform(self, tokens: Sequence[Token], dice: _Dice) -> None:
+    async def perform(self, tokens: Sequence[Token], dice: Dice) -> None:
         """Tells all in its order, and lets everything be retrieved that is due in between and afterwards."""
         messages = [
             (at, dice.draw(), token.biz_token, is_callback)
@@ -123,7 +114,7 @@ class Play:
         return due_at
 
 
-def draw_tokens(dice: _Dice, count: int) -> list[Token]:
+def draw_tokens(dice: Dice, count: int) -> list[Token]:
     """One in 20 is never called back, one in 20 twice."""
     tokens = []
     for number in range(count):
@@ -135,7 +126,7 @@ def draw_tokens(dice: _Dice, count: int) -> list[Token]:
 
 @asynccontextmanager
 async def playing(settings: Settings) -> AsyncIterator[Play]:
-    clock = Clock()
+    clock = FixedClock(START)
     async with open_services(settings, clock=clock) as services, open_retrieval(services, clock=clock) as retrieval:
         caller, _ = await services.access.create("test", everything(), client="default", valid_for=timedelta(days=1))
         yield Play(services, retrieval, caller, clock)
@@ -153,7 +144,7 @@ def all_calls() -> Iterator[LiveSimulator]:
 async def test_whatever_becomes_of_callbacks_every_result_is_retrieved_and_stored_once(
     settings: Settings, all_calls: LiveSimulator, count: int, info_type: str
 ) -> None:
-    dice = _Dice("1")
+    dice = Dice("1")
     tokens = draw_tokens(dice, count)
     own = settings.model_copy(update={"faceid_endpoint": all_calls.url, "faceid_info_type": info_type})
 

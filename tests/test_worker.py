@@ -2,7 +2,6 @@
 
 import asyncio
 import os
-import secrets
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -18,9 +17,9 @@ from app.domain.verification import State, Verification
 from app.factory import Services, open_retrieval
 from app.storage.media import Draft, FolderStore
 from app.storage.signals import Signals
-from app.storage.verifications import VerificationStore
 from app.worker import Worker
-from tests.conftest import Running
+from tests.support.api import call_back, row_of
+from tests.support.service import Running
 
 SECONDS = 20
 
@@ -76,19 +75,6 @@ async def working(
         yield worker
         worker.stop()
         await task
-
-
-async def call_back(api: httpx.AsyncClient, scenario: str) -> str:
-    biz_token = f"{scenario}-t{secrets.token_hex(6)}"
-    assert (await api.post("/v1/callbacks", json={"BizToken": biz_token})).status_code == 202
-    return biz_token
-
-
-async def row_of(services: Services, biz_token: str) -> Verification:
-    async with services.database.read() as tx:
-        row = await VerificationStore().find(tx, biz_token)
-    assert row is not None
-    return row
 
 
 async def leased(services: Services, biz_token: str) -> Verification:

@@ -1,15 +1,13 @@
 """What is told and what breaks, in which order and how long after what came before: all of it drawn from the seed."""
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
-from typing import TypeVar
+
+from tests.support.dice import Dice
 
 TOKENS_PER_KILL = 2
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +128,7 @@ class Plan:
 
 def draw_plan(*, seed: int, kills: int, database: str, pace: float) -> Plan:
     """The same for the same arguments, on every machine; `pace` is the mean of the seconds between two kills."""
-    dice = _Dice(f"{seed} {database}")
+    dice = Dice(f"{seed} {database}")
     span = kills * pace
     tokens = [_token(dice, f"s{seed}-{number:05}") for number in range(kills * TOKENS_PER_KILL)]
     events: list[Event] = [
@@ -144,13 +142,13 @@ def draw_plan(*, seed: int, kills: int, database: str, pace: float) -> Plan:
     return Plan(tokens, [(at - before, events[number]) for before, (at, number) in zip(starts, timed, strict=False)])
 
 
-def _token(dice: "_Dice", suffix: str) -> Token:
+def _token(dice: Dice, suffix: str) -> Token:
     story = dice.pick(_STORIES)
     is_old = dice.draw() < 1 / 4
     return Token(f"{story.scenario}-{suffix}", story, timedelta(minutes=15 + 60 * dice.draw()) if is_old else None)
 
 
-def _tells(dice: "_Dice", token: Token) -> Iterator[Tell]:
+def _tells(dice: Dice, token: Token) -> Iterator[Tell]:
     """A callback, or two; a registration, or two, or neither; of a finished token that is old enough, that alone."""
     is_registered = token.age is not None or dice.draw() < 1 / 3
     is_lost = token.age is not None and token.story.is_finished_at_once and dice.draw() < 1 / 2
@@ -159,30 +157,12 @@ def _tells(dice: "_Dice", token: Token) -> Iterator[Tell]:
             yield Tell(token, told)
 
 
-def _kill(dice: "_Dice", database: str) -> Kill:
+def _kill(dice: Dice, database: str) -> Kill:
     target, is_at_once = dice.pick(_KILLED[database]), dice.draw() < 1 / 4
     return Kill(target, None if is_at_once else _LONGEST_HOLD * dice.draw())
 
 
-def _fault(dice: "_Dice", database: str) -> Fault:
+def _fault(dice: Dice, database: str) -> Fault:
     others = {FaultKind.COMMAND} if database == "postgres" else {FaultKind.COMMAND, FaultKind.SESSIONS}
     kind = dice.pick([kind for kind in FaultKind if kind not in others])
     return Fault(kind, _SHORT.get(kind, 0.5 + 1.5 * dice.draw()))
-
-
-class _Dice:
-    """Numbers from a text; not `random`, whose numbers are another version's to change."""
-
-    def __init__(self, seed: str) -> None:
-        self._seed = seed
-        self._drawn = 0
-
-    def draw(self) -> float:
-        """A number in [0, 1)."""
-        self._drawn += 1
-        digest = hashlib.blake2b(f"{self._seed} {self._drawn}".encode(), digest_size=6).digest()
-        return int.from_bytes(digest) / 2**48
-
-    def pick(self, choices: Sequence[T]) -> T:
-        """One of them."""
-        return choices[int(self.draw() * len(choices))]

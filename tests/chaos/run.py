@@ -1,33 +1,26 @@
 """One run: everything is started, told and broken as planned; then left alone until it is quiet, and looked at."""
 
 import asyncio
-import os
 import time
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import httpx
 
 from app.config import Settings
-from app.domain.access import Scope
 from app.errors import UnavailableError
-from app.factory import open_services
-from app.sealing.keyring import KeyRing
-from app.storage import schema
 from app.storage.database import Database
 from tests.chaos.plan import draw_plan
-from tests.chaos.postgres import Postgres
-from tests.chaos.processes import Child, Command, answers
 from tests.chaos.reconcile import Findings, Store, count_open, reconcile
 from tests.chaos.scene import MediaFolder, Scene
 from tests.chaos.upstream import Upstream
-from tests.conftest import settings_for
-from tests.servers import free_ports, script_path
+from tests.support.postgres import Postgres, durable_postgres
+from tests.support.processes import Child, Command, answers, minded, temporary_folder
+from tests.support.servers import free_ports, script_path
+from tests.support.service import environment_of, set_up, settings_for
 
 QUIET_SECONDS = 60.0
 """How long after the last fault everything must have been retrieved."""
@@ -136,23 +129,6 @@ async def run(options: Options) -> Report:
         )
 
 
-@contextmanager
-def temporary_folder() -> Iterator[Path]:
-    with TemporaryDirectory(prefix="chaos-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)  # whoever runs Postgres has to pass
-        yield folder
-
-
-@asynccontextmanager
-async def durable_postgres(folder: Path) -> AsyncIterator[Postgres]:
-    home = folder / "postgres"
-    home.mkdir()
-    postgres = Postgres(home)
-    async with minded([postgres.child]):
-        yield postgres
-
-
 @asynccontextmanager
 async def _processes(
     folder: Path, settings: Settings, key: str, postgres: Postgres | None
@@ -177,44 +153,6 @@ async def _processes(
     )
     async with client, minded(children.values()):
         yield client, children | ({"postgres": postgres.child} if postgres else {})
-
-
-@asynccontextmanager
-async def minded(children: Collection[Child]) -> AsyncIterator[None]:
-    """They run, and are up at the beginning; in the end they are stopped."""
-    tasks = [asyncio.create_task(child.run(), name=child.name) for child in children]
-    try:
-        await asyncio.gather(*(child.until_up() for child in children))
-        yield
-    finally:
-        await asyncio.gather(*(child.stop(task) for child, task in zip(children, tasks, strict=True)))
-
-
-def environment_of(settings: Settings) -> Mapping[str, str]:
-    """What makes a process read these settings, and no others."""
-    return {
-        "PATH": os.environ["PATH"],
-        "TENCENTCLOUD_SECRET_ID": settings.tencentcloud_secret_id,
-        "TENCENTCLOUD_SECRET_KEY": settings.tencentcloud_secret_key.get_secret_value(),
-        "FACEID_ENDPOINT": settings.faceid_endpoint,
-        "FACEID_RULE_ID": str(settings.faceid_rule_id),
-        "FACEID_REQUESTS_PER_SECOND": str(settings.faceid_requests_per_second),
-        "FACEID_TIMEOUT_SECONDS": str(settings.faceid_timeout_seconds),
-        "DATA_DIR": str(settings.data_dir),
-        "DATABASE_URL": settings.database_url.get_secret_value() if settings.database_url else "",
-        "MEDIA_URL": str(settings.media_url),
-    }
-
-
-async def set_up(settings: Settings) -> str:
-    """Makes the schema, and an API key."""
-    database = Database(settings)
-    await schema.migrate(database)
-    KeyRing.create(settings.keyring_path)
-    await database.aclose()
-    async with open_services(settings) as services:
-        _, key = await services.access.create("chaos", list(Scope), client="default", valid_for=timedelta(days=1))
-    return key
 
 
 async def _until_quiet(settings: Settings, give_up_at: float) -> None:

@@ -17,10 +17,10 @@ from app.config import Settings
 from app.errors import UnavailableError
 from app.factory import open_services
 from tests.chaos.plan import Event, Fault, FaultKind, Kill, Plan, Tell, Told
-from tests.chaos.postgres import Postgres
-from tests.chaos.processes import Child
 from tests.chaos.reconcile import Acknowledged
 from tests.chaos.upstream import Upstream
+from tests.support.postgres import Postgres
+from tests.support.processes import Child
 
 _AGAIN_SECONDS = 0.3
 _MOST_AT_ONCE = 32

@@ -20,7 +20,7 @@ from app.faceid.decode import ApiError, DecodeError
 from app.faceid.lift import Lifter
 from simulator.options import SimulatorOptions
 from tests.faceid.test_client import client_of, peer, saying
-from tests.simulator.live import LiveSimulator, live_simulator
+from tests.support.simulator import LiveSimulator, live_simulator
 
 AT = datetime(2024, 5, 10, 7, 52, 43, 289000, tzinfo=UTC)
 FINISHED_AT = datetime.now(UTC).replace(hour=3, microsecond=0) - timedelta(days=2)  # 11 o'clock in China

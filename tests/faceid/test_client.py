@@ -24,8 +24,8 @@ from simulator.answers import Subject, detect_info
 from simulator.authentication import Credentials
 from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
 from simulator.scenarios import Scenario
-from tests.simulator.live import NO_QUOTA, LiveSimulator, live_simulator
 from tests.simulator.test_sdk import ERROR_CODES, INFO_TYPES, SCENARIOS, request_for
+from tests.support.simulator import NO_QUOTA, LiveSimulator, live_simulator
 
 KEY = "a-key-that-nobody-may-see"
 MEDIA = {

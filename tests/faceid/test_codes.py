@@ -57,6 +57,7 @@ TABLE = {
     ErrorClass.RULE: ["InvalidParameterValue.RuleIdNotExist", "InvalidParameterValue.RuleIdDisabled"],
     ErrorClass.EXPIRED: ["InvalidParameterValue.BizTokenExpired"],
     ErrorClass.FINAL: [
+        codes.FOREIGN,
         "InvalidParameterValue.BizTokenIllegal",
         "InvalidParameter",
         "InvalidParameter.Unheard",

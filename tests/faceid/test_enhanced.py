@@ -16,8 +16,8 @@ from app.faceid import codes
 from app.faceid.client import FaceIdClient, Fetched
 from simulator.media import media_of, picture_of
 from tests.faceid.test_client import SUCCESS, Kept, client_of, in_our_names, media_in, peer, saying
-from tests.simulator.live import NO_QUOTA, LiveSimulator, live_simulator
 from tests.simulator.test_sdk import ERROR_CODES, INFO_TYPES, SCENARIOS
+from tests.support.simulator import NO_QUOTA, LiveSimulator, live_simulator
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")
 

@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from app.faceid.wire import Wire
-from tests.servers import write_certificate
+from tests.support.servers import write_certificate
 
 BODY = bytes(range(256)) * 8192  # 2 MiB, far more than a reader takes at once
 HEAD = f"HTTP/1.1 200 OK\r\nContent-Length: {len(BODY)}\r\n\r\n".encode()

@@ -1,21 +1,15 @@
 """Who may call what: every operation of the API's description, with every kind of key."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
 from datetime import timedelta
 from ipaddress import ip_network
-from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
 
 from app.domain.access import Scope
-from app.main import create_app
-from tests.conftest import Running, everything, settings_for
-from tests.routers.conftest import STATEFUL, retrieved
+from tests.support.api import retrieved
+from tests.support.operations import DOCUMENT, OPERATIONS, REQUEST_ID, ROWS, Operation, call
+from tests.support.service import Running, everything
 
-REQUEST_ID = "given-by-the-caller"
 UNKNOWN = {
     "type": "about:blank",
     "title": "Not Found",
@@ -24,47 +18,6 @@ UNKNOWN = {
     "code": "not_found",
     "request_id": REQUEST_ID,
 }
-Operation = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Row:
-    """What a call needs, how a good one is answered, and whether it is about one verification."""
-
-    scope: Scope | None
-    status: int
-    request: dict[str, Any] = field(default_factory=dict)
-    is_of_one: bool = True
-
-
-MEDIUM = "/v1/verifications/{biz_token}/media/{kind}"
-HOLD = "/v1/verifications/{biz_token}/legal-hold"
-ROWS: dict[Operation, Row] = {
-    ("post", "/v1/callbacks"): Row(Scope.CALLBACKS_WRITE, 202, {"json": {"BizToken": "{biz_token}"}}),
-    ("get", "/v1/callbacks/redirect"): Row(None, 303),
-    ("post", "/v1/redirects"): Row(Scope.CALLBACKS_WRITE, 201, {"json": {"rule_id": STATEFUL}}, is_of_one=False),
-    ("put", "/v1/verifications/{biz_token}"): Row(Scope.CALLBACKS_WRITE, 200, {"json": {}}),
-    ("get", "/v1/verifications/{biz_token}"): Row(Scope.RESULTS_READ, 200),
-    ("get", "/v1/verifications"): Row(Scope.RESULTS_READ, 200, is_of_one=False),
-    ("get", "/v1/verifications/{biz_token}/identity"): Row(
-        Scope.RESULTS_REVEAL, 200, {"headers": {"X-Purpose": "test"}}
-    ),
-    ("post", "/v1/verifications/{biz_token}/retrieve"): Row(Scope.CALLBACKS_WRITE, 202),
-    ("get", MEDIUM): Row(Scope.MEDIA_READ, 200),
-    ("head", MEDIUM): Row(Scope.MEDIA_READ, 200),
-    ("post", "/v1/verifications/search"): Row(
-        Scope.RESULTS_READ, 200, {"json": {"id_card": "000000199001011234"}}, is_of_one=False
-    ),
-    ("put", HOLD): Row(Scope.ADMIN, 204),
-    ("delete", HOLD): Row(Scope.ADMIN, 204),
-    ("get", "/v1/audit"): Row(Scope.ADMIN, 200, is_of_one=False),
-    ("delete", "/v1/verifications/{biz_token}"): Row(Scope.RESULTS_ERASE, 204),
-    ("get", "/livez"): Row(None, 200),
-    ("get", "/readyz"): Row(None, 200),
-    ("get", "/metrics"): Row(None, 200),
-}
-DOCUMENT = create_app(settings_for(Path(), "http://127.0.0.1:9")).openapi()
-OPERATIONS: Sequence[Operation] = [(method, path) for path, item in DOCUMENT["paths"].items() for method in item]
 KEYED = [operation for operation in ROWS if ROWS[operation].scope]
 REGISTERING = {("post", "/v1/callbacks"), ("put", "/v1/verifications/{biz_token}")}
 SIGNED = {("post", "/v1/callbacks")}
@@ -82,19 +35,6 @@ def test_the_description_names_the_scope(operation: Operation) -> None:
     signed: list[dict[str, list[str]]] = [{"Signature": []}] if operation in SIGNED else []
 
     assert DOCUMENT["paths"][path][method].get("security") == (scope and [{"ApiKey": [scope]}, *signed])
-
-
-async def call(
-    service: Running, key: str | None, operation: Operation, biz_token: str, *, scheme: str = "Bearer"
-) -> httpx.Response:
-    method, path = operation
-    request = dict(ROWS[operation].request)
-    if "json" in request:
-        request["json"] = {name: value.format(biz_token=biz_token) for name, value in request["json"].items()}
-    headers = {"X-Request-Id": REQUEST_ID} | ({} if key is None else {"Authorization": f"{scheme} {key}".encode()})
-    request["headers"] = headers | request.get("headers", {})
-    async with service.client(None) as client:
-        return await client.request(method, path.format(biz_token=biz_token, kind="best_frame"), **request)
 
 
 async def test_what_is_not_a_living_key_is_not_let_in(idle_service: Running) -> None:

@@ -9,9 +9,9 @@ import pytest
 from starlette.types import Message
 
 from app.config import Settings
-from tests.conftest import Running, everything, running, settings_for
-from tests.routers.conftest import PAGE, get, listed, retrieved, token
-from tests.simulator.live import LiveSimulator
+from tests.support.api import PAGE, called_back, get, listed, retrieved, token
+from tests.support.service import Running, everything, running, settings_for
+from tests.support.simulator import LiveSimulator
 
 URL = "/v1/callbacks"
 JSON = {"Content-Type": "application/json"}
@@ -205,16 +205,6 @@ async def test_the_browser_wakes_registered_tokens_only(idle_api: httpx.AsyncCli
     assert asleep["registered_at"] < awake["received_at"] == awake["retrieval"]["due_at"]
     assert awake["retrieval"]["due_at"] < asleep["retrieval"]["due_at"]
     assert await listed(idle_api) == ["registered"]
-
-
-async def called_back(api: httpx.AsyncClient, biz_token: str) -> dict[str, Any]:
-    """The verification as soon as what a browser said has been looked at."""
-    for _ in range(1000):
-        view = await get(api, biz_token)
-        if view["received_at"]:
-            return view
-        await asyncio.sleep(0.01)
-    pytest.fail("Nobody looked at it.")
 
 
 async def test_the_browser_fetches_the_result_of_a_registered_token(api: httpx.AsyncClient) -> None:

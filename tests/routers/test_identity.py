@@ -7,8 +7,8 @@ from sqlalchemy import text
 from app.domain.detection import Detection
 from app.storage.verifications import VerificationStore
 from simulator.people import person_of
-from tests.conftest import Running, everything
-from tests.routers.conftest import first_attempt_of, get, retrieved, token
+from tests.support.api import first_attempt_of, get, retrieved, token
+from tests.support.service import Running, everything
 
 
 def url(biz_token: str, *parts: str) -> str:

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import text
 
 from app.domain.access import Scope
-from tests.conftest import Running, everything
-from tests.routers.conftest import get, retrieved, token
+from tests.support.api import get, retrieved, token
+from tests.support.service import Running, everything
 
 URL = "/v1/verifications"
 

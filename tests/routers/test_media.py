@@ -17,9 +17,9 @@ from app.domain.detection import MediaKind
 from app.errors import RangeNotSatisfiableError
 from app.routers.media import parse_range
 from simulator.media import media_of
-from tests.conftest import Running, everything, running, settings_for
-from tests.routers.conftest import EXAMPLE, get, retrieved
-from tests.simulator.live import LiveSimulator
+from tests.support.api import EXAMPLE, get, retrieved
+from tests.support.service import Running, everything, running, settings_for
+from tests.support.simulator import LiveSimulator
 
 FRAME = media_of(EXAMPLE)[MediaKind.BEST_FRAME]
 SIZE = len(FRAME)

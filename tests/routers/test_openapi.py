@@ -18,10 +18,10 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from app.config import Settings
 from app.factory import open_services
 from app.main import create_app
-from tests.conftest import Running, everything, settings_for
-from tests.routers.conftest import EXAMPLE
-from tests.routers.test_access import DOCUMENT, OPERATIONS, Operation
-from tests.simulator.live import LiveSimulator
+from tests.support.api import EXAMPLE
+from tests.support.operations import DOCUMENT, OPERATIONS, Operation
+from tests.support.service import Running, everything, settings_for
+from tests.support.simulator import LiveSimulator
 
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 schema = schemathesis.openapi.from_dict(DOCUMENT)

@@ -15,8 +15,8 @@ from app.domain.access import Scope
 from app.main import create_app
 from app.routers.problems import Problem
 from app.storage.database import Database
-from tests.conftest import Running, everything, settings_for
-from tests.routers.test_access import DOCUMENT, OPERATIONS, ROWS, Operation, call
+from tests.support.operations import DOCUMENT, OPERATIONS, ROWS, Operation, call
+from tests.support.service import Running, everything, settings_for
 
 MARK = "000000199001011234"
 

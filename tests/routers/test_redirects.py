@@ -9,10 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from app.config import Settings
-from tests.conftest import Running, everything, running
-from tests.routers.conftest import PAGE, STATEFUL, get, listed, token
-from tests.routers.test_callbacks import called_back
-from tests.simulator.live import Caller, LiveSimulator
+from tests.support.api import PAGE, STATEFUL, called_back, get, listed, token
+from tests.support.service import Running, everything, running
+from tests.support.simulator import Caller, LiveSimulator
 
 URL = "/v1/redirects"
 

@@ -8,8 +8,8 @@ from sqlalchemy import text
 
 from app.domain.access import Scope
 from simulator.people import person_of
-from tests.conftest import Running, everything
-from tests.routers.conftest import retrieved
+from tests.support.api import retrieved
+from tests.support.service import Running, everything
 
 SEARCH = "/v1/verifications/search"
 

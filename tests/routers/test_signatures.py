@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from app.domain.access import Scope
-from tests.conftest import Running
-from tests.routers.conftest import SECRETS, get, listed, retrieved, token
-from tests.simulator.live import LiveSimulator
+from tests.support.api import SECRETS, get, listed, retrieved, token
+from tests.support.service import Running
+from tests.support.simulator import LiveSimulator
 
 URL = "/v1/callbacks"
 NAMES = ("webhook-id", "webhook-timestamp", "webhook-signature")

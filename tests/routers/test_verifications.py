@@ -9,9 +9,9 @@ import httpx
 import pytest
 
 from simulator.people import person_of
-from tests.conftest import Running, everything
-from tests.routers.conftest import first_attempt_of, get, retrieved, token
-from tests.simulator.live import LiveSimulator
+from tests.support.api import first_attempt_of, get, retrieved, token
+from tests.support.service import Running, everything
+from tests.support.simulator import LiveSimulator
 
 INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{0,5}[1-9])?Z")
 FACTS = {

@@ -16,28 +16,19 @@ from app.storage.audit import AuditStore
 from app.storage.database import Database
 from app.storage.keys import KeyStore
 from app.storage.tables import api_key
+from tests.support.clocks import FixedClock
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 SCOPES = [Scope.RESULTS_READ, Scope.MEDIA_READ]
 
 
-class Clock:
-    """A clock that the test turns."""
-
-    def __init__(self) -> None:
-        self.now = NOW
-
-    def __call__(self) -> datetime:
-        return self.now
+@pytest.fixture
+def clock() -> FixedClock:
+    return FixedClock(NOW)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def access(database: Database, clock: Clock, tmp_path: Path) -> AccessService:
+def access(database: Database, clock: FixedClock, tmp_path: Path) -> AccessService:
     keyring = KeyRing.create(tmp_path / "keyring.json")
     audit = AuditService(database=database, audit=AuditStore(), clock=clock)
     return AccessService(database=database, keys=KeyStore(), keyring=keyring, audit=audit, clock=clock)
@@ -106,7 +97,7 @@ async def test_a_key_is_unknown_outside_its_networks(access: AccessService) -> N
         assert str(elsewhere.value) == str(unknown.value)
 
 
-async def test_a_key_ends_at_its_end_even_while_it_is_remembered(access: AccessService, clock: Clock) -> None:
+async def test_a_key_ends_at_its_end_even_while_it_is_remembered(access: AccessService, clock: FixedClock) -> None:
     _, shown = await access.create("till", SCOPES, client="bank", valid_for=timedelta(days=1))
     await access.authenticate(shown)
 

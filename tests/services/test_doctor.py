@@ -32,9 +32,10 @@ from app.storage.pauses import PauseStore
 from app.storage.quota import QuotaStore
 from app.storage.verifications import VerificationStore
 from simulator.options import SimulatorOptions
-from tests.conftest import fresh_database, settings_for
-from tests.servers import S3
-from tests.simulator.live import LiveSimulator, live_simulator
+from tests.support.databases import fresh_database
+from tests.support.servers import S3
+from tests.support.service import settings_for
+from tests.support.simulator import LiveSimulator, live_simulator
 
 NOWHERE = "http://127.0.0.1:1"
 CHECKS = ["credentials", "clock", "database", "schema", "key ring", "quota", "retrieval", "media store", "disk"]

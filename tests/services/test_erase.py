@@ -11,8 +11,8 @@ from sqlalchemy import text
 from app.config import Settings
 from app.domain.access import Scope
 from app.factory import open_retrieval, open_services
-from tests.conftest import Running, everything
-from tests.routers.conftest import get, retrieved, token
+from tests.support.api import get, retrieved, token
+from tests.support.service import Running, everything
 
 ERASED_TABLES = ("detection", "liveness_attempt", "media", "upstream_call")
 

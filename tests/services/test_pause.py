@@ -17,9 +17,11 @@ from app.services.retrieve import RetrieveService
 from app.services.rules import RuleSettings
 from app.storage.pauses import PauseStore
 from simulator.options import DEMO_CREDENTIALS
-from tests.conftest import Running
-from tests.services.test_retrieve import Clock, call_back, retrieve_all, retrieving, row_of, token, view
-from tests.simulator.live import LiveSimulator
+from tests.support.api import call_back, get, row_of, token
+from tests.support.clocks import ShiftedClock
+from tests.support.service import Running
+from tests.support.simulator import LiveSimulator
+from tests.support.worker import retrieve_all, retrieving
 
 ARREARS = "error-UnauthorizedOperation.Arrears"
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
@@ -29,7 +31,7 @@ Api = httpx.AsyncClient
 class Worker:
     """A worker's service, and the clock it goes by."""
 
-    def __init__(self, service: Running, retrieval: RetrieveService, clock: Clock) -> None:
+    def __init__(self, service: Running, retrieval: RetrieveService, clock: ShiftedClock) -> None:
         self._service = service
         self._retrieval = retrieval
         self._clock = clock
@@ -46,13 +48,13 @@ class Worker:
 
 @asynccontextmanager
 async def working(service: Running, **settings: object) -> AsyncIterator[Worker]:
-    clock = Clock()
+    clock = ShiftedClock()
     async with retrieving(service, clock, **settings) as retrieval:
         yield Worker(service, retrieval, clock)
 
 
 async def states(api: Api, biz_tokens: Sequence[str]) -> Sequence[str]:
-    return [(await view(api, biz_token))["state"] for biz_token in biz_tokens]
+    return [(await get(api, biz_token))["state"] for biz_token in biz_tokens]
 
 
 async def test_arrears_pause_the_account_one_probe_at_a_time_finds_out_when_they_are_paid(
@@ -126,7 +128,7 @@ async def test_a_last_try_is_made_before_the_deadline_also_while_everything_is_p
     idle_service: Running, idle_api: Api
 ) -> None:
     refused = await call_back(idle_api, f"{ARREARS}-x1-passed")
-    created_at = (Clock()() - 71 * HOUR).isoformat()
+    created_at = (ShiftedClock()() - 71 * HOUR).isoformat()
     last = token("passed")
     async with working(idle_service) as worker:
         await worker.after(SECOND)
@@ -175,7 +177,7 @@ async def test_accounts_do_not_wait_for_each_other(idle_service: Running, idle_a
         assert (await row_of(idle_service.services, other)).account == "bank"
         assert [pause.account for pause in await worker.pauses()] == ["default"]
 
-    assert (await view(idle_api, other))["state"] == "retrieved"
+    assert (await get(idle_api, other))["state"] == "retrieved"
 
 
 async def test_an_operator_hears_what_to_do(idle_service: Running, idle_api: Api) -> None:
@@ -207,7 +209,7 @@ async def test_an_operator_hears_what_to_do(idle_service: Running, idle_api: Api
 async def test_deadlines_that_come_near_raise_an_alarm(
     idle_service: Running, idle_api: Api, hours: int, less_than_24: int, less_than_6: int, levels: Sequence[str]
 ) -> None:
-    created_at = (Clock()() - hours * HOUR).isoformat()
+    created_at = (ShiftedClock()() - hours * HOUR).isoformat()
     await idle_api.put(f"/v1/verifications/{token('passed')}", json={"created_at": created_at})
 
     with structlog.testing.capture_logs() as logs:
@@ -230,14 +232,14 @@ async def test_what_waits_for_an_account_that_is_gone_goes_to_the_default_one(
         await worker.after(SECOND)
     assert (await row_of(idle_service.services, biz_token)).account == "bank"
 
-    clock = Clock()
+    clock = ShiftedClock()
     clock.ahead = MINUTE
     async with retrieving(idle_service, clock) as retrieval:
         assert await retrieve_all(retrieval) == 0
         await retrieval.claims.adopt()
         assert await retrieve_all(retrieval) == 1
 
-    assert (await view(idle_api, biz_token))["state"] == "retrieved"
+    assert (await get(idle_api, biz_token))["state"] == "retrieved"
 
 
 async def test_each_account_has_as_many_calls_at_a_time_as_it_may(
@@ -266,7 +268,7 @@ async def test_however_many_rules_are_paused_each_is_probed_and_none_outlives_it
         assert sorted([await worker.after(10 * SECOND), await worker.after(SECOND)]) == [4, 16]
         assert await worker.pauses() == []
 
-        gone = pause.begin("default", "404", "InvalidParameterValue.RuleIdNotExist", Clock()())
+        gone = pause.begin("default", "404", "InvalidParameterValue.RuleIdNotExist", ShiftedClock()())
         async with idle_service.services.database.write() as tx:
             await PauseStore().begin(tx, gone)
         assert await worker.after(MINUTE) == 0

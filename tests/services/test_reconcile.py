@@ -16,9 +16,10 @@ from app.factory import open_accounts, reconciliation
 from app.services.reconcile import ReconcileService
 from app.services.rules import RuleSettings
 from simulator.options import SimulatorOptions
-from tests.conftest import Running, everything, running
-from tests.services.test_retrieve import retrieve_all, retrieving, token
-from tests.simulator.live import LiveSimulator, live_simulator
+from tests.support.api import token
+from tests.support.service import Running, everything, running
+from tests.support.simulator import LiveSimulator, live_simulator
+from tests.support.worker import retrieve_all, retrieving
 
 DAY_BEFORE_YESTERDAY = datetime.now(UTC) - timedelta(days=2)  # whose bill is there at any hour of today
 

@@ -1,16 +1,13 @@
 """From due to recorded, whatever happens on the way: nothing is lost, nothing half-stored, nothing recorded twice."""
 
 import asyncio
-import secrets
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -23,15 +20,18 @@ from app.domain.verification import State, Verification
 from app.errors import UnavailableError
 from app.faceid import codes
 from app.faceid.client import MEDIA_NOT_STORED
-from app.factory import Services, open_retrieval
+from app.factory import Services
 from app.services.claim import Claim
 from app.services.retrieve import RetrieveService
 from app.services.rules import RuleSettings
 from app.storage.quota import QuotaStore
 from app.storage.verifications import VerificationStore
 from simulator.media import media_of, picture_of
-from tests.conftest import Running
-from tests.simulator.live import LiveSimulator
+from tests.support.api import call_back, get, row_of, token
+from tests.support.clocks import ShiftedClock
+from tests.support.service import Running
+from tests.support.simulator import LiveSimulator
+from tests.support.worker import retrieve_all, retrieving
 
 INFO_TYPES = ["0", *("".join(digits) for count in range(1, 5) for digits in combinations("1234", count))]
 KINDS = {
@@ -41,57 +41,15 @@ KINDS = {
 }
 
 
-class Clock:
-    """A clock that the test turns."""
-
-    def __init__(self) -> None:
-        self.ahead = timedelta()
-
-    def __call__(self) -> datetime:
-        return datetime.now(UTC) + self.ahead
-
-
-def token(scenario: str) -> str:
-    return f"{scenario}-t{secrets.token_hex(6)}"
-
-
-@asynccontextmanager
-async def retrieving(
-    service: Running, clock: Clock | None = None, **settings: object
-) -> AsyncIterator[RetrieveService]:
-    """A worker's service beside the API, under other settings and by another clock."""
-    services = replace(service.services, settings=service.services.settings.model_copy(update=settings))
-    async with open_retrieval(services, clock=clock or Clock()) as retrieval:
-        yield retrieval
-
-
 @pytest.fixture
 async def retrieval(idle_service: Running) -> AsyncIterator[RetrieveService]:
     async with retrieving(idle_service) as opened:
         yield opened
 
 
-async def call_back(api: httpx.AsyncClient, scenario: str) -> str:
-    biz_token = token(scenario)
-    assert (await api.post("/v1/callbacks", json={"BizToken": biz_token})).status_code == 202
-    return biz_token
-
-
-async def view(api: httpx.AsyncClient, biz_token: str) -> dict[str, Any]:
-    answer: dict[str, Any] = (await api.get(f"/v1/verifications/{biz_token}")).json()
-    return answer
-
-
 async def media(api: httpx.AsyncClient, biz_token: str) -> dict[MediaKind, bytes]:
-    found = (await view(api, biz_token))["media"]
+    found = (await get(api, biz_token))["media"]
     return {MediaKind(medium["kind"]): (await api.get(medium["href"])).content for medium in found}
-
-
-async def row_of(services: Services, biz_token: str) -> Verification:
-    async with services.database.read() as tx:
-        row = await VerificationStore().find(tx, biz_token)
-    assert row is not None
-    return row
 
 
 async def calls(services: Services) -> Sequence[str | None]:
@@ -112,13 +70,6 @@ def drafts(settings: Settings) -> list[Path]:
     return [*(settings.media_folder / ".spool").glob("*")]
 
 
-async def retrieve_all(retrieval: RetrieveService) -> int:
-    claims = await retrieval.claims.take(16)
-    for claim in claims:
-        await retrieval.retrieve(claim)
-    return len(claims)
-
-
 async def test_exactly_the_parts_that_are_asked_for_are_stored(
     idle_service: Running, idle_api: httpx.AsyncClient
 ) -> None:
@@ -128,7 +79,7 @@ async def test_exactly_the_parts_that_are_asked_for_are_stored(
         async with retrieving(idle_service, faceid_info_type=info_type) as retrieval:
             assert await retrieve_all(retrieval) == 1
 
-        seen = await view(idle_api, biz_token)
+        seen = await get(idle_api, biz_token)
         asked = {kind for part in parts for kind in KINDS.get(part, [])}
         assert (seen["state"], seen["outcome"]) == ("retrieved", "passed" if "1" in parts else None)
         assert (seen["verdict"]["err_code"], seen["identity"]["name"] is None) == (
@@ -156,11 +107,11 @@ async def test_media_that_cannot_be_stored_are_fetched_again_when_they_can(
     idle_service: Running, idle_api: httpx.AsyncClient, settings: Settings, spoil: Callable[[Path], None]
 ) -> None:
     spoil(settings.media_folder)
-    biz_token, clock = await call_back(idle_api, "passed"), Clock()
+    biz_token, clock = await call_back(idle_api, "passed"), ShiftedClock()
 
     async with retrieving(idle_service, clock) as retrieval:
         assert await retrieve_all(retrieval) == 1
-        failed = await view(idle_api, biz_token)
+        failed = await get(idle_api, biz_token)
         assert (failed["state"], failed["retrieval"]["last_error_code"]) == ("pending", MEDIA_NOT_STORED)
         assert drafts(settings) == []
         repair(settings.media_folder)
@@ -168,7 +119,7 @@ async def test_media_that_cannot_be_stored_are_fetched_again_when_they_can(
         clock.ahead = timedelta(seconds=5)
         assert await retrieve_all(retrieval) == 1
 
-    assert (await view(idle_api, biz_token))["outcome"] == "passed"
+    assert (await get(idle_api, biz_token))["outcome"] == "passed"
     assert await media(idle_api, biz_token) == media_of(biz_token)
     assert await calls(idle_service.services) == [MEDIA_NOT_STORED, None]
 
@@ -180,7 +131,7 @@ def repair(folder: Path) -> None:
 async def test_a_database_that_fails_at_the_record_loses_nothing(
     idle_service: Running, idle_api: httpx.AsyncClient
 ) -> None:
-    services, clock = idle_service.services, Clock()
+    services, clock = idle_service.services, ShiftedClock()
     biz_token = await call_back(idle_api, "passed")
     async with retrieving(idle_service, clock) as retrieval:
         (claim,) = await retrieval.claims.take(16)
@@ -209,7 +160,7 @@ async def execute(services: Services, statement: str) -> None:
 async def test_a_stale_claim_leaves_nothing_but_the_record_of_its_call(
     idle_service: Running, idle_api: httpx.AsyncClient, is_stale_one_first: bool
 ) -> None:
-    clock, biz_token = Clock(), await call_back(idle_api, "passed")
+    clock, biz_token = ShiftedClock(), await call_back(idle_api, "passed")
     async with retrieving(idle_service, clock) as retrieval:
         (stale,) = await retrieval.claims.take(16)
         clock.ahead = timedelta(minutes=2)
@@ -308,7 +259,7 @@ async def test_a_slot_that_was_missed_is_exchanged_for_another(
     await retrieval.retrieve(replace(claim, slot=time.monotonic() - 1))
 
     assert await reserved_us(idle_service.services) >= before + 1000
-    assert (await view(idle_api, biz_token))["state"] == "retrieved"
+    assert (await get(idle_api, biz_token))["state"] == "retrieved"
 
 
 async def reserved_us(services: Services) -> int:
@@ -318,7 +269,7 @@ async def reserved_us(services: Services) -> int:
 
 
 async def test_too_much_for_tencent_slows_every_worker_down(idle_service: Running, idle_api: httpx.AsyncClient) -> None:
-    biz_token, clock = await call_back(idle_api, "throttled-1"), Clock()
+    biz_token, clock = await call_back(idle_api, "throttled-1"), ShiftedClock()
     async with retrieving(idle_service, clock) as retrieval:
         (claim,) = await retrieval.claims.take(16)
         await retrieval.retrieve(claim)
@@ -329,7 +280,7 @@ async def test_too_much_for_tencent_slows_every_worker_down(idle_service: Runnin
 
     assert timedelta() < wait <= timedelta(seconds=1)
     assert await calls(idle_service.services) == ["RequestLimitExceeded", None]
-    assert (await view(idle_api, biz_token))["state"] == "retrieved"
+    assert (await get(idle_api, biz_token))["state"] == "retrieved"
 
 
 async def test_many_workers_retrieve_each_verification_once(idle_service: Running, faceid: LiveSimulator) -> None:
@@ -363,7 +314,7 @@ async def test_the_verdict_is_there_before_the_media_are_asked_for(
     biz_token = await call_back(idle_api, "passed")
     async with retrieving(idle_service, rules={"1": RuleSettings(text_first=True)}) as retrieval:
         assert await retrieve_all(retrieval) == 1
-        first = await view(idle_api, biz_token)
+        first = await get(idle_api, biz_token)
         assert await retrieve_all(retrieval) == 1
         assert await retrieve_all(retrieval) == 0
 
@@ -377,14 +328,14 @@ async def test_the_verdict_is_there_before_the_media_are_asked_for(
 async def test_a_failure_that_may_change_is_pulled_anew_in_all_its_parts(
     idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator
 ) -> None:
-    clock, biz_token = Clock(), await call_back(idle_api, "failed-2016-x2")
+    clock, biz_token = ShiftedClock(), await call_back(idle_api, "failed-2016-x2")
     async with retrieving(idle_service, clock, rules={"1": RuleSettings(text_first=True)}) as retrieval:
         assert [await retrieve_all(retrieval) for _ in range(3)] == [1, 1, 0]
-        young = await view(idle_api, biz_token)
+        young = await get(idle_api, biz_token)
         clock.ahead = timedelta(hours=3)
         assert [await retrieve_all(retrieval) for _ in range(3)] == [1, 1, 0]
 
-    old = await view(idle_api, biz_token)
+    old = await get(idle_api, biz_token)
     assert asked(faceid, biz_token) == ["1", "234"] * 2
     assert [(seen["outcome"], seen["provisional"], len(seen["media"])) for seen in (young, old)] == [
         ("failed", True, 4),
@@ -395,21 +346,21 @@ async def test_a_failure_that_may_change_is_pulled_anew_in_all_its_parts(
 async def test_parts_are_pulled_one_by_one_where_all_at_once_are_too_much(
     idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator
 ) -> None:
-    clock, biz_token = Clock(), await call_back(idle_api, "error-ResponseSizeLimitExceeded-x1-novideo")
+    clock, biz_token = ShiftedClock(), await call_back(idle_api, "error-ResponseSizeLimitExceeded-x1-novideo")
     async with retrieving(idle_service, clock) as retrieval:
         assert await retrieve_all(retrieval) == 1
         clock.ahead = timedelta(seconds=5)
         assert [await retrieve_all(retrieval) for _ in range(5)] == [1, 1, 1, 1, 0]
 
     assert asked(faceid, biz_token) == ["0", "1", "2", "3", "4"]
-    assert (await view(idle_api, biz_token))["retrieval"]["due_at"] is None  # there never was a video
+    assert (await get(idle_api, biz_token))["retrieval"]["due_at"] is None  # there never was a video
     assert set(await media(idle_api, biz_token)) == set(media_of(biz_token)) - {MediaKind.LIVENESS_VIDEO}
 
 
 async def test_an_answer_above_our_own_cap_is_taken_in_parts_and_a_part_above_it_does_not_keep_the_others_waiting(
     idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator
 ) -> None:
-    clock, biz_token = Clock(), await call_back(idle_api, "passed")
+    clock, biz_token = ShiftedClock(), await call_back(idle_api, "passed")
     async with retrieving(idle_service, clock, faceid_max_bytes=500_000) as retrieval:
         for _ in range(6):
             await retrieve_all(retrieval)
@@ -417,7 +368,7 @@ async def test_an_answer_above_our_own_cap_is_taken_in_parts_and_a_part_above_it
 
     assert asked(faceid, biz_token)[:5] == ["0", "1", "2", "3", "4"]
     assert set(await media(idle_api, biz_token)) == set(media_of(biz_token)) - {MediaKind.LIVENESS_VIDEO}
-    seen = await view(idle_api, biz_token)
+    seen = await get(idle_api, biz_token)
     assert (seen["outcome"], seen["retrieval"]["last_error_code"]) == ("passed", codes.TOO_LARGE)
 
 

@@ -11,8 +11,8 @@ from app.errors import ConflictError, SetUpError
 from app.factory import open_services, rotation
 from app.sealing.keyring import KeyRing, Ring
 from simulator.people import person_of
-from tests.conftest import Running
-from tests.routers.conftest import retrieved
+from tests.support.api import retrieved
+from tests.support.service import Running
 
 LATER = timedelta(minutes=6)
 

@@ -18,8 +18,8 @@ from app.factory import Services, open_services
 from app.services.sweep import ORPHAN_AGE, SweepService
 from app.storage.results import ResultStore
 from app.storage.verifications import VerificationStore
-from tests.conftest import Running, settings_for
-from tests.servers import S3
+from tests.support.servers import S3
+from tests.support.service import Running, settings_for
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 AGE_SECONDS = ORPHAN_AGE.total_seconds()

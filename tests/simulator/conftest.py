@@ -6,7 +6,7 @@ import pytest
 
 from simulator.options import SimulatorOptions
 from simulator.server import create_simulator
-from tests.simulator.live import Caller, Clock, LiveSimulator, live_simulator
+from tests.support.simulator import Caller, Clock, LiveSimulator, live_simulator
 
 
 @pytest.fixture(scope="session")

@@ -7,7 +7,7 @@ import pytest
 
 from simulator.authentication import signature
 from simulator.options import DEMO_CREDENTIALS
-from tests.simulator.live import Caller, Clock, authorization
+from tests.support.simulator import Caller, Clock, authorization
 
 BODY = json.dumps({"BizToken": "passed-anna", "RuleId": "1", "InfoType": "1"}).encode()
 PUBLISHED_BODY = rb'{"Limit": 1, "Filters": [{"Values": ["\u672a\u547d\u540d"], "Name": "instance-name"}]}'

@@ -9,7 +9,7 @@ from tencentcloud.faceid.v20180301 import models
 from simulator.options import SimulatorOptions
 from simulator.people import person_of
 from simulator.server import create_simulator
-from tests.simulator.live import Caller, Clock, LiveSimulator
+from tests.support.simulator import Caller, Clock, LiveSimulator
 
 ACTION = "GetWeChatBillDetails"
 

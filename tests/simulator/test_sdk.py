@@ -13,7 +13,7 @@ from simulator.authentication import Credentials
 from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
 from simulator.requests import DetectInfoEnhancedRequest
 from simulator.scenarios import scenario_of
-from tests.simulator.live import LiveSimulator, live_simulator
+from tests.support.simulator import LiveSimulator, live_simulator
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
 from simulator.server import create_simulator
-from tests.simulator.live import Caller, Clock
+from tests.support.simulator import Caller, Clock
 
 TEXT_OF_ANNA = {"BizToken": "passed-anna", "RuleId": "1", "InfoType": "1"}
 BODY = json.dumps(TEXT_OF_ANNA).encode()

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from app.storage.media import MediaSettings, MediaStore, open_media_store
-from tests.servers import S3
+from tests.support.servers import S3
 
 
 @pytest.fixture

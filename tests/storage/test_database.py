@@ -4,8 +4,6 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +18,7 @@ from app.domain.verification import Verification
 from app.errors import NotFoundError, ServiceError, SetUpError, UnavailableError
 from app.storage.database import Database, DatabaseSettings
 from app.storage.verifications import VerificationStore
+from tests.support.databases import opened
 
 STORE = VerificationStore()
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
@@ -28,13 +27,6 @@ PERSON = "000000199505130017"
 
 def verification() -> Verification:
     return Verification(client="default", biz_token="token", rule_id="1", due_at=NOW, deadline_at=NOW)
-
-
-@asynccontextmanager
-async def opened(url: str, **others: int) -> AsyncIterator[Database]:
-    database = Database(DatabaseSettings.model_validate({"database_url": SecretStr(url), **others}))
-    yield database
-    await database.aclose()
 
 
 async def pragma(database: Database, name: str) -> object:

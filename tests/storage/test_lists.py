@@ -14,7 +14,7 @@ from app.domain.verification import Filter, Place, State, Verification
 from app.storage.database import Database
 from app.storage.tables import detection
 from app.storage.verifications import VerificationStore
-from tests.storage.test_verifications import MINIMAL, NOW
+from tests.support.rows import MINIMAL, NOW
 
 STORE = VerificationStore()
 LIMIT = 3
@@ -44,8 +44,7 @@ RANGES = [
 
 async def fill(database: Database) -> Sequence[Verification]:
     async with database.write() as tx:
-        added = [await STORE.add(tx, row) for row in ROWS]
-    return [row for row in added if row]
+        return list((await STORE.add_all(tx, ROWS)).values())
 
 
 def expected(rows: Sequence[Verification], wanted: Filter) -> list[Verification]:

@@ -1,21 +1,25 @@
 """Every list walks along the index that is meant for it, and nothing else is read or sorted, on both databases."""
 
 import re
+import shutil
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
 from sqlalchemy import ClauseElement, Executable, Select, text
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from app.domain.detection import Outcome
 from app.domain.verification import Filter, Place, State
-from app.storage.database import Database
+from app.storage.database import Database, DatabaseSettings
 from app.storage.lists import Index, page_of
 from app.storage.tables import columns_of
 from app.storage.verifications import VerificationStore
-from tests.storage.test_verifications import MINIMAL, NOW
+from tests.support.databases import PostgresPool
+from tests.support.rows import MINIMAL, NOW
 
 PERSON: Index = ("id_card_index", [b"one", b"two"])
 IN_RANGE = Filter(received_from=NOW, received_to=NOW)
@@ -69,26 +73,49 @@ def _explained(element: Explained, compiler: SQLCompiler, **options: object) -> 
     return f"{how} {compiler.process(element.statement, **options)}"
 
 
-@pytest.fixture
-async def filled(database: Database) -> Database:
-    """Rows that all look alike, so that Postgres believes of every index that it soon finds what is wanted."""
-    row = replace(MINIMAL, client="a", rule_id="7", subject_ref="x", state=State.RETRIEVED, received_at=NOW)
+@pytest.fixture(scope="module")
+async def postgres_url(postgres_pool: PostgresPool) -> AsyncIterator[str]:
+    async with postgres_pool.lend() as url:
+        yield url
+
+
+@pytest.fixture(scope="module", params=["sqlite", "sqlite without statistics", "postgres"])
+def place(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, bool]:
+    """The URL of an empty database, and whether it is to know what it holds: SQLite does not until ANALYZE."""
+    if request.param == "postgres":
+        return request.getfixturevalue("postgres_url"), True
+    template, folder = request.getfixturevalue("sqlite_template"), tmp_path_factory.mktemp("plans")
+    return f"sqlite+aiosqlite:///{shutil.copy(template, folder)}", request.param == "sqlite"
+
+
+@pytest.fixture(scope="module")
+async def filled(place: tuple[str, bool]) -> AsyncIterator[Database]:
+    """Rows that all look alike, so Postgres expects of every index that it soon finds a row. The tests only read."""
+    url, with_statistics = place
+    database = Database(DatabaseSettings(database_url=SecretStr(url)))
+    row = replace(
+        MINIMAL,
+        client="a",
+        rule_id="7",
+        subject_ref="x",
+        state=State.RETRIEVED,
+        outcome=Outcome.PASSED,
+        received_at=NOW,
+    )
     async with database.write() as tx:
-        for number in range(1000):
-            await VerificationStore().add(tx, replace(row, biz_token=f"{number:04}", outcome=Outcome.PASSED))
+        await VerificationStore().add_all(tx, [replace(row, biz_token=f"{number:04}") for number in range(1000)])
         await tx.execute(text(_TEXTS))
-        await tx.execute(text("ANALYZE"))
-    return database
+        if with_statistics:
+            await tx.execute(text("ANALYZE"))
+    yield database
+    await database.aclose()
 
 
 async def accesses(database: Database, wanted: Filter, person: Index | None = None) -> tuple[set[str], str]:
     """What is read how by a deep page, and the whole plan."""
     statement, parameters = page_of(wanted, limit=3, before=Place(500, NOW), index=person)
-    async with database.write() as tx:
-        plan = [str(row[-1]) for row in await tx.execute(Explained(statement), parameters)]
-        await tx.execute(text("DELETE FROM sqlite_stat1") if database.is_embedded else text("SELECT 1"))
-        again = [str(row[-1]) for row in await tx.execute(Explained(statement), parameters)]
-    whole = "\n".join(plan + again)
+    async with database.read() as tx:
+        whole = "\n".join([str(row[-1]) for row in await tx.execute(Explained(statement), parameters)])
     if database.is_embedded:
         found = re.findall(r"SEARCH \w+ USING (?:COVERING )?(?:INDEX \w+|INTEGER PRIMARY KEY)|SCAN (?!anon)\w+", whole)
     else:

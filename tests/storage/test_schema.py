@@ -2,28 +2,19 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import inspect, text
 
 from app.domain.detection import Outcome
 from app.domain.verification import Filter
 from app.errors import SetUpError
 from app.storage import schema
-from app.storage.database import Database, DatabaseSettings
+from app.storage.database import Database
 from app.storage.results import ResultStore
 from app.storage.verifications import VerificationStore
-from tests.conftest import fresh_database
-
-
-@asynccontextmanager
-async def opened(url: str) -> AsyncIterator[Database]:
-    database = Database(DatabaseSettings(database_url=SecretStr(url)))
-    yield database
-    await database.aclose()
+from tests.support.databases import fresh_database, opened
 
 
 @pytest.fixture

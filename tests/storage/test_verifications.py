@@ -11,10 +11,9 @@ from app.domain.detection import Outcome
 from app.domain.verification import Filter, Place, State, Verification
 from app.storage.database import Database, DatabaseSettings
 from app.storage.verifications import VerificationStore
+from tests.support.rows import MINIMAL, NOW
 
 STORE = VerificationStore()
-NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
-MINIMAL = Verification(client="default", biz_token="minimal", rule_id="1", due_at=None, deadline_at=NOW)
 FULL = Verification(
     client="bank",
     biz_token="full",

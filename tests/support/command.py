@@ -19,7 +19,7 @@ POLL_SECONDS = 0.02
 _STREAMS = {"in": os.O_RDONLY, "out": os.O_WRONLY, "err": os.O_WRONLY}
 
 _processes = multiprocessing.get_context("forkserver")
-_processes.set_forkserver_preload(["tests.command"])
+_processes.set_forkserver_preload(["tests.support.command"])
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ import json
 import pwd
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from tests.servers import WATCHED
+from tests.support.servers import WATCHED
 
 _PROBE_SECONDS = 0.05
 _RESTART_SECONDS = 0.1  # what cannot start yet must not be started in a tight loop
@@ -167,3 +168,22 @@ async def answers(host: str, port: int) -> bool:
     with suppress(OSError):
         await writer.wait_closed()
     return True
+
+
+@asynccontextmanager
+async def minded(children: Collection[Child]) -> AsyncIterator[None]:
+    """They run, and are up at the beginning; in the end they are stopped."""
+    tasks = [asyncio.create_task(child.run(), name=child.name) for child in children]
+    try:
+        await asyncio.gather(*(child.until_up() for child in children))
+        yield
+    finally:
+        await asyncio.gather(*(child.stop(task) for child, task in zip(children, tasks, strict=True)))
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    with TemporaryDirectory(prefix="chaos-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)  # whoever runs Postgres has to pass
+        yield folder

@@ -4,10 +4,12 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.chaos.processes import Child, Command
-from tests.servers import PostgresUser
+from tests.support.processes import Child, Command, minded
+from tests.support.servers import PostgresUser
 
 _PORT = 5432
 # Before it recovers: as durable as a sync of each file, and ten times as fast.
@@ -54,6 +56,15 @@ class Postgres:
     def _backends(self) -> list[int]:
         server = self.child.pid
         return [pid for pid in _children(server) if _CLIENT in _title(pid)] if server else []
+
+
+@asynccontextmanager
+async def durable_postgres(folder: Path) -> AsyncIterator[Postgres]:
+    home = folder / "postgres"
+    home.mkdir()
+    postgres = Postgres(home)
+    async with minded([postgres.child]):
+        yield postgres
 
 
 def _children(pid: int) -> list[int]:

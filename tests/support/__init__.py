@@ -1,0 +1,1 @@
+"""Servers, processes and helper functions that tests and benchmarks share."""
