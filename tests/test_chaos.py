@@ -1,11 +1,21 @@
 """The short version of `make chaos`, on both databases at once, because most of its time is waiting for leases."""
 
 import asyncio
+from collections.abc import Sequence
 
+import httpx
 import pytest
+from sqlalchemy import text
 
-from tests.chaos.plan import draw_plan
+from app.config import Settings
+from app.sealing.aead import AlteredError
+from tests.chaos.plan import Story, Token, draw_plan
+from tests.chaos.reconcile import Acknowledged, Store, reconcile
 from tests.chaos.run import Options, Report, run
+from tests.support.api import call_back, row_of
+from tests.support.service import Running
+from tests.support.simulator import LiveSimulator
+from tests.support.worker import retrieve_all, retrieving
 
 SEED = 5
 KILLS = 8
@@ -33,3 +43,29 @@ def test_the_same_seed_draws_the_same_plan_and_another_one_another(database: str
 
     assert plan == draw_plan(seed=SEED, kills=50, database=database, pace=0.5)
     assert plan != draw_plan(seed=SEED + 1, kills=50, database=database, pace=0.5)
+
+
+async def test_text_that_cannot_be_opened_is_a_finding(
+    idle_service: Running, idle_api: httpx.AsyncClient, settings: Settings, faceid: LiveSimulator
+) -> None:
+    biz_token = await call_back(idle_api, "failed-2016")
+    async with retrieving(idle_service) as retrieval:
+        await retrieve_all(retrieval)
+    row = await row_of(idle_service.services, biz_token)
+    assert row.received_at is not None
+    acknowledged = {biz_token: Acknowledged(frozenset([row.received_at]), is_registered=False)}
+    told = Token(biz_token, Story("failed-2016", err_code=2016), None)
+    ledger = [entry for entry in faceid.simulator.ledger.entries if entry.biz_token == biz_token]
+
+    async def wrong() -> Sequence[str]:
+        store = Store(settings.media_folder)
+        return (await reconcile([told], acknowledged, settings, store, ledger)).wrong
+
+    before = await wrong()
+    for position in ("position + 100", "103 - position"):
+        async with idle_service.services.database.write() as tx:
+            await tx.execute(text(f"UPDATE liveness_attempt SET position = {position}"))
+
+    finding = f"{biz_token}: {AlteredError()}"
+    assert finding not in before
+    assert await wrong() == [finding]

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import sqlite3
@@ -82,7 +83,10 @@ class Installation:
 
 
 @pytest.fixture
-def here(tmp_path: Path, faceid: LiveSimulator) -> Installation:
+def here(tmp_path: Path, faceid: LiveSimulator, sqlite_template: Path) -> Installation:
+    """With a migrated database: a first start is a matter of test_demo and test_factory, and takes half a second."""
+    (tmp_path / "data").mkdir(mode=0o700)
+    shutil.copy(sqlite_template, tmp_path / "data/faceid-results.db")
     return Installation(
         tmp_path,
         {
@@ -454,3 +458,63 @@ def test_doctor_fails_with_exit_code_2_on_invalid_settings(here: Installation) -
 
     assert (done.code, done.out) == (2, "")
     assert done.err.count("\n") == 1
+
+
+def test_key_ring_is_made_once_and_for_its_owner_alone(here: Installation) -> None:
+    path = here.folder / "ring.json"
+
+    made = here.run("keyring", "new", KEYRING_FILE=str(path))
+    again = here.run("keyring", "new", KEYRING_FILE=str(path))
+
+    assert (made.code, path.stat().st_mode & 0o777) == (0, 0o600)
+    assert str(path) in made.out
+    assert (again.code, again.err) == (
+        2,
+        "faceid-results: There is a file at KEYRING_FILE already, and it stays as it is.\n",
+    )
+
+
+def test_rotated_ring_has_two_versions_and_keeps_the_older_for_five_minutes(here: Installation) -> None:
+    here.json("keys", "create", "shop", "--scope", "admin")
+
+    before = json.loads(here.run("keyring", "status", "--json").out)
+    rotated = here.run("keyring", "rotate", "identity")
+    too_early = here.run("keyring", "rotate", "identity", "--destroy")
+    nothing = here.run("keyring", "rotate", "index", "--destroy")
+    after = json.loads(here.run("keyring", "status", "--json").out)
+
+    assert [(row["ring"], row["version"], row["in_use"]) for row in before] == [
+        ("identity", 1, 1),
+        ("biometric", 1, 0),
+        ("index", 1, 0),
+    ]
+    assert (rotated.code, rotated.out) == (0, "identity: version 2, 1 sealed anew.\n")
+    assert (too_early.code, "within the last five minutes" in too_early.err) == (2, True)
+    assert (nothing.code, nothing.out) == (0, "index: nothing to destroy.\n")
+    assert [(row["ring"], row["version"], row["in_use"]) for row in after] == [
+        ("identity", 1, 0),
+        ("identity", 2, 1),
+        ("biometric", 1, 0),
+        ("index", 1, 0),
+    ]
+    assert here.run("keyring", "status").out.count("identity") == 2
+
+
+def test_whole_audit_is_exit_code_0_and_a_changed_one_is_1(here: Installation) -> None:
+    for name in ("one", "two"):
+        here.json("keys", "create", name, "--scope", "admin")
+    log = here.folder / "service.log"
+    with here.started("serve", "--port", "0") as serving:
+        log.write_text("not a seal\n" + serving.until("audit_sealed", "err"))
+
+    whole = here.run("audit", "verify", "--seals", str(log))
+    with closing(sqlite3.connect(here.folder / "data/faceid-results.db")) as database, database:
+        database.execute("UPDATE audit SET who = 'somebody else' WHERE id = 1")
+    changed = here.run("audit", "verify", "--json")
+
+    assert (whole.code, whole.err) == (0, "")
+    assert "2 rows are whole up to seal " in whole.out
+    assert "0 rows are not sealed yet; 1 logged seals were compared." in whole.out
+    finding = json.loads(changed.out)
+    assert (changed.code, finding["ok"], finding["links"]) == (1, False, 0)
+    assert finding["trouble"].startswith("Row 1, at position 1, was changed")

@@ -18,10 +18,10 @@ from cryptography.cobblestone import Cobblestone256Decryptor
 from sqlalchemy import Table, func, or_, select
 
 from app.config import Settings
-from app.domain.detection import MediaKind, Medium
-from app.domain.verification import Verification
+from app.domain.detection import Detection, LivenessAttempt, MediaKind, Medium, Outcome
+from app.domain.verification import State, Verification
 from app.factory import open_services
-from app.sealing.aead import context_of
+from app.sealing.aead import AlteredError, context_of
 from app.sealing.keyring import KeyRing
 from app.services.vault import Vault
 from app.storage import tables
@@ -93,12 +93,19 @@ class _Stored:
     """Everything that the database has."""
 
     vault: Vault
-    owners: Mapping[int, Verification]
-    verifications: Mapping[str, Row]
-    detections: Mapping[int, Sequence[Row]]
-    attempts: Mapping[int, Sequence[Row]]
+    verifications: Mapping[str, Verification]
+    texts: Mapping[int, SealedText]
     media: Mapping[int, Sequence[Row]]
     calls: Mapping[int, Sequence[Row]]
+
+    def text(self, owner: Verification) -> Detection | None:
+        """The text of a verification.
+
+        Raises:
+            AlteredError: it cannot be opened.
+        """
+        sealed = self.texts.get(owner.id)
+        return self.vault.open_text(owner, sealed) if sealed else None
 
     @property
     def keys(self) -> set[str]:
@@ -166,29 +173,32 @@ def _judge(
     store: Store,
     answered: Mapping[str, int],
 ) -> None:
-    row = stored.verifications.get(token.biz_token)
-    if row is None or acknowledged.received - {row["received_at"]}:
-        findings.lost.append(f"{token.biz_token}: {'received at another instant' if row else 'there is no row'}")
+    owner = stored.verifications.get(token.biz_token)
+    if owner is None or acknowledged.received - {owner.received_at}:
+        findings.lost.append(f"{token.biz_token}: {'received at another instant' if owner else 'there is no row'}")
         return
-    if acknowledged.is_registered and row["registered_at"] is None:
+    if acknowledged.is_registered and owner.registered_at is None:
         findings.lost.append(f"{token.biz_token}: it was registered")
-    if row["state"] == "pending" or row["leased"]:
-        findings.open.append(f"{token.biz_token}: {row['state']}, due at {row['due_at']}, {row['last_error_code']}")
+    if owner.state is State.PENDING or owner.leased:
+        findings.open.append(f"{token.biz_token}: {owner.state}, due at {owner.due_at}, {owner.last_error_code}")
         return
-    key = row["id"]
-    media = stored.media.get(key, ())
-    found = [
-        *_differences("row", row, _expected_row(token, acknowledged)),
-        *_wrong_texts(token, stored.detections.get(key, ())),
-        *_wrong_attempts(token, stored.attempts.get(key, ())),
-        *_wrong_media(token, media, stored.vault, stored.owners[key], store),
-        *_wrong_calls(row, stored.calls.get(key, ()), answered[token.biz_token]),
-    ]
+    media, calls = stored.media.get(owner.id, ()), stored.calls.get(owner.id, ())
+    try:
+        row = asdict(owner) | {"callback_extra": stored.vault.open_extra(owner)}
+        found = [
+            *_differences("row", row, _expected_row(token, acknowledged)),
+            *_wrong_texts(token, stored.text(owner)),
+            *_wrong_media(token, media, stored.vault, owner, store),
+            *_wrong_calls(row, calls, answered[token.biz_token]),
+        ]
+    except AlteredError as error:
+        found = [str(error)]
     findings.wrong += [f"{token.biz_token}: {text}" for text in found]
     findings.dangling += [f"{token.biz_token}: {text}" for text in _dangling(media, store)]
-    if row["outcome"] == "passed":
-        waited = row["retrieved_at"] - (row["received_at"] or row["registered_at"])
-        findings.seconds[token.biz_token] = max(waited.total_seconds(), 0)  # a poll may come before the callback
+    begun_at = owner.received_at or owner.registered_at
+    if owner.outcome is Outcome.PASSED and owner.retrieved_at and begun_at:
+        # A poll may come before the callback.
+        findings.seconds[token.biz_token] = max((owner.retrieved_at - begun_at).total_seconds(), 0)
 
 
 def _differences(where: str, found: Row, expected: Row) -> Iterator[str]:
@@ -213,11 +223,12 @@ def _expected_row(token: Token, acknowledged: Acknowledged) -> Row:
     return values
 
 
-def _wrong_texts(token: Token, texts: Sequence[Row]) -> Iterator[str]:
-    if len(texts) != (token.story.state == "retrieved"):
-        yield f"{len(texts)} detections"
-    for text in texts:
-        yield from _differences("text", text, _expected_text(token))
+def _wrong_texts(token: Token, text: Detection | None) -> Iterator[str]:
+    if (text is None) == (token.story.state == "retrieved"):
+        yield "there is a text" if text else "there is no text"
+    if text:
+        yield from _differences("text", asdict(text), _expected_text(token))
+        yield from _wrong_attempts(token, text.liveness_attempts)
 
 
 def _expected_text(token: Token) -> Row:
@@ -237,13 +248,13 @@ def _expected_text(token: Token) -> Row:
     }
 
 
-def _wrong_attempts(token: Token, attempts: Sequence[Row]) -> Iterator[str]:
-    expected = 0 if token.story.state != "retrieved" else 3 if token.story.err_code else 1
+def _wrong_attempts(token: Token, attempts: Sequence[LivenessAttempt]) -> Iterator[str]:
+    expected = 3 if token.story.err_code else 1
     if len(attempts) != expected:
         yield f"{len(attempts)} liveness attempts, not {expected}"
     person = person_of(token.biz_token)
     for attempt in attempts:
-        yield from _differences("attempt", attempt, {"id_card": person.id_card, "name": person.name})
+        yield from _differences("attempt", asdict(attempt), {"id_card": person.id_card, "name": person.name})
 
 
 def _wrong_media(token: Token, media: Sequence[Row], vault: Vault, owner: Verification, store: Store) -> Iterator[str]:
@@ -286,31 +297,26 @@ async def _read(settings: Settings) -> _Stored:
     database = Database(settings)
     try:
         async with database.read() as tx:
-            owners = {row.id: as_verification(row) for row in await tx.execute(select(tables.verification))}
-        vault = Vault(KeyRing(settings.keyring_path))
+            owners = [as_verification(row) for row in await tx.execute(select(tables.verification))]
         texts, attempts, media, calls = [
             _by_verification(await _rows(database, table))
             for table in (tables.detection, tables.liveness_attempt, tables.media, tables.upstream_call)
         ]
-        opened = {
-            key: vault.open_text(owners[key], SealedText(rows[0], attempts.get(key, ()))) for key, rows in texts.items()
-        }
-        return _Stored(
-            vault,
-            owners,
-            {owner.biz_token: asdict(owner) | {"callback_extra": vault.open_extra(owner)} for owner in owners.values()},
-            {key: [asdict(text)] for key, text in opened.items()},
-            {key: [asdict(attempt) for attempt in text.liveness_attempts] for key, text in opened.items()},
-            media,
-            calls,
-        )
     finally:
         await database.aclose()
+    return _Stored(
+        Vault(KeyRing(settings.keyring_path)),
+        {owner.biz_token: owner for owner in owners},
+        {key: SealedText(rows[0], attempts.get(key, ())) for key, rows in texts.items()},
+        media,
+        calls,
+    )
 
 
 async def _rows(database: Database, table: Table) -> list[Row]:
+    """All rows in the order of their keys: the position of an attempt is part of what it is sealed for."""
     async with database.read() as tx:
-        return [row._asdict() for row in await tx.execute(select(table))]
+        return [row._asdict() for row in await tx.execute(select(table).order_by(*table.primary_key))]
 
 
 def _by_verification(rows: Sequence[Row]) -> Mapping[int, Sequence[Row]]:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
+import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -174,3 +175,20 @@ async def test_whatever_a_browser_brings_it_sees_the_same(shared_service: Runnin
     clean = [text.encode(errors="replace").decode() for text in (biz_token, state)]
 
     await browse(shared_service, *clean)
+
+
+async def test_browser_sees_the_same_while_the_database_is_away_and_its_state_stays_good(
+    idle_service: Running, idle_api: httpx.AsyncClient
+) -> None:
+    database, state = idle_service.services.database, (await issued(idle_api))["state"]
+    async with database.write() as tx:
+        await tx.exec_driver_sql("ALTER TABLE verification RENAME TO elsewhere")
+    with structlog.testing.capture_logs() as logs:
+        await browse(idle_service, "token", state)
+    async with database.write() as tx:
+        await tx.exec_driver_sql("ALTER TABLE elsewhere RENAME TO verification")
+
+    assert [log["log_level"] for log in logs if log["event"] == "redirect_not_recorded"] == ["warning"]
+    assert await listed(idle_api) == []
+    await browse(idle_service, "token", state)
+    assert await listed(idle_api) == ["token"]

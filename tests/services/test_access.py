@@ -1,5 +1,6 @@
 """A key is shown once, known by its digest, and ends when it should."""
 
+import time
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_network
 from pathlib import Path
@@ -29,7 +30,17 @@ def clock() -> FixedClock:
 
 @pytest.fixture
 def access(database: Database, clock: FixedClock, tmp_path: Path) -> AccessService:
-    keyring = KeyRing.create(tmp_path / "keyring.json")
+    return of_a_process(database, clock, tmp_path)
+
+
+@pytest.fixture
+def elsewhere(database: Database, clock: FixedClock, tmp_path: Path) -> AccessService:
+    """The service of another process on the same database and key ring."""
+    return of_a_process(database, clock, tmp_path)
+
+
+def of_a_process(database: Database, clock: FixedClock, folder: Path) -> AccessService:
+    keyring = KeyRing.create(folder / "keyring.json")
     audit = AuditService(database=database, audit=AuditStore(), clock=clock)
     return AccessService(database=database, keys=KeyStore(), keyring=keyring, audit=audit, clock=clock)
 
@@ -127,3 +138,43 @@ async def test_only_a_living_key_can_be_revoked(access: AccessService) -> None:
     for key_id in (key.id, "unknown"):
         with pytest.raises(NotFoundError):
             await access.revoke(key_id)
+
+
+async def is_let_in(access: AccessService, shown: str) -> bool:
+    try:
+        await access.authenticate(shown)
+    except UnauthenticatedError:
+        return False
+    return True
+
+
+async def test_key_revoked_elsewhere_is_refused_within_five_seconds(
+    access: AccessService, elsewhere: AccessService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, shown = await access.create("till", SCOPES, client="bank", valid_for=timedelta(days=1))
+    assert await is_let_in(access, shown)
+    now = time.monotonic
+
+    await elsewhere.revoke(key.id)
+
+    assert not await is_let_in(elsewhere, shown)
+    assert await is_let_in(access, shown)  # it was read a moment ago
+    monkeypatch.setattr(time, "monotonic", lambda: now() + 5)
+    assert not await is_let_in(access, shown)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_process_remembers_at_most_a_thousand_keys(access: AccessService, elsewhere: AccessService) -> None:
+    key, shown = await access.create("till", SCOPES, client="bank", valid_for=timedelta(days=1))
+    others = [
+        (await access.create("other", SCOPES, client="bank", valid_for=timedelta(days=1)))[1] for _ in range(1000)
+    ]
+    assert await is_let_in(access, shown)
+    await elsewhere.revoke(key.id)
+
+    for other in others[:-1]:
+        await access.authenticate(other)
+    assert await is_let_in(access, shown)  # still remembered
+    await access.authenticate(others[-1])
+
+    assert not await is_let_in(access, shown)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 from sqlalchemy import text
 
 from app.config import Settings
@@ -48,6 +49,32 @@ async def test_a_delete_leaves_no_row_no_key_and_no_object(
     assert [(read.status_code, read.json()["code"]) for read in reads] == [(410, "erased")] * 5
     (item,) = (await api.get("/v1/verifications")).json()["items"]
     assert (item["state"], item["identity"]["name"], item["media"], item["outcome"]) == ("erased", None, [], None)
+
+
+async def test_objects_that_the_store_does_not_delete_are_left_to_the_sweeper(
+    service: Running, settings: Settings, api: httpx.AsyncClient
+) -> None:
+    biz_token = await retrieved(api)
+    stuck, *others = objects(settings)
+    content = stuck.read_bytes()
+    stuck.unlink()
+    stuck.mkdir()  # which no unlink removes
+
+    with structlog.testing.capture_logs() as logs:
+        assert (await api.delete(url(biz_token))).status_code == 204
+
+    assert [(log["log_level"], log["found"]) for log in logs if log["event"] == "objects_left_to_the_sweeper"] == [
+        ("warning", 1)
+    ]
+    assert await left(service) == dict.fromkeys(ERASED_TABLES, 0)
+    assert (await api.get(url(biz_token))).status_code == 410
+    assert not any(path.exists() for path in others)
+
+    stuck.rmdir()
+    stuck.write_bytes(content)
+    async with open_services(settings, clock=lambda: datetime.now(UTC) + timedelta(days=1)) as later:
+        assert await later.sweep.sweep() == 1
+    assert objects(settings) == []
 
 
 async def test_nothing_brings_it_back(service: Running, api: httpx.AsyncClient) -> None:

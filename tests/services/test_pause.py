@@ -1,5 +1,6 @@
 """An operator's problem is not the token's: the account waits, one probe finds out when it is over, nothing is lost."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -9,12 +10,14 @@ import httpx
 import pytest
 import structlog
 from pydantic import SecretStr
+from sqlalchemy import text
 
 from app.domain import pause
 from app.domain.pause import Pause
 from app.faceid.accounts import AccountSettings
 from app.services.retrieve import RetrieveService
 from app.services.rules import RuleSettings
+from app.storage.database import Database
 from app.storage.pauses import PauseStore
 from simulator.options import DEMO_CREDENTIALS
 from tests.support.api import call_back, get, row_of, token
@@ -155,6 +158,43 @@ async def test_a_probe_is_made_by_one_worker(idle_service: Running, idle_api: Ap
     async with idle_service.services.database.write() as tx:
         taken = [await PauseStore().take_probe(tx, pause, next_at=pause.probe_at + MINUTE) for _ in range(2)]
     assert taken == [True, False]
+
+
+async def wait_for_locks(database: Database, count: int) -> None:
+    """Returns when so many sessions of the database wait for a lock."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    for _ in range(1000):
+        async with database.read() as tx:
+            if await tx.scalar(text(waiting)) == count:
+                return
+        await asyncio.sleep(0.01)
+    pytest.fail("They do not wait.")
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)  # SQLite lets one worker in after the other
+async def test_of_two_workers_that_probe_at_once_one_hands_back(idle_service: Running, idle_api: Api) -> None:
+    database = idle_service.services.database
+    refused = await call_back(idle_api, f"{ARREARS}-x1-passed")
+    clock = ShiftedClock()
+    async with retrieving(idle_service, clock) as one, retrieving(idle_service, clock) as other:
+        await retrieve_all(one)
+        waiting = [await call_back(idle_api, "passed") for _ in range(3)]
+        clock.ahead = MINUTE
+        async with database.write() as tx:
+            await tx.execute(text("SELECT * FROM pause FOR UPDATE"))
+            taking = asyncio.gather(one.claims.take(1), other.claims.take(1))
+            await wait_for_locks(database, 2)  # each has claimed a verification, and both want the probe
+        (claim,) = [claim for claims in await taking for claim in claims]
+
+        rows = [await row_of(idle_service.services, biz_token) for biz_token in [refused, *waiting]]
+        assert claim.probe is not None
+        assert [row.biz_token for row in rows if row.leased] == [claim.verification.biz_token]
+        assert sorted(row.claim for row in rows) == [0, 1, 1, 1]  # one was claimed and handed back
+        await one.retrieve(claim)
+        while await retrieve_all(other):
+            pass
+
+    assert await states(idle_api, [refused, *waiting]) == ["retrieved"] * 4
 
 
 def two_accounts(faceid: LiveSimulator) -> dict[str, Any]:
