@@ -2,9 +2,9 @@
 # Fills the volumes that services mount as /run/secrets. Runs at every `docker compose up`:
 #
 #   /settings/postgres, /settings/objects   random passwords, generated once
-#   /settings/keyring                       the key ring: the operator's keyring.json, or a new one, created once
-#   /settings/api, /settings/worker         one file per setting: these passwords and the operator's files from
-#                                           deploy/secrets; TENCENTCLOUD_* only for the worker
+#   /settings/keyring                       the operator's key ring, or a new one, created once
+#   /settings/api, /settings/worker         one file per setting, with these passwords and the operator's files
+#                                           from deploy/secrets; TENCENTCLOUD_* only for the worker
 #
 # `make-secrets.sh demo` gives the worker the simulator's keys if it has no Tencent keys.
 set -eu
@@ -18,7 +18,7 @@ make() {
   fi
 }
 
-# Copies the generated passwords first, so that the operator's settings replace them.
+# Copies the generated passwords first; the operator's settings replace them.
 give() {
   rm -f "$1"/*
   cp objects/aws_access_key_id objects/aws_secret_access_key "$1"
