@@ -1,4 +1,4 @@
-# Builds with the classic builder and with BuildKit alike. The tag can be pinned: --build-arg PYTHON=python:…@sha256:…
+# Builds with the classic builder and with BuildKit. To pin the base image: --build-arg PYTHON=python:…@sha256:…
 ARG PYTHON=python:3.13-slim-bookworm
 
 FROM ${PYTHON} AS build
@@ -7,7 +7,7 @@ WORKDIR /src
 RUN python3 -m venv /build && python3 -m venv --without-pip /opt/venv
 COPY requirements.txt requirements-dev.txt ./
 RUN /build/bin/pip --python /opt/venv/bin/python install --require-hashes --only-binary :all: -r requirements.txt
-# The build backend is as locked as everything else: its lines of the development lock, and no build isolation.
+# Installs the build backend from its lines of the development lock, so the wheel needs no build isolation.
 RUN awk '/^[a-z]/ { keep = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/ } keep' requirements-dev.txt >build.txt \
  && /build/bin/pip install --require-hashes --only-binary :all: -r build.txt
 COPY pyproject.toml README.md ./
@@ -21,7 +21,7 @@ FROM ${PYTHON}
 LABEL org.opencontainers.image.title="faceid-results" \
       org.opencontainers.image.description="Retrieves, keeps and serves the results of Tencent Cloud FaceID verifications" \
       org.opencontainers.image.licenses="Apache-2.0"
-# A number, so that an orchestrator can see that it is not root; high, so that it is nobody on the host.
+# Orchestrators can check that a numeric id is not root. The id is high, so it does not exist on the host.
 RUN useradd --uid 10001 --user-group --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin faceid \
  && install --directory --owner 10001 --group 10001 --mode 0700 /data \
  && install --directory --mode 0755 /etc/faceid-results
@@ -29,7 +29,7 @@ COPY --from=build /opt/venv /opt/venv
 ENV PATH=/opt/venv/bin:/usr/local/bin:/usr/bin:/bin \
     PYTHONDONTWRITEBYTECODE=1 \
     DATA_DIR=/data
-# Where `faceid-results.toml` is looked for.
+# `faceid-results.toml` is read from this folder.
 WORKDIR /etc/faceid-results
 USER 10001:10001
 EXPOSE 8000

@@ -1,14 +1,20 @@
-# The two commands of a fresh machine: `make demo` and `make test`. Both need only Python 3.11 or newer and make.
+# On a fresh machine, run `make demo` or `make test`. Both need only Python 3.11 or newer and make.
 PYTHON ?= python3
 BIN := .venv/bin
+# Files and folders that `make prose` checks. ADR 0015 is superseded and keeps its wording.
+PROSE := $(wildcard *.md docs/*.md) $(filter-out docs/adr/0015%,$(wildcard docs/adr/*.md))
+PROSE += deploy docker-compose.yml Dockerfile Makefile .pre-commit-config.yaml tools/prose.py
 
-.PHONY: demo test ten-thousand chaos bench bench-smoke bench-quota bench-latency bench-flood check format venv lock clean
+.PHONY: help demo test ten-thousand chaos bench bench-smoke bench-quota bench-latency bench-flood check prose format venv lock clean
 .DEFAULT_GOAL := demo
 
-demo: venv  ## the main job, end to end, against a simulated FaceID
+help:  ## list all targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: venv  ## run the main use case, end to end, against a simulated FaceID
 	$(BIN)/faceid-results demo $(ARGS)
 
-test: venv  ## every test, on SQLite and Postgres, a folder and S3; ARGS="tests/domain -k mask" for some of them
+test: venv  ## run all tests, on SQLite and Postgres, a folder and S3; ARGS="tests/domain -k mask" for some of them
 ifdef ARGS
 	$(BIN)/pytest $(ARGS)
 else
@@ -16,38 +22,42 @@ else
 	@$(BIN)/coverage report --include='app/faceid/*,app/domain/*' --fail-under=100 >.core-coverage || { cat .core-coverage; exit 1; }
 endif
 
-ten-thousand: venv  ## that many tokens, callbacks lost, doubled and out of order, on a simulated clock; on both databases
+ten-thousand: venv  ## retrieve 10,000 tokens with lost, repeated and reordered callbacks, on a simulated clock and both databases
 	TEST_TOKENS=10000 $(BIN)/pytest tests/test_ten_thousand.py --numprocesses 2 $(ARGS)
 
-chaos: venv  ## kill -9, cut and spoil, then count what is left; ARGS="--seed 7 --kills 1000 --database postgres"
+chaos: venv  ## inject faults into real processes, then check all tokens; ARGS="--seed 7 --kills 1000 --database postgres"
 	$(BIN)/python -m tests.chaos $(ARGS)
 
-bench: venv  ## what it costs, beside its peers and floors; ARGS="--only retrieval" for a part
+bench: venv  ## run all benchmarks; ARGS="--only retrieval" for one section
 	$(BIN)/python -m benchmarks $(ARGS)
 
-bench-smoke: venv  ## every section of it once and small: does the harness work?
+bench-smoke: venv  ## run every benchmark once, with small data, to test the harness
 	$(BIN)/python -m benchmarks --smoke $(ARGS)
 
-bench-quota: venv  ## how much of Tencent's quota several workers use, never more; ARGS="--kill --workers 2 --rate 46 48"
+bench-quota: venv  ## measure how much of the quota several workers use; ARGS="--kill --workers 2 --rate 46 48"
 	$(BIN)/python -m benchmarks.quota $(ARGS)
 
-bench-latency: venv  ## what the service adds between a callback and the answer that waits for the result
+bench-latency: venv  ## measure the time that the service adds between a callback and its result
 	$(BIN)/python -m benchmarks.latency $(ARGS)
 
-bench-flood: venv  ## what forged redirects cost: calls to Tencent, honest callers' time; ARGS="--seconds 20 --database postgres"
+bench-flood: venv  ## measure the cost of forged redirects for the quota and for honest callers; ARGS="--seconds 20 --database postgres"
 	$(BIN)/python -m benchmarks.flood $(ARGS)
 
-check: venv  ## style, types, the order of imports
+check: venv prose  ## check style, prose, spelling, types and imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: venv
+prose: venv  ## check the writing rules of CONTRIBUTING.md, and spelling
+	@$(BIN)/python -m tools.prose $(PROSE)
+	$(BIN)/codespell
+
+format: venv  ## format the code and fix simple findings
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-venv: .venv/installed  ## creates .venv from the hash-locked requirements
+venv: .venv/installed  ## create .venv from the hash-locked requirements
 
 .venv/installed: requirements-dev.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
@@ -56,10 +66,10 @@ venv: .venv/installed  ## creates .venv from the hash-locked requirements
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-# Extras stay: pip takes the newest of what is asked for by an extra, and refuses it because its hash is not there.
-lock:  ## needs `uv`; writes both requirements files anew, without index addresses
+# The files keep extras. Without them pip would resolve an extra to its newest version, whose hash is not locked.
+lock:  ## update both requirements files, without index addresses; needs uv
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras pyproject.toml -o requirements.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras --all-extras -c requirements.txt pyproject.toml -o requirements-dev.txt
 
-clean:
+clean:  ## remove .venv
 	rm -rf .venv

@@ -1,14 +1,15 @@
 #!/bin/sh
-# Fills the volumes that the services see as /run/secrets, one for each audience, every time the composition comes up:
+# Fills the volumes that services mount as /run/secrets. Runs at every `docker compose up`:
 #
-#   /settings/postgres, /settings/objects   random passwords, made once
-#   /settings/keyring                       the key ring: the operator's keyring.json, or a new one, made once
-#   /settings/api, /settings/worker         one file per setting: those passwords, and whatever the operator put into
-#                                           deploy/secrets; TENCENTCLOUD_* for the worker only
+#   /settings/postgres, /settings/objects   random passwords, generated once
+#   /settings/keyring                       the operator's key ring, or a new one, created once
+#   /settings/api, /settings/worker         one file per setting, with these passwords and the operator's files
+#                                           from deploy/secrets; TENCENTCLOUD_* only for the worker
 #
-# `make-secrets.sh demo` gives a worker that has no keys of Tencent the simulator's.
+# `make-secrets.sh demo` gives the worker the simulator's keys if it has no Tencent keys.
 set -eu
-root=${ROOT:-}  # for trying it elsewhere
+# Tests set ROOT to another folder.
+root=${ROOT:-}
 
 make() {
   if [ ! -s "$1" ]; then
@@ -17,7 +18,8 @@ make() {
   fi
 }
 
-give() { # from the generated passwords first, so that the operator's own settings win
+# Copies the generated passwords first; the operator's settings replace them.
+give() {
   rm -f "$1"/*
   cp objects/aws_access_key_id objects/aws_secret_access_key "$1"
   printf 'postgresql+asyncpg://faceid:%s@postgres:5432/faceid' "$(cat postgres/faceid_password)" >"$1/database_url"
@@ -33,7 +35,7 @@ give() { # from the generated passwords first, so that the operator's own settin
 cd "$root/settings"
 if [ "${1:-}" = demo ]; then
   if [ -s worker/tencentcloud_secret_id ]; then
-    echo "deploy/secrets holds keys of Tencent: the worker does not turn to the simulator."
+    echo "deploy/secrets contains Tencent keys, so the worker does not use the simulator."
   else
     python3 - <<'PYTHON'
 from pathlib import Path
@@ -58,7 +60,8 @@ else
     else
       KEYRING_FILE=$PWD/keyring/keyring.json faceid-results keyring new
     fi
-    chmod 0444 keyring/keyring.json  # whoever may read it is decided by where the volume is mounted
+    # Only services that mount the volume can read it.
+    chmod 0444 keyring/keyring.json
   fi
   give api
   give worker
