@@ -57,9 +57,10 @@ venv: .venv/installed  ## creates .venv from the hash-locked requirements
 	touch $@
 
 # Extras stay: pip takes the newest of what is asked for by an extra, and refuses it because its hash is not there.
-lock:  ## needs `uv`; writes both requirements files anew, without index addresses
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras pyproject.toml -o requirements.txt
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras --all-extras -c requirements.txt pyproject.toml -o requirements-dev.txt
+# The larger set is solved first: a benchmark's library may need an older version of what the service uses, too.
+lock:  ## needs `uv`; writes both requirements files again, without index addresses
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras --all-extras pyproject.toml -o requirements-dev.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras -c requirements-dev.txt pyproject.toml -o requirements.txt
 
 clean:
 	rm -rf .venv

@@ -22,7 +22,7 @@ from app.faceid.bills import BilledToken, decode_bill
 from app.faceid.decode import DecodeError, Head, decode
 from app.faceid.lift import Lifted, Lifter, Sink
 from app.faceid.signing import authorization
-from app.faceid.wire import Wire
+from app.faceid.transport import AiohttpTransport
 
 VERSION = "2018-03-01"
 CONTENT_TYPE = "application/json"
@@ -66,13 +66,14 @@ class FaceIdClient:
         self._max_bytes = settings.faceid_max_bytes
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(_SOCKET_SECONDS, connect=_CONNECT_SECONDS),
-            transport=Wire(connections=connections),
+            transport=AiohttpTransport(connections=connections),
             headers={"Accept-Encoding": "identity", "User-Agent": "faceid-results"},
             trust_env=False,  # no proxy from the environment sees a person's result
             follow_redirects=False,
         )
 
     async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:

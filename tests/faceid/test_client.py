@@ -280,7 +280,9 @@ async def test_a_redirect_is_not_followed(status: str) -> None:
     ("speak", "code"),
     [
         (saying(SUCCESS, status="503 Service Unavailable"), "http.503"),
-        (saying(SUCCESS, status="204 No Content"), "http.204"),
+        (saying(b"", status="204 No Content"), "http.204"),
+        (saying(SUCCESS, status="204 No Content"), codes.CONNECTION_FAILED),
+        (closing(b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n"), "http.101"),
         (saying(b"\x1f\x8b" + bytes(100), headers="Content-Encoding: gzip\r\n"), codes.UNREADABLE),
         (saying(SUCCESS, headers="Content-Encoding: br\r\n"), codes.UNREADABLE),
         (saying(b""), codes.UNREADABLE),
@@ -292,7 +294,7 @@ async def test_a_redirect_is_not_followed(status: str) -> None:
         (saying(b"[" * 100_000), codes.UNREADABLE),
         (saying(b'{"Response":{"DetectInfo":{"Text":{"New":%b1%b}}}}' % (b"[" * 40, b"]" * 40)), codes.UNREADABLE),
         (saying(b"\xff" * 1000), codes.UNREADABLE),
-        (saying(SUCCESS, length=len(SUCCESS) - 1), codes.UNREADABLE),
+        (saying(SUCCESS, length=len(SUCCESS) - 1), codes.CONNECTION_FAILED),
         (closing(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n" + SUCCESS[:50]), codes.CONNECTION_FAILED),
         (closing(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\n{"), codes.CONNECTION_FAILED),
         (closing(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nx\r\n{"), codes.CONNECTION_FAILED),
@@ -319,6 +321,12 @@ async def test_a_bad_answer_is_no_answer(speak: Speak, code: str) -> None:
 )
 async def test_a_server_that_drips_is_left_at_the_deadline_however_often_it_sends(head: str) -> None:
     async with peer(repeating(head.encode(), b" " if head else b"", pause=0.01)) as (url, _):
+        assert await error_code_at(url, seconds=0.3) == codes.TIMED_OUT
+
+
+@pytest.mark.parametrize("pause", [0, 0.01])
+async def test_informational_responses_without_end_stop_at_the_deadline(pause: float) -> None:
+    async with peer(repeating(b"", b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 50, pause=pause)) as (url, _):
         assert await error_code_at(url, seconds=0.3) == codes.TIMED_OUT
 
 
