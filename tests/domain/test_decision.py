@@ -26,9 +26,9 @@ from app.domain.decision import (
 )
 from app.domain.detection import Detection, Outcome, Part
 from app.domain.verification import State, Verification
-from app.faceid.codes import classify
+from app.faceid.error_codes import classify
 from tests.domain.test_detection import RESULT_CODES
-from tests.faceid.test_codes import CODES
+from tests.faceid.test_error_codes import CODES
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)

@@ -12,7 +12,7 @@ from pydantic import SecretStr
 
 from app.domain import pause
 from app.domain.pause import Pause
-from app.faceid.accounts import AccountSettings
+from app.faceid.credentials import AccountSettings
 from app.services.retrieve import RetrieveService
 from app.services.rules import RuleSettings
 from app.simulator.options import DEMO_CREDENTIALS
