@@ -98,13 +98,8 @@ class FaceIdClient:
         of the network and of Tencent are not raised but returned in `DetectAnswer.call.error_code`. Exceptions of a
         sink are passed on.
         """
-        action: str
-        parameters: dict[str, object]
-        if enhanced:
-            action, parameters = GET_DETECT_INFO_ENHANCED, _enhanced_parameters(info_type, enhanced)
-        else:
-            action, parameters = GET_DETECT_INFO, {"InfoType": str(info_type)}
-        parameters = {"BizToken": biz_token, "RuleId": rule_id} | parameters
+        action = GET_DETECT_INFO_ENHANCED if enhanced else GET_DETECT_INFO
+        parameters = {"BizToken": biz_token, "RuleId": rule_id} | _parts(info_type, enhanced)
         call, answer = await self._call(action, parameters, open_sink, decode_detect_info)
         return DetectAnswer(call, *answer) if answer else DetectAnswer(call)
 
@@ -230,12 +225,14 @@ def _url(endpoint: str) -> httpx.URL:
     return url.copy_with(path="/", query=None, fragment=None)
 
 
-def _enhanced_parameters(info_type: InfoType, enhanced: Enhanced) -> dict[str, object]:
-    """Returns what to request: never the data on intention, which `"0"` includes and which is not stored."""
+def _parts(info_type: InfoType, enhanced: Enhanced | None) -> dict[str, object]:
+    if enhanced is None:
+        return {"InfoType": str(info_type)}
     options = {
         "BestFramesCount": enhanced.best_frames if Part.BEST_FRAME in info_type.parts else 0,
         "IsCutIdCardImage": enhanced.cut_id_card and Part.ID_CARD in info_type.parts,
         "IsNeedIdCardAvatar": enhanced.id_card_avatar and Part.ID_CARD in info_type.parts,
     }
+    # "0" would include the data on intention, which is not stored.
     digits = "".join(Part) if info_type == EVERYTHING else str(info_type)
     return {"InfoType": digits} | {name: value for name, value in options.items() if value}

@@ -100,7 +100,11 @@ class CredentialSource:
         if self._file:
             self._read(self._file)
         elif not (self._current.secret_id and self._current.secret_key):
-            raise SetUpError(_no_credentials(account, settings))
+            if account != DEFAULT_ACCOUNT:
+                name = account.upper()
+                raise SetUpError(f"ACCOUNTS.{name} has no secret_id and secret_key, and no credentials_file.")
+            name = "TENCENTCLOUD_SECRET_KEY" if settings.secret_id else "TENCENTCLOUD_SECRET_ID"
+            raise SetUpError(f"{name} is not set. It is required for calls to Tencent.")
 
     def current(self) -> Credentials:
         """Returns the credentials to sign with. A changed file that cannot be read is logged, and the old ones stay."""
@@ -134,10 +138,3 @@ def _parse(text: str) -> Credentials:
     if not (credentials.secret_id and credentials.secret_key):
         raise ValueError("secret_id or secret_key is empty")
     return credentials
-
-
-def _no_credentials(account: str, settings: AccountSettings) -> str:
-    if account != DEFAULT_ACCOUNT:
-        return f"ACCOUNTS.{account.upper()} has no secret_id and secret_key, and no credentials_file."
-    name = "TENCENTCLOUD_SECRET_KEY" if settings.secret_id else "TENCENTCLOUD_SECRET_ID"
-    return f"{name} is not set. It is required for calls to Tencent."

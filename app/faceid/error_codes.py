@@ -5,6 +5,7 @@ its longest known prefix, cut at a dot. Without one it is retried: results stay 
 error as final by mistake would lose them.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.domain.decision import ErrorClass
@@ -39,74 +40,64 @@ class Meaning:
 
 
 _UNKNOWN = Meaning(ErrorClass.RETRY)
+_CODES: Mapping[ErrorClass, Mapping[str, str | None]] = {
+    ErrorClass.RETRY: {
+        "InternalError": None,
+        "FailedOperation": None,
+        "ServiceUnavailable": None,
+        "ResourceUnavailable": None,
+        CONNECTION_FAILED: ENDPOINT,
+        UNREADABLE: ENDPOINT,
+        HTTP_STATUS: ENDPOINT,
+        MEDIA_NOT_STORED: None,
+        CRASHED: None,
+    },
+    ErrorClass.TIMED_OUT: {TIMED_OUT: ENDPOINT},
+    ErrorClass.CLOCK: {"AuthFailure.SignatureExpire": CLOCK},
+    ErrorClass.SLOW_DOWN: {"RequestLimitExceeded": None, "LimitExceeded": None, "ResourceInsufficient": None},
+    ErrorClass.ASK_FOR_LESS: {"ResponseSizeLimitExceeded": None, TOO_LARGE: None},
+    ErrorClass.ACCOUNT: {
+        "AuthFailure": KEY_PAIR,
+        "AuthFailure.SecretIdNotFound": "Check TENCENTCLOUD_SECRET_ID: the key is deleted, disabled or another site's.",
+        "AuthFailure.SignatureFailure": "Check TENCENTCLOUD_SECRET_KEY: it does not belong to TENCENTCLOUD_SECRET_ID.",
+        "AuthFailure.TokenFailure": "Renew the temporary credentials: TENCENTCLOUD_TOKEN expired or is another key's.",
+        "AuthFailure.UnauthorizedOperation": _PERMISSION,
+        "UnauthorizedOperation": _PERMISSION,
+        "UnauthorizedOperation.ActivateError": "Ask Tencent's support: activating FaceID for the account failed.",
+        "UnauthorizedOperation.Activating": "Wait: Tencent is activating FaceID for the account.",
+        "UnauthorizedOperation.Arrears": "Pay the Tencent Cloud account's bill.",
+        "UnauthorizedOperation.NonAuthorize": "Complete the real-name verification of the Tencent Cloud account.",
+        "UnauthorizedOperation.Nonactivated": "Activate FaceID at https://console.cloud.tencent.com/faceid.",
+        "FailedOperation.StsUnAuthErrError": "Grant FaceID's service role in Tencent's access management.",
+        "IpInBlacklist": "Remove this machine's address from the block list in Tencent's console.",
+        "IpNotInWhitelist": "Add this machine's address to the allow list in Tencent's console.",
+    },
+    ErrorClass.RULE: {
+        "InvalidParameterValue.RuleIdNotExist": _RULE,
+        "InvalidParameterValue.RuleIdDisabled": _RULE,
+    },
+    ErrorClass.EXPIRED: {"InvalidParameterValue.BizTokenExpired": None},
+    ErrorClass.FINAL: {
+        "InvalidParameterValue": None,
+        "InvalidParameter": None,
+        "MissingParameter": None,
+        FOREIGN: None,
+    },
+    ErrorClass.BUG: {
+        "InvalidAction": ENDPOINT,
+        "NoSuchProduct": ENDPOINT,
+        "NoSuchVersion": None,
+        "UnknownParameter": None,
+        "UnsupportedOperation": None,
+        "UnsupportedProtocol": None,
+        "UnsupportedRegion": None,
+        "RequestSizeLimitExceeded": None,
+        "ActionOffline": None,
+        "InvalidRequest": None,
+    },
+}
 _MEANINGS = {
-    "InternalError": Meaning(ErrorClass.RETRY),
-    "FailedOperation": Meaning(ErrorClass.RETRY),
-    "ServiceUnavailable": Meaning(ErrorClass.RETRY),
-    "ResourceUnavailable": Meaning(ErrorClass.RETRY),
-    CONNECTION_FAILED: Meaning(ErrorClass.RETRY, ENDPOINT),
-    UNREADABLE: Meaning(ErrorClass.RETRY, ENDPOINT),
-    HTTP_STATUS: Meaning(ErrorClass.RETRY, ENDPOINT),
-    MEDIA_NOT_STORED: Meaning(ErrorClass.RETRY),
-    CRASHED: Meaning(ErrorClass.RETRY),
-    TIMED_OUT: Meaning(ErrorClass.TIMED_OUT, ENDPOINT),
-    "AuthFailure.SignatureExpire": Meaning(ErrorClass.CLOCK, CLOCK),
-    "RequestLimitExceeded": Meaning(ErrorClass.SLOW_DOWN),
-    "LimitExceeded": Meaning(ErrorClass.SLOW_DOWN),
-    "ResourceInsufficient": Meaning(ErrorClass.SLOW_DOWN),
-    "ResponseSizeLimitExceeded": Meaning(ErrorClass.ASK_FOR_LESS),
-    TOO_LARGE: Meaning(ErrorClass.ASK_FOR_LESS),
-    "AuthFailure": Meaning(ErrorClass.ACCOUNT, KEY_PAIR),
-    "AuthFailure.SecretIdNotFound": Meaning(
-        ErrorClass.ACCOUNT, "Check TENCENTCLOUD_SECRET_ID: the key is deleted, disabled or of another Tencent site."
-    ),
-    "AuthFailure.SignatureFailure": Meaning(
-        ErrorClass.ACCOUNT, "Check TENCENTCLOUD_SECRET_KEY: it does not belong to TENCENTCLOUD_SECRET_ID."
-    ),
-    "AuthFailure.TokenFailure": Meaning(
-        ErrorClass.ACCOUNT, "Renew the temporary credentials: TENCENTCLOUD_TOKEN has expired or is of another key."
-    ),
-    "AuthFailure.UnauthorizedOperation": Meaning(ErrorClass.ACCOUNT, _PERMISSION),
-    "UnauthorizedOperation": Meaning(ErrorClass.ACCOUNT, _PERMISSION),
-    "UnauthorizedOperation.ActivateError": Meaning(
-        ErrorClass.ACCOUNT, "Ask Tencent's support: activating FaceID for the account failed."
-    ),
-    "UnauthorizedOperation.Activating": Meaning(
-        ErrorClass.ACCOUNT, "Wait: Tencent is activating FaceID for the account."
-    ),
-    "UnauthorizedOperation.Arrears": Meaning(ErrorClass.ACCOUNT, "Pay the Tencent Cloud account's bill."),
-    "UnauthorizedOperation.NonAuthorize": Meaning(
-        ErrorClass.ACCOUNT, "Complete the real-name verification of the Tencent Cloud account's owner."
-    ),
-    "UnauthorizedOperation.Nonactivated": Meaning(
-        ErrorClass.ACCOUNT, "Activate FaceID at https://console.cloud.tencent.com/faceid."
-    ),
-    "FailedOperation.StsUnAuthErrError": Meaning(
-        ErrorClass.ACCOUNT, "Grant FaceID's service role in Tencent's access management."
-    ),
-    "IpInBlacklist": Meaning(
-        ErrorClass.ACCOUNT, "Remove this machine's address from the block list in Tencent's console."
-    ),
-    "IpNotInWhitelist": Meaning(
-        ErrorClass.ACCOUNT, "Add this machine's address to the allow list in Tencent's console."
-    ),
-    "InvalidParameterValue.RuleIdNotExist": Meaning(ErrorClass.RULE, _RULE),
-    "InvalidParameterValue.RuleIdDisabled": Meaning(ErrorClass.RULE, _RULE),
-    "InvalidParameterValue.BizTokenExpired": Meaning(ErrorClass.EXPIRED),
-    "InvalidParameterValue": Meaning(ErrorClass.FINAL),
-    "InvalidParameter": Meaning(ErrorClass.FINAL),
-    "MissingParameter": Meaning(ErrorClass.FINAL),
-    FOREIGN: Meaning(ErrorClass.FINAL),
-    "InvalidAction": Meaning(ErrorClass.BUG, ENDPOINT),
-    "NoSuchProduct": Meaning(ErrorClass.BUG, ENDPOINT),
-    "NoSuchVersion": Meaning(ErrorClass.BUG),
-    "UnknownParameter": Meaning(ErrorClass.BUG),
-    "UnsupportedOperation": Meaning(ErrorClass.BUG),
-    "UnsupportedProtocol": Meaning(ErrorClass.BUG),
-    "UnsupportedRegion": Meaning(ErrorClass.BUG),
-    "RequestSizeLimitExceeded": Meaning(ErrorClass.BUG),
-    "ActionOffline": Meaning(ErrorClass.BUG),
-    "InvalidRequest": Meaning(ErrorClass.BUG),
+    code: Meaning(error_class, advice) for error_class, codes in _CODES.items() for code, advice in codes.items()
 }
 
 

@@ -1,7 +1,7 @@
 """An httpx transport over aiohttp, for answers of many megabytes.
 
 httpx's own transport wakes up for every 64 KiB (over TLS for every record of 16 KiB) and copies each piece five times.
-For a video of 12 MB that is more than half of the CPU time. aiohttp parses in C and buffers while nobody reads, so this
+For a video of 12 MB that is more than half of the CPU time. aiohttp parses in C and buffers between two reads, so this
 transport reads less often and gets more at a time. It also races the addresses of a host (RFC 8305).
 
 Callers still see httpx only: its requests, its responses, its exceptions.

@@ -218,7 +218,7 @@ async def test_malformed_bill_is_an_error_code(body: bytes) -> None:
     assert billed == BillPage(replace(billed.call, error_code=error_codes.UNREADABLE))
 
 
-async def test_bill_has_the_size_limit_and_the_deadline_of_every_call() -> None:
+async def test_bill_has_the_size_limit_and_deadline_of_every_call() -> None:
     body = answer([detail()] * 1000)
     async with peer(saying(body)) as (url, _), client_of(url, max_bytes=5000) as client:
         large = await client.get_wechat_bill_details(day=DAY, rule_id="1")

@@ -153,7 +153,7 @@ async def test_response_above_the_size_limit_is_an_error(faceid: LiveSimulator) 
 
 
 @pytest.mark.parametrize(
-    ("info_type", "enhanced", "asked"),
+    ("info_type", "enhanced", "requested"),
     [
         ("0", Enhanced(), {"InfoType": "1234"}),
         ("41", Enhanced(), {"InfoType": "41"}),
@@ -166,7 +166,7 @@ async def test_response_above_the_size_limit_is_an_error(faceid: LiveSimulator) 
     ],
 )
 async def test_request_has_the_options_of_the_requested_parts_only(
-    info_type: str, enhanced: Enhanced | None, asked: dict[str, object]
+    info_type: str, enhanced: Enhanced | None, requested: dict[str, object]
 ) -> None:
     async with peer(saying(SUCCESS)) as (url, requests), client_of(url) as client:
         fetched = await client.get_detect_info(
@@ -174,6 +174,6 @@ async def test_request_has_the_options_of_the_requested_parts_only(
         )
 
     ((head, body),) = requests
-    assert json.loads(body) == {"BizToken": "anna", "RuleId": "1"} | asked
+    assert json.loads(body) == {"BizToken": "anna", "RuleId": "1"} | requested
     assert f"X-TC-Action: {fetched.call.action}\r\n" in head
     assert fetched.call.action == ("GetDetectInfoEnhanced" if enhanced else "GetDetectInfo")

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
+import aiohttp
 import certifi
 import httpx
 import pytest
@@ -122,6 +123,12 @@ async def test_untrusted_certificate_is_rejected(tmp_path: Path) -> None:
     async with served(whole, context) as url, client() as http:
         with pytest.raises(httpx.ConnectError):
             await http.get(url)
+
+
+async def test_certificate_of_another_name_is_rejected(context: ssl.SSLContext) -> None:
+    async with served(whole, context) as url, client() as http:
+        with pytest.raises(httpx.ConnectError):
+            await http.get(url.replace("127.0.0.1", "localhost"))
 
 
 async def test_connection_closed_while_idle_is_not_reused() -> None:
@@ -287,8 +294,18 @@ async def test_unresponsive_address_is_raced_by_the_next(monkeypatch: pytest.Mon
     async with served(sending(PLAIN)) as url:
         port = httpx.URL(url).port
         with unresponsive("127.0.0.2", port):
-            addresses = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (f"127.0.0.{last}", port)) for last in (2, 1)]
-            monkeypatch.setattr(socket, "getaddrinfo", lambda *_args, **_options: addresses)
+
+            async def resolve(*_: object, **__: object) -> list[dict[str, object]]:
+                common: dict[str, object] = {
+                    "hostname": "",
+                    "port": port,
+                    "family": socket.AF_INET,
+                    "proto": 0,
+                    "flags": 0,
+                }
+                return [common | {"host": host} for host in ("127.0.0.2", "127.0.0.1")]
+
+            monkeypatch.setattr(aiohttp.DefaultResolver, "resolve", resolve)
             async with client() as http, asyncio.timeout(2):
                 response = await http.get(f"http://two-addresses.example:{port}")
 
