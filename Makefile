@@ -67,9 +67,10 @@ venv: .venv/installed  ## create .venv from the hash-locked requirements
 	touch $@
 
 # The files keep extras. Without them pip would resolve an extra to its newest version, whose hash is not locked.
+# The larger set is solved first, because a library of the benchmarks may need an older version of a dependency.
 lock:  ## update both requirements files, without index addresses; needs uv
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras pyproject.toml -o requirements.txt
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras --all-extras -c requirements.txt pyproject.toml -o requirements-dev.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras --all-extras pyproject.toml -o requirements-dev.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras -c requirements-dev.txt pyproject.toml -o requirements.txt
 
 clean:  ## remove .venv
 	rm -rf .venv

@@ -4,7 +4,7 @@ The story of one verification, step by step, and the room where each step lives:
 
 1. callback  a back end or a browser says that a person is done      `routers.callbacks` -> `services.receive`
 2. claim     a worker takes the row that is due, within the quota      `services.claim` -> `storage.queue`
-3. fetch     GetDetectInfo, signed, streamed, media lifted on the way   `faceid.client`, `faceid.signing`, `faceid.lift`
+3. fetch     GetDetectInfo, signed, streamed, media lifted on the way   `faceid.client`, `faceid.lifter`
 4. decode    Tencent's document becomes our `Detection`                `faceid.decode` -> `domain.detection`
 5. decide    store, look again, retry, pause or give up                `domain.decision` -> `domain.lifecycle`
    put       bytes first, sealed, under fresh keys                     `services.retrieve` -> `sealing`, `storage.media`

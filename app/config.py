@@ -11,7 +11,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from app.errors import SetUpError
-from app.faceid.accounts import FaceIdSettings
+from app.faceid.credentials import FaceIdSettings
 from app.sealing.keyring import KeyringSettings
 from app.services.receive import ReceiveSettings
 from app.services.reconcile import ReconcileSettings

@@ -11,6 +11,7 @@ import logging
 import statistics
 import sys
 from collections.abc import AsyncIterator, Mapping
+from io import BytesIO
 from pathlib import Path
 from tempfile import mkdtemp
 from unittest.mock import patch
@@ -22,7 +23,7 @@ from pydantic import SecretStr
 from app.config import Settings
 from app.domain.access import OPERATOR
 from app.faceid.client import FaceIdClient
-from app.faceid.lift import Lifted
+from app.faceid.lifter import LiftedBody
 from app.factory import Services, open_services
 from app.sealing.keyring import KeyRing
 from app.storage import schema
@@ -76,14 +77,14 @@ async def drain(settings: Settings, count: int) -> Mapping[str, float]:
     """Takes so many in, and then measures their retrieval."""
     answer = answer_of(0, parts=frozenset("1"))
 
-    async def free(*_: object) -> Lifted:
-        return Lifted(answer, {})
+    async def free(*_: object) -> LiftedBody[BytesIO]:
+        return LiftedBody(answer, {}, BytesIO)
 
     if settings.database_url:
         database = Database(settings)
         await schema.migrate(database)
         await database.aclose()
-    with patch.object(FaceIdClient, "_ask", free):
+    with patch.object(FaceIdClient, "_receive", free):
         async with open_services(settings) as services:
             await _take_in(services, count)
             async with working(services):

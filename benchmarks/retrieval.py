@@ -13,8 +13,8 @@ from io import BytesIO
 from pathlib import Path
 from tempfile import mkdtemp
 
-from app.faceid.decode import decode
-from app.faceid.lift import Lifter
+from app.faceid.decode import decode_detect_info
+from app.faceid.lifter import Lifter
 from app.sealing.keyring import KeyRing
 from app.services.newcomers import Newcomers
 from app.services.vault import Vault
@@ -57,7 +57,7 @@ def opening_ms(folder: Path, times: int = 1000) -> float:
     settings = settings_for(folder, "")
     vault, lifter = Vault(KeyRing.create(settings.keyring_path)), Lifter(BytesIO)
     lifter.feed(upstream.answer_of(1))
-    detection = decode(lifter.finish(), BytesIO).detection
+    detection, _ = decode_detect_info(lifter.finish())
     verification = Newcomers(settings, vault).new("bench", "1", datetime.now(UTC), client="bench")
     if detection is None:
         raise RuntimeError("The answer has no text.")

@@ -10,8 +10,8 @@ from sqlalchemy import URL, bindparam, insert, update
 from app.domain.detection import Detection, Medium
 from app.domain.detection import MediaKind as Kind
 from app.domain.verification import State, Verification
-from app.faceid.decode import decode
-from app.faceid.lift import Lifted, Sink
+from app.faceid.decode import decode_detect_info
+from app.faceid.lifter import LiftedBody, Sink
 from app.factory import Services
 from app.storage import tables
 from app.storage.database import Transaction
@@ -123,7 +123,8 @@ def _address(url: URL) -> str:
 
 async def dress(services: Services, verifications: Collection[Verification]) -> None:
     """Gives them real keys, and to those that are retrieved the text and the media of a real result."""
-    detection = decode(Lifted(answer_of(0, parts=frozenset("1")), {}), _no_sink).detection or Detection()
+    detection, _ = decode_detect_info(LiftedBody(answer_of(0, parts=frozenset("1")), {}, _no_sink))
+    detection = detection or Detection()
     async with services.database.write(seconds=None) as tx:
         for verification in verifications:
             if verification.sealed_key is None:

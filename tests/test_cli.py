@@ -145,7 +145,7 @@ def test_commands_are_the_documented_ones() -> None:
         (
             ["serve"],
             {"TENCENTCLOUD_SECRET_KEY": ""},
-            "TENCENTCLOUD_SECRET_KEY is not set: without it nothing can be asked of Tencent.",
+            "TENCENTCLOUD_SECRET_KEY is not set. It is required for calls to Tencent.",
         ),
         (["backfill", "no-such-file"], {}, "no-such-file: No such file or directory."),
         (

@@ -11,7 +11,7 @@ from app.config import Settings, read_settings
 from app.domain.detection import InfoType
 from app.domain.rule import Enhanced, Rule
 from app.errors import SetUpError
-from app.faceid.accounts import AccountSettings
+from app.faceid.credentials import AccountSettings
 
 CANARY = "hunter2"
 SECRET = f"whsec_{b64encode(b'hunter2 ' * 3).decode()}"
@@ -125,7 +125,7 @@ def test_accounts_and_rules_stand_in_the_file(here: Path) -> None:
         ('[rules.7]\ninfotype = "hunter2"', "RULES.7.INFOTYPE is not valid: Extra inputs are not permitted."),
         (
             '[accounts.bank]\nsecret_key = "hunter2 x"',
-            "ACCOUNTS.BANK.SECRET_KEY is not valid: it may only have letters",
+            "ACCOUNTS.BANK.SECRET_KEY is not valid: it may only have visible ASCII",
         ),
         (
             '[rules.7]\ninfo_type = "234"\nredirect_state = true',

@@ -25,7 +25,7 @@ from app.domain.access import OPERATOR, Caller
 from app.domain.decision import ErrorClass
 from app.domain.verification import Facts, Result, State, Verification
 from app.errors import InvalidRequestError
-from app.faceid.codes import classify
+from app.faceid.error_codes import classify
 from app.factory import Services, now, open_services
 from app.routers.models import VerificationView
 from app.services.backfill import BackfillService, Summary

@@ -151,7 +151,7 @@ class Place:
 class Call:
     """One call to Tencent, as it is put on record; `request_id` is what Tencent's support asks for.
 
-    `error_code` is Tencent's, or one of ours where no answer came (`app.faceid.codes`), or None.
+    `error_code` is Tencent's, or one of ours where no answer came (`app.faceid.error_codes`), or None.
     """
 
     called_at: datetime

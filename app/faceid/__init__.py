@@ -1,6 +1,6 @@
-"""Tencent Cloud FaceID, and nothing else in this service knows it: requests are signed, sent, read and understood here.
+"""Tencent Cloud FaceID. No other package knows its API.
 
-`signing` makes the TC3 signature, `client` calls, `lift` takes the media out of the body while it streams in, `decode`
-turns what is left into our own `Detection` and keeps what is `further` in it, `bills` finds the BizTokens that were
-charged for, `codes` says what an error means.
+`client` sends requests, which `signing` signs with the keys of `credentials`, over the HTTP connections of `transport`.
+`lifter` takes the media out of the response body while it streams in. `decode` maps the rest to our domain values, and
+`extras` keeps the fields that have no mapping. `error_codes` says what an error code means and what to do about it.
 """

@@ -1,13 +1,16 @@
-"""Calls FaceID over one long-lived HTTP client: every call signed, streamed, capped in bytes and in time as a whole."""
+"""Calls the FaceID API over one long-lived HTTP client.
+
+Every request is signed. Every response is streamed, limited in size, and has a deadline for the call as a whole.
+"""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
-from functools import partial
+from email.utils import parsedate_to_datetime
 from io import BytesIO
-from typing import Self, TypeVar
+from typing import Generic, Self, TypeVar
 
 import httpx
 import msgspec
@@ -16,35 +19,40 @@ from app.domain.detection import EVERYTHING, Detection, InfoType, MediaKind, Par
 from app.domain.rule import DEFAULT_ACCOUNT, Enhanced
 from app.domain.verification import Call
 from app.errors import SetUpError, UnavailableError
-from app.faceid import codes
-from app.faceid.accounts import CredentialSource, FaceIdSettings
-from app.faceid.bills import BilledToken, decode_bill
-from app.faceid.decode import DecodeError, Head, decode
-from app.faceid.lift import Lifted, Lifter, Sink
+from app.faceid.credentials import CredentialSource, FaceIdSettings
+from app.faceid.decode import BilledToken, decode_bill, decode_detect_info, decode_head
+from app.faceid.error_codes import CONNECTION_FAILED, HTTP_STATUS, TIMED_OUT, TOO_LARGE, UNREADABLE
+from app.faceid.lifter import LiftedBody, Lifter, S
+from app.faceid.payloads import DecodeError
 from app.faceid.signing import authorization
-from app.faceid.wire import Wire
+from app.faceid.transport import AiohttpTransport
 
-VERSION = "2018-03-01"
-CONTENT_TYPE = "application/json"
-MEDIA_NOT_STORED = "storage.media"  # stands for Tencent's code where the answer was good and our own store was not
+GET_DETECT_INFO = "GetDetectInfo"
+GET_DETECT_INFO_ENHANCED = "GetDetectInfoEnhanced"
+_VERSION = "2018-03-01"
+_CONTENT_TYPE = "application/json"
 _CONNECT_SECONDS = 5.0
-_SOCKET_SECONDS = 15.0  # between two reads; the total deadline is the setting
+# Between two reads. The deadline of a whole call is a setting.
+_SOCKET_SECONDS = 15.0
+_CLOCK_SECONDS = 10.0
+# The Date header counts whole seconds, so it is this much behind on average.
+_HALF_A_SECOND = 0.5
 
-AnyAnswer = TypeVar("AnyAnswer", bound=Head)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Fetched:
-    """What came of one call: `media` are the sinks that count. Both are empty after an error."""
+class DetectAnswer(Generic[S]):
+    """The outcome of one call for a result. There is neither a detection nor media if `call.error_code` is set."""
 
     call: Call
     detection: Detection | None = None
-    media: Mapping[MediaKind, Sink] = field(default_factory=dict)
+    media: Mapping[MediaKind, S] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Billed:
-    """One page of a day's bill; `next_cursor` is None on the last page and after an error."""
+class BillPage:
+    """One page of a day's bill. `next_cursor` is None on the last page and after an error."""
 
     call: Call
     biz_tokens: Sequence[BilledToken] = ()
@@ -52,27 +60,22 @@ class Billed:
 
 
 class FaceIdClient:
-    """The client of one account. An async context manager: leaving it closes the connections.
+    """The client of one account: an async context manager that owns the connections.
 
     Raises:
         SetUpError: the endpoint is not an address, or there are no credentials.
     """
 
     def __init__(self, settings: FaceIdSettings, account: str = DEFAULT_ACCOUNT, *, connections: int) -> None:
-        found = settings.all_accounts[account]
-        self._url = _url(found.endpoint)
-        self._credentials = CredentialSource(account, found)
+        account_settings = settings.all_accounts[account]
+        self._url = _url(account_settings.endpoint)
+        self._credentials = CredentialSource(account, account_settings)
         self.timeout = timedelta(seconds=settings.faceid_timeout_seconds)
         self._max_bytes = settings.faceid_max_bytes
-        self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(_SOCKET_SECONDS, connect=_CONNECT_SECONDS),
-            transport=Wire(connections=connections),
-            headers={"Accept-Encoding": "identity", "User-Agent": "faceid-results"},
-            trust_env=False,  # no proxy from the environment sees a person's result
-            follow_redirects=False,
-        )
+        self._http = _http_client(connections)
 
     async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -84,91 +87,131 @@ class FaceIdClient:
         biz_token: str,
         rule_id: str,
         info_type: InfoType,
-        open_sink: Callable[[], Sink],
+        open_sink: Callable[[], S],
         enhanced: Enhanced | None = None,
-    ) -> Fetched:
+    ) -> DetectAnswer[S]:
         """Calls GetDetectInfo (https://cloud.tencent.com/document/product/876/33560) once.
 
         With `enhanced` it calls GetDetectInfoEnhanced (https://cloud.tencent.com/document/api/1007/41957) instead.
 
-        Media are written to sinks of `open_sink` while they arrive; which of them count, `Fetched.media` says. Never
-        raises for what the network, Tencent or a sink does (`UnavailableError`): `Fetched.call.error_code` says it.
+        Media are written to sinks of `open_sink` while they arrive; those in `DetectAnswer.media` are valid. Failures
+        of the network and of Tencent are not raised but returned in `DetectAnswer.call.error_code`. Exceptions of a
+        sink are passed on.
         """
-        token = {"BizToken": biz_token, "RuleId": rule_id}
-        action, wanted = _enhanced(info_type, enhanced) if enhanced else ("GetDetectInfo", {"InfoType": str(info_type)})
-        call, answer = await self._call(action, token | wanted, open_sink, partial(decode, open_sink=open_sink))
-        return Fetched(call, answer.detection, answer.media) if answer else Fetched(call)
+        action = GET_DETECT_INFO_ENHANCED if enhanced else GET_DETECT_INFO
+        parameters = {"BizToken": biz_token, "RuleId": rule_id} | _parts(info_type, enhanced)
+        call, answer = await self._call(action, parameters, open_sink, decode_detect_info)
+        return DetectAnswer(call, *answer) if answer else DetectAnswer(call)
 
-    async def get_wechat_bill_details(self, *, day: date, rule_id: str, cursor: int = 0) -> Billed:
+    async def get_wechat_bill_details(self, *, day: date, rule_id: str, cursor: int = 0) -> BillPage:
         """Calls GetWeChatBillDetails (https://cloud.tencent.com/document/product/1007/51442) once.
 
-        The bill of a day in UTC+8, of all rules where `rule_id` is empty, is there from 06:00 of the next day on for
-        365 days. `cursor` is 0, or the `next_cursor` of the page before. Never raises, as `get_detect_info`.
+        The bill of a day in UTC+8 is available from 06:00 of the next day, for 365 days. An empty `rule_id` means all
+        rules. `cursor` is 0 or the `next_cursor` of the page before. Failures are returned, as by `get_detect_info`.
         """
         parameters = {"Date": day.isoformat(), "Cursor": cursor, "RuleId": rule_id}
-        call, page = await self._call("GetWeChatBillDetails", parameters, BytesIO, decode_bill)
-        return Billed(call, page.biz_tokens, page.next_cursor) if page else Billed(call)
+        call, answer = await self._call("GetWeChatBillDetails", parameters, BytesIO, decode_bill)
+        return BillPage(call, *answer) if answer else BillPage(call)
 
     async def _call(
         self,
         action: str,
         parameters: Mapping[str, object],
-        open_sink: Callable[[], Sink],
-        read: Callable[[Lifted], AnyAnswer],
-    ) -> tuple[Call, AnyAnswer | None]:
-        """The one way to call: whatever happens is on record, and there is an answer or the reason why not."""
-        called_at, start, meter = datetime.now(UTC), time.perf_counter(), _Meter(self._max_bytes)
-        answer, error_code = await _told(self._ask(action, parameters, Lifter(open_sink), meter), read)
+        open_sink: Callable[[], S],
+        decode: Callable[[LiftedBody[S]], T],
+    ) -> tuple[Call, T | None]:
+        """Calls once; returns the record of the call, and the answer unless the record has an error code."""
+        called_at, start, lifter = datetime.now(UTC), time.perf_counter(), Lifter(open_sink)
+        request_id, error_code, answer = None, None, None
+        try:
+            body = await self._receive(action, parameters, lifter)
+            request_id, error_code = decode_head(body)
+            answer = None if error_code else decode(body)
+        except _UnusableResponseError as error:
+            error_code = str(error)
+        except (TimeoutError, httpx.TimeoutException):
+            error_code = TIMED_OUT
+        except httpx.TransportError:
+            error_code = CONNECTION_FAILED
+        except DecodeError:
+            error_code = UNREADABLE
         call = Call(
             called_at=called_at,
             action=action,
             info_type=str(parameters.get("InfoType", "")),
-            request_id=answer.request_id if answer else None,
+            request_id=request_id,
             error_code=error_code,
             duration_ms=round((time.perf_counter() - start) * 1000),
-            bytes_received=meter.bytes,
+            bytes_received=lifter.bytes_fed,
         )
         return call, answer
 
-    async def _ask(self, action: str, parameters: Mapping[str, object], lifter: Lifter, meter: "_Meter") -> Lifted:
-        body = msgspec.json.encode(parameters)
+    async def _receive(self, action: str, parameters: Mapping[str, object], lifter: Lifter[S]) -> LiftedBody[S]:
+        content = msgspec.json.encode(parameters)
         async with (
             asyncio.timeout(self.timeout.total_seconds()),
-            self._http.stream("POST", self._url, content=body, headers=self._headers(action, body)) as response,
+            self._http.stream("POST", self._url, content=content, headers=self._headers(action, content)) as response,
         ):
             if response.status_code != httpx.codes.OK:
-                raise _NoAnswerError(f"{codes.HTTP_STATUS}{response.status_code}")
+                raise _UnusableResponseError(f"{HTTP_STATUS}.{response.status_code}")
+            # No compression was requested, and a small compressed body may unpack to gigabytes.
             if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise _NoAnswerError(codes.UNREADABLE)  # we asked for none: a small body could unpack to gigabytes
-            async for chunk in response.aiter_raw():
-                meter.count(chunk)
-                lifter.feed(chunk)
+                raise _UnusableResponseError(UNREADABLE)
+            async for piece in response.aiter_raw():
+                lifter.feed(piece)
+                if lifter.bytes_fed > self._max_bytes:
+                    raise _UnusableResponseError(TOO_LARGE)
             return lifter.finish()
 
-    def _headers(self, action: str, body: bytes) -> dict[str, str]:
+    def _headers(self, action: str, content: bytes) -> dict[str, str]:
         timestamp, credentials = int(time.time()), self._credentials.current()
-        signed = {"content-type": CONTENT_TYPE, "host": self._url.netloc.decode(), "x-tc-action": action}
+        signed = {"content-type": _CONTENT_TYPE, "host": self._url.netloc.decode(), "x-tc-action": action}
         headers = {
-            "Content-Type": CONTENT_TYPE,
+            "Content-Type": _CONTENT_TYPE,
             "X-TC-Action": action,
-            "X-TC-Version": VERSION,
+            "X-TC-Version": _VERSION,
             "X-TC-Timestamp": str(timestamp),
             "Authorization": authorization(
-                credentials, service="faceid", headers=signed, body=body, timestamp=timestamp
+                credentials, service="faceid", headers=signed, body=content, timestamp=timestamp
             ),
         }
         return headers | ({"X-TC-Token": credentials.token} if credentials.token else {})
 
 
-def _enhanced(info_type: InfoType, enhanced: Enhanced) -> tuple[str, dict[str, object]]:
-    """The action and what it is asked for: not for data on intention, which `"0"` includes and nobody keeps."""
-    options = {
-        "BestFramesCount": enhanced.best_frames if Part.BEST_FRAME in info_type.parts else 0,
-        "IsCutIdCardImage": enhanced.cut_id_card and Part.ID_CARD in info_type.parts,
-        "IsNeedIdCardAvatar": enhanced.id_card_avatar and Part.ID_CARD in info_type.parts,
-    }
-    wanted = "".join(Part) if info_type == EVERYTHING else str(info_type)
-    return "GetDetectInfoEnhanced", {"InfoType": wanted} | {name: value for name, value in options.items() if value}
+async def clock_offset(endpoint: str) -> timedelta:
+    """Returns this machine's clock minus the endpoint's, by the `Date` header of an unsigned request.
+
+    Accurate to a second. Tencent rejects signatures that are more than five minutes off.
+
+    Raises:
+        SetUpError: the endpoint is not an address.
+        UnavailableError: it does not answer, or not with a date.
+    """
+    url, sent = _url(endpoint), time.time()
+    try:
+        async with asyncio.timeout(_CLOCK_SECONDS), _http_client(1) as http, http.stream("GET", url) as response:
+            ours = (sent + time.time()) / 2
+            theirs = parsedate_to_datetime(response.headers["Date"]).timestamp()
+    except (TimeoutError, httpx.TransportError) as error:
+        raise UnavailableError(f"The endpoint does not answer ({type(error).__name__}).") from None
+    except (KeyError, ValueError):
+        raise UnavailableError("The endpoint's response has no valid Date header.") from None
+    return timedelta(seconds=ours - theirs - _HALF_A_SECOND)
+
+
+class _UnusableResponseError(Exception):
+    """The response is not read any further. The argument is the error code of the call."""
+
+
+def _http_client(connections: int) -> httpx.AsyncClient:
+    return httpx.AsyncClient(
+        timeout=httpx.Timeout(_SOCKET_SECONDS, connect=_CONNECT_SECONDS),
+        transport=AiohttpTransport(connections=connections),
+        headers={"Accept-Encoding": "identity", "User-Agent": "faceid-results"},
+        # Results of persons must not pass through a proxy that happens to be in the environment.
+        trust_env=False,
+        follow_redirects=False,
+    )
 
 
 def _url(endpoint: str) -> httpx.URL:
@@ -176,40 +219,20 @@ def _url(endpoint: str) -> httpx.URL:
         url = httpx.URL(endpoint if "://" in endpoint else f"https://{endpoint}")
     except httpx.InvalidURL:
         url = httpx.URL()
-    if url.scheme not in {"http", "https"} or not url.host or url.userinfo:  # httpx would sign with the latter
+    # User information in the URL would make httpx overwrite our Authorization header.
+    if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
         raise SetUpError("FACEID_ENDPOINT must be a host name or an http(s) address.")
     return url.copy_with(path="/", query=None, fragment=None)
 
 
-class _NoAnswerError(Exception):
-    """There will be no answer; the argument is the code to put on record."""
-
-
-class _Meter:
-    """Counts the bytes of one answer and ends it at the cap."""
-
-    def __init__(self, cap: int) -> None:
-        self.bytes = 0
-        self._cap = cap
-
-    def count(self, chunk: bytes) -> None:
-        self.bytes += len(chunk)
-        if self.bytes > self._cap:
-            raise _NoAnswerError(codes.TOO_LARGE)
-
-
-async def _told(asked: Awaitable[Lifted], read: Callable[[Lifted], AnyAnswer]) -> tuple[AnyAnswer | None, str | None]:
-    """The answer and the error code of a call, whatever happened to it."""
-    try:
-        answer = read(await asked)
-    except _NoAnswerError as error:
-        return None, str(error)
-    except (TimeoutError, httpx.TimeoutException):
-        return None, codes.TIMED_OUT
-    except httpx.TransportError:
-        return None, codes.CONNECTION_FAILED
-    except DecodeError:
-        return None, codes.UNREADABLE
-    except UnavailableError:
-        return None, MEDIA_NOT_STORED
-    return answer, answer.error.code if answer.error else None
+def _parts(info_type: InfoType, enhanced: Enhanced | None) -> dict[str, object]:
+    if enhanced is None:
+        return {"InfoType": str(info_type)}
+    options = {
+        "BestFramesCount": enhanced.best_frames if Part.BEST_FRAME in info_type.parts else 0,
+        "IsCutIdCardImage": enhanced.cut_id_card and Part.ID_CARD in info_type.parts,
+        "IsNeedIdCardAvatar": enhanced.id_card_avatar and Part.ID_CARD in info_type.parts,
+    }
+    # "0" would include the data on intention, which is not stored.
+    digits = "".join(Part) if info_type == EVERYTHING else str(info_type)
+    return {"InfoType": digits} | {name: value for name, value in options.items() if value}

@@ -1,75 +1,83 @@
-"""Tencent's answer in our own words: the verdict and the person's data as a `Detection`, the media by their kind."""
+"""Maps response bodies to our own values: results to `Detection` and media by kind, bills to BizTokens."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import msgspec
 
-from app.domain.detection import BEST_FRAMES, Detection, LivenessAttempt, MediaKind
-from app.faceid.further import PARTS, beside, plain, refers
-from app.faceid.lift import Lifted, Sink, strict_base64
-from app.faceid.payloads import DecodeError, DetectInfo, DetectResponse, Envelope, JsonObject, Response, parse
-
-__all__ = ["Answer", "ApiError", "DecodeError", "Head", "decode", "head_of"]
-
-
-@dataclass(frozen=True, slots=True)
-class ApiError:
-    """Tencent's `Response.Error`."""
-
-    code: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """What every answer says, whatever was asked; with an error, there is nothing else in it."""
-
-    request_id: str | None
-    error: ApiError | None
+from app.domain.detection import BEST_FRAMES, Detection, LivenessAttempt, MediaKind, instant_of
+from app.faceid.extras import PARTS, has_reference, parse_value, unmapped_fields
+from app.faceid.lifter import LiftedBody, S
+from app.faceid.payloads import (
+    BillDetail,
+    BillResponse,
+    DecodeError,
+    DetectInfo,
+    DetectResponse,
+    Envelope,
+    JsonObject,
+    Response,
+    parse,
+)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer(Head):
-    """The parts of the result that were asked for and exist; `detection` is None without a Text part."""
+class BilledToken:
+    """A BizToken that was charged. `first_attempt_at` is its earliest comparison, if the bill has a time for it."""
 
-    detection: Detection | None
-    media: Mapping[MediaKind, Sink]
+    biz_token: str
+    rule_id: str
+    first_attempt_at: datetime | None = None
 
 
-def decode(lifted: Lifted, open_sink: Callable[[], Sink]) -> Answer:
-    """Understand one answer; media too short to have been lifted are written to sinks of their own.
+def decode_head(body: LiftedBody[S]) -> tuple[str | None, str | None]:
+    """Returns the RequestId and the error code of any response. With an error code, nothing else is in it.
 
     Raises:
-        DecodeError: it is not what Tencent documents. Nothing about the token follows from that.
+        DecodeError: it is not a response of Tencent's.
     """
-    response = parse(lifted.skeleton, Envelope[DetectResponse]).response
-    head = head_of(response)
-    if head.error:
-        return Answer(head.request_id, head.error, None, {})
-    document = _document(response, lifted)
-    info = parse(document, DetectInfo)
-    detection = _detection(info.text, document, lifted) if isinstance(info.text, dict) else None
-    media = {kind: _medium(text, lifted, open_sink) for kind, text in _media(info) if text}
-    return Answer(head.request_id, None, detection, media)
+    response = parse(body.skeleton, Envelope[Response]).response
+    return response.request_id or None, response.error.code if response.error else None
 
 
-def head_of(response: Response) -> Head:
-    """The part that is common to all answers."""
-    error = response.error
-    return Head(response.request_id or None, ApiError(error.code, error.message) if error else None)
+def decode_bill(body: LiftedBody[S]) -> tuple[Sequence[BilledToken], int | None]:
+    """Returns the BizTokens on a page of a bill, and the cursor of the next page.
+
+    Raises:
+        DecodeError: it is not what Tencent documents.
+    """
+    page = parse(body.skeleton, Envelope[BillResponse]).response
+    if page.has_next_page and page.next_cursor is None:
+        raise DecodeError("a bill continues without a cursor")
+    tokens = [_billed_token(detail) for detail in page.we_chat_bill_details or ()]
+    return tokens, page.next_cursor if page.has_next_page else None
 
 
-def _document(response: DetectResponse, lifted: Lifted) -> bytes:
+def _billed_token(detail: BillDetail) -> BilledToken:
+    instants = [instant_of(str(charge.req_time)) for charge in detail.charge_details or ()]
+    return BilledToken(detail.biz_token, detail.rule_id, min((at for at in instants if at), default=None))
+
+
+def decode_detect_info(body: LiftedBody[S]) -> tuple[Detection | None, Mapping[MediaKind, S]]:
+    """Returns the result without media, which is None without a Text part, and the media that exist.
+
+    Raises:
+        DecodeError: it is not what Tencent documents. This says nothing about the token.
+    """
+    response = parse(body.skeleton, Envelope[DetectResponse]).response
     document = bytes(response.detect_info)
-    if document:
-        return parse(document, str).encode() if document.startswith(b'"') else document
-    document = bytes(parse(lifted.skeleton, Envelope[msgspec.Raw]).response)
-    if not parse(document, JsonObject).keys() & PARTS:
-        raise DecodeError("there is no part of a result in the answer")
-    return document
+    if document.startswith(b'"'):
+        document = parse(document, str).encode()
+    elif not document:
+        document = bytes(parse(body.skeleton, Envelope[msgspec.Raw]).response)
+        if not parse(document, JsonObject).keys() & PARTS:
+            raise DecodeError("there is no part of a result in the answer")
+    info = parse(document, DetectInfo)
+    detection = _detection(info.text, document, body) if isinstance(info.text, dict) else None
+    return detection, {kind: body.medium(text) for kind, text in _media(info) if text}
 
 
 def _media(info: DetectInfo) -> Iterator[tuple[MediaKind, str | None]]:
@@ -86,53 +94,45 @@ def _media(info: DetectInfo) -> Iterator[tuple[MediaKind, str | None]]:
         yield MediaKind.LIVENESS_VIDEO, info.video_data.liveness_video
 
 
-def _medium(text: str, lifted: Lifted, open_sink: Callable[[], Sink]) -> Sink:
-    if text in lifted.sinks:
-        return lifted.sinks[text]
-    data = strict_base64(text)
-    sink = open_sink()
-    sink.write(data)
-    return sink
-
-
-def _detection(text: JsonObject, document: bytes, lifted: Lifted) -> Detection:
-    fields, further = _read(text, _TEXT)
-    if "ErrCode" in further:
+def _detection(text: JsonObject, document: bytes, body: LiftedBody[S]) -> Detection:
+    fields, extras = _read(text, _TEXT)
+    if "ErrCode" in extras:
         raise DecodeError("Text.ErrCode is not a number")
-    # A reference must not be stored in place of what it stands for.
-    if any(refers(name.encode() + bytes(value), lifted) for name, value in text.items()):
-        raise DecodeError("a medium stands within Text")
-    attempts, rest = fields.pop("detail", ((), {}))
-    if rest:
-        further["Detail"] = rest
+    # A reference must not be stored instead of the medium.
+    if any(has_reference(name.encode() + bytes(value), body) for name, value in text.items()):
+        raise DecodeError("there is a medium in Text")
+    attempts, detail_extras = fields.pop("detail", ((), {}))
+    if detail_extras:
+        extras["Detail"] = detail_extras
     attempts += fields.pop("liveness_attempts", ())
     source = bytes(parse(document, JsonObject)["Text"]).decode()
-    return Detection(**fields, further=further | beside(document, lifted), document=source, liveness_attempts=attempts)
+    extras |= unmapped_fields(document, body)
+    return Detection(**fields, further=extras, document=source, liveness_attempts=attempts)
 
 
 _Reader = Callable[[bytes], object]
 
 
 def _read(values: JsonObject, table: Mapping[str, tuple[str, _Reader]]) -> tuple[dict[str, Any], dict[str, object]]:
-    """Our fields, and what is further: keys that `table` does not have, values that their reader has no use for."""
+    """Returns our fields, and the extras: keys that `table` does not have, and values that their reader rejects."""
     fields: dict[str, Any] = {}
-    further: dict[str, object] = {}
+    extras: dict[str, object] = {}
     for name, raw in values.items():
         source = bytes(raw)
-        field, read = table.get(name, ("", _unknown))
+        field, read = table.get(name, ("", _ignore))
         value = read(source)
         if value is not None and field not in fields:
             fields[field] = value
-        elif read is _unknown or source not in {b"null", b'""'}:
-            further[name] = plain(source)
-    return fields, further
+        elif read is _ignore or source not in {b"null", b'""'}:
+            extras[name] = parse_value(source)
+    return fields, extras
 
 
-def _unknown(_source: bytes) -> None:
-    """Nobody reads a key that we do not know."""
+def _ignore(_source: bytes) -> None:
+    """Reads nothing: the reader of unknown keys."""
 
 
-# Nine digits, so that any integer column can hold the code.
+# Nine digits: any integer column can hold the code.
 _CODE = re.compile(rb'("?)(-?[0-9]{1,9})\1')
 
 
@@ -152,15 +152,15 @@ def _attempts(source: bytes) -> tuple[LivenessAttempt, ...] | None:
         attempts = [_read(attempt, _ATTEMPT) for attempt in parse(source, list[JsonObject])]
     except DecodeError:
         return None
-    return tuple(LivenessAttempt(**fields, further=further) for fields, further in attempts)
+    return tuple(LivenessAttempt(**fields, further=extras) for fields, extras in attempts)
 
 
 def _detail(source: bytes) -> tuple[tuple[LivenessAttempt, ...], dict[str, object]] | None:
     try:
-        fields, further = _read(parse(source, JsonObject), _DETAIL)
+        fields, extras = _read(parse(source, JsonObject), _DETAIL)
     except DecodeError:
         return None
-    return fields.get("liveness_attempts", ()), further
+    return fields.get("liveness_attempts", ()), extras
 
 
 _ATTEMPT: Mapping[str, tuple[str, _Reader]] = {
@@ -169,7 +169,7 @@ _ATTEMPT: Mapping[str, tuple[str, _Reader]] = {
     "ReqTime": ("req_time", _string),
     "IdCard": ("id_card", _string),
     "Name": ("name", _string),
-    # In GetDetectInfoEnhanced's spelling.
+    # The spelling of GetDetectInfoEnhanced.
     "Errcode": ("err_code", _code),
     "Errmsg": ("err_msg", _string),
     "Idcard": ("id_card", _string),

@@ -1,4 +1,4 @@
-"""The shape of Tencent's answers, in Tencent's spelling, and the one place where JSON from outside is parsed."""
+"""Tencent's response bodies in Tencent's spelling, and the only function that parses JSON from outside."""
 
 import re
 from typing import Annotated, Generic, Literal, TypeVar
@@ -9,37 +9,36 @@ T = TypeVar("T")
 
 
 class DecodeError(ValueError):
-    """The body is not what Tencent documents; the message never carries anything of its content."""
+    """The body is not what Tencent documents. The message quotes nothing of it."""
 
 
 JsonObject = dict[str, msgspec.Raw]
 
 
 class Error(msgspec.Struct, rename="pascal"):
-    """Why Tencent did not do what was asked."""
+    """The error of a response. Its message may quote the request, so it is not read."""
 
-    code: str
-    message: str = ""
+    code: Annotated[str, msgspec.Meta(min_length=1)]
 
 
 class Response(msgspec.Struct, rename="pascal"):
-    """What every answer carries."""
+    """The fields of every response."""
 
     request_id: str | None = None
     error: Error | None = None
 
 
-class DetectResponse(Response):
-    """GetDetectInfo's answer, a JSON document in a string, or the object itself.
+class DetectResponse(msgspec.Struct, rename="pascal"):
+    """The response of GetDetectInfo: a JSON document in a string, or the object itself.
 
-    GetDetectInfoEnhanced has no `detect_info` (which is then empty): the whole response is the object.
+    GetDetectInfoEnhanced has no `detect_info`, which is then empty: the whole response is the object.
     """
 
     detect_info: msgspec.Raw = msgspec.Raw()
 
 
 class ChargeDetail(msgspec.Struct, rename="pascal"):
-    """One comparison on a bill; what it says of the person is of no interest here."""
+    """One comparison on a bill. Its personal data is not read."""
 
     req_time: str | int | None = None
 
@@ -52,10 +51,10 @@ class BillDetail(msgspec.Struct, rename="pascal"):
     charge_details: list[ChargeDetail] | None = None
 
 
-class BillResponse(Response):
-    """GetWeChatBillDetails' answer: a page of one day's bill. Without an error, `has_next_page` is always there."""
+class BillResponse(msgspec.Struct, rename="pascal"):
+    """The response of GetWeChatBillDetails: a page of one day's bill."""
 
-    has_next_page: bool | None = None
+    has_next_page: bool
     next_cursor: int | None = None
     we_chat_bill_details: list[BillDetail] | None = None
 
@@ -67,7 +66,7 @@ class Envelope(msgspec.Struct, Generic[T], rename="pascal"):
 
 
 class IdCardData(msgspec.Struct, rename="pascal"):
-    """Both sides of the ID card, as they were taken and cut out of that, and the face on it."""
+    """Both sides of the ID card as photographed and cropped, and the portrait on it."""
 
     ocr_front: str | None = None
     ocr_back: str | None = None
@@ -77,7 +76,7 @@ class IdCardData(msgspec.Struct, rename="pascal"):
 
 
 class BestFrame(msgspec.Struct, rename="pascal"):
-    """The best picture of the face, and some more out of the video."""
+    """The best picture of the face, and further frames of the video."""
 
     best_frame: str | None = None
     best_frames: list[str | None] | Literal[""] | None = None
@@ -90,7 +89,7 @@ class VideoData(msgspec.Struct, rename="pascal"):
 
 
 class DetectInfo(msgspec.Struct, rename="pascal"):
-    """The result. A part that was not asked for, or does not exist, is missing, null or empty."""
+    """The result. A part that was not requested, or does not exist, is missing, null or empty."""
 
     text: JsonObject | Literal[""] | None = None
     id_card_data: IdCardData | Literal[""] | None = None
@@ -98,19 +97,20 @@ class DetectInfo(msgspec.Struct, rename="pascal"):
     video_data: VideoData | Literal[""] | None = None
 
 
-# An escape that is fine (group 1), or one of a character that no store takes: NUL, and half of a surrogate pair.
+# A valid escape (group 1), or one of a character that no database accepts: NUL, or half of a surrogate pair.
 _ESCAPE = re.compile(
     rb"(\\[^u]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2})"
 )
 
 
 def parse(document: bytes, shape: type[T]) -> T:
-    """A JSON document as a value of `shape`, every NUL and lone surrogate in it replaced by U+FFFD.
+    """Parses a JSON document as `shape`, with every NUL and lone surrogate replaced by U+FFFD.
 
     Raises:
-        DecodeError: it is no JSON, nested too deeply, or of another shape. msgspec's own message may quote content.
+        DecodeError: it is not JSON, is nested too deeply, or has another shape.
     """
     try:
         return msgspec.json.decode(_ESCAPE.sub(lambda match: match[1] or rb"\ufffd", document), type=shape)
     except (ValueError, RecursionError):
+        # msgspec's own message may quote content.
         raise DecodeError("the answer is not what Tencent documents") from None

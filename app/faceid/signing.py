@@ -1,4 +1,4 @@
-"""The signature TC3-HMAC-SHA256, after Tencent Cloud's page "Signature v3": POST requests with a JSON body."""
+"""The signature TC3-HMAC-SHA256 of POST requests, as specified by Tencent Cloud's page "Signature v3"."""
 
 import hashlib
 import hmac
@@ -11,7 +11,7 @@ ALGORITHM = "TC3-HMAC-SHA256"
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """A key pair of Tencent Cloud; `token` belongs to temporary ones and travels unsigned in `X-TC-Token`."""
+    """A key pair of Tencent Cloud. Temporary ones have a `token`, which is sent unsigned in `X-TC-Token`."""
 
     secret_id: str
     secret_key: str = field(repr=False)
@@ -21,15 +21,15 @@ class Credentials:
 def authorization(
     credentials: Credentials, *, service: str, headers: Mapping[str, str], body: bytes, timestamp: int
 ) -> str:
-    """The `Authorization` header for a POST to `/` without a query.
+    """Returns the `Authorization` header for a POST to `/` without a query.
 
     Args:
-        credentials: whose key signs.
-        service: the product, `faceid`; the first label of the endpoint for every product.
-        headers: the headers to sign, by lower-case name; `content-type` and `host` must be among them, spelled exactly
-            as they are sent. Values are trimmed and lower-cased, as the specification says.
-        body: the bytes that are sent.
-        timestamp: seconds since the epoch, the same as in `X-TC-Timestamp`. The date in the scope is its date in UTC.
+        credentials: the key pair to sign with.
+        service: the product, `faceid`: the first label of the endpoint.
+        headers: the headers to sign, by lower-case name. `content-type` and `host` are required, with exactly the
+            values that are sent. As specified, values are trimmed and lower-cased here.
+        body: the bytes of the request body.
+        timestamp: seconds since the epoch, as in `X-TC-Timestamp`. The scope contains its UTC date.
     """
     names = ";".join(sorted(headers))
     lines = "".join(f"{name}:{headers[name].strip().lower()}\n" for name in sorted(headers))

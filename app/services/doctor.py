@@ -16,11 +16,9 @@ from app.domain.decision import ErrorClass
 from app.domain.detection import InfoType
 from app.domain.rule import DEFAULT_ACCOUNT
 from app.errors import ServiceError, SetUpError
-from app.faceid.accounts import CredentialSource, FaceIdSettings
-from app.faceid.advice import CLOCK, ENDPOINT, KEY_PAIR, advice
-from app.faceid.client import FaceIdClient
-from app.faceid.clock import clock_offset
-from app.faceid.codes import classify
+from app.faceid.client import FaceIdClient, clock_offset
+from app.faceid.credentials import CredentialSource, FaceIdSettings
+from app.faceid.error_codes import CLOCK, ENDPOINT, KEY_PAIR, advice, classify
 from app.sealing.keyring import KeyringSettings, Ring
 from app.services.health import HealthService
 from app.services.receive import ReceiveSettings

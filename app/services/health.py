@@ -8,7 +8,7 @@ import structlog
 
 from app.domain.pause import Pause
 from app.errors import SetUpError, UnavailableError
-from app.faceid.advice import advice
+from app.faceid.error_codes import advice
 from app.observability import PAUSED, PENDING, PERSONS
 from app.storage import schema
 from app.storage.database import Database

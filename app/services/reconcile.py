@@ -14,8 +14,8 @@ from pydantic import BaseModel
 
 from app.domain import lifecycle
 from app.domain.verification import SPELLING, Facts, Verification
-from app.faceid.advice import advice
-from app.faceid.bills import BilledToken
+from app.faceid.decode import BilledToken
+from app.faceid.error_codes import advice
 from app.services.claim import Account
 from app.services.newcomers import Newcomers
 from app.services.receive import ReceiveSettings

@@ -10,8 +10,7 @@ from app.domain import lifecycle, pause
 from app.domain.decision import ErrorClass, Pause, Step, Store
 from app.domain.detection import Medium
 from app.domain.verification import Call, Verification
-from app.faceid.advice import advice
-from app.faceid.codes import classify
+from app.faceid.error_codes import advice, classify
 from app.services.claim import Claim
 from app.services.together import Together
 from app.storage.database import Database, Transaction

@@ -5,21 +5,19 @@ import random
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
-from datetime import datetime
-from typing import cast
+from datetime import datetime, timedelta
 
 import structlog
 
 from app.domain import redirect
-from app.domain.decision import ErrorClass, Found, Reply, Step, Store, Trouble, decide
+from app.domain.decision import Found, Reply, Step, Store, Trouble, decide
 from app.domain.detection import InfoType, MediaKind, Medium, Outcome, Part
 from app.domain.rule import Rule
 from app.domain.sniffing import sniff
 from app.domain.verification import Call, Verification
 from app.errors import UnavailableError
-from app.faceid import codes
-from app.faceid.client import MEDIA_NOT_STORED, Fetched
-from app.faceid.codes import classify
+from app.faceid.client import GET_DETECT_INFO, GET_DETECT_INFO_ENHANCED, DetectAnswer
+from app.faceid.error_codes import CRASHED, FOREIGN, MEDIA_NOT_STORED, classify
 from app.observability import CALL_SECONDS, RECEIVED_BYTES, STEPS
 from app.sealing.blobs import BlobSealer
 from app.services.claim import Claim, ClaimService
@@ -35,6 +33,9 @@ _RANDOM = random.SystemRandom()
 log = structlog.get_logger()
 
 
+_Answer = DetectAnswer[BlobSealer[Draft]]
+
+
 @dataclass(frozen=True, slots=True)
 class _Work:
     """A claim, and what is asked for it."""
@@ -43,7 +44,7 @@ class _Work:
     rule: Rule
     asked: InfoType
 
-    def reply(self, fetched: Fetched) -> Reply:
+    def reply(self, fetched: _Answer) -> Reply:
         """What came, as it is to be decided on."""
         if fetched.call.error_code:
             return Trouble(classify(fetched.call.error_code))
@@ -51,7 +52,7 @@ class _Work:
         pulled = self.asked.parts | (before if self.rule.missing(before) else frozenset())
         return Found(self._outcome(fetched), pulled, self.rule.missing(pulled))
 
-    def _outcome(self, fetched: Fetched) -> Outcome | None:
+    def _outcome(self, fetched: _Answer) -> Outcome | None:
         if fetched.detection:
             return fetched.detection.outcome
         has_media = fetched.media or self.claim.verification.pulled
@@ -92,42 +93,51 @@ class RetrieveService:
             verification.pulled_parts, one_by_one=verification.one_by_one, failures=verification.failures
         )
         with ExitStack() as drafts:
-            fetched = await claim.account.faceid.get_detect_info(
-                biz_token=verification.biz_token,
-                rule_id=verification.rule_id,
-                info_type=asked,
-                enhanced=rule.enhanced,
-                open_sink=lambda: BlobSealer(drafts.enter_context(self._media.draft())),
-            )
+            called_at = self._clock()
+            try:
+                fetched = await claim.account.faceid.get_detect_info(
+                    biz_token=verification.biz_token,
+                    rule_id=verification.rule_id,
+                    info_type=asked,
+                    enhanced=rule.enhanced,
+                    open_sink=lambda: BlobSealer(drafts.enter_context(self._media.draft())),
+                )
+            except UnavailableError:
+                # Our own disk failed while media arrived.
+                action = GET_DETECT_INFO_ENHANCED if rule.enhanced else GET_DETECT_INFO
+                fetched = DetectAnswer(self._failure(called_at, MEDIA_NOT_STORED, action, str(asked)))
             if redirect.is_foreign(verification, fetched.detection):
                 log.warning("foreign_result", verification=verification.id)
-                fetched = Fetched(replace(fetched.call, error_code=codes.FOREIGN))
+                fetched = DetectAnswer(replace(fetched.call, error_code=FOREIGN))
             await self._conclude(_Work(claim, rule, asked), fetched)
 
     async def put_off(self, claim: Claim) -> None:
         """Retries later what crashed, in growing intervals: what is wrong with it may be wrong every time."""
-        call = Call(
-            called_at=self._clock(),
-            action="",
-            info_type="",
+        step = self._decide(claim, Trouble(classify(CRASHED)))
+        await self._records.record(Learned(claim=claim, call=self._failure(self._clock(), CRASHED), step=step))
+
+    def _failure(self, called_at: datetime, error_code: str, action: str = "", info_type: str = "") -> Call:
+        """A call that failed on our side, so that the client has no record of it."""
+        return Call(
+            called_at=called_at,
+            action=action,
+            info_type=info_type,
             request_id=None,
-            error_code=codes.CRASHED,
-            duration_ms=0,
+            error_code=error_code,
+            duration_ms=round((self._clock() - called_at) / timedelta(milliseconds=1)),
             bytes_received=0,
         )
-        step = self._decide(claim, Trouble(classify(codes.CRASHED)))
-        await self._records.record(Learned(claim=claim, call=call, step=step))
 
-    async def _conclude(self, work: _Work, fetched: Fetched) -> None:
+    async def _conclude(self, work: _Work, fetched: _Answer) -> None:
         step = self._decide(work.claim, work.reply(fetched))
         media: Sequence[Medium] = ()
         if isinstance(step, Store):
             try:
                 async with asyncio.timeout(_PUT_SECONDS):
-                    media = await self._put(work.claim.verification, fetched)
+                    media = await self._put(work.claim.verification, fetched.media)
             except (UnavailableError, TimeoutError):
-                fetched = Fetched(replace(fetched.call, error_code=MEDIA_NOT_STORED))
-                step = self._decide(work.claim, Trouble(ErrorClass.RETRY))
+                fetched = DetectAnswer(replace(fetched.call, error_code=MEDIA_NOT_STORED))
+                step = self._decide(work.claim, work.reply(fetched))
         _tell(work.claim, step, fetched.call)
         text = None
         if isinstance(step, Store) and fetched.detection:
@@ -141,9 +151,10 @@ class RetrieveService:
     def _decide(self, claim: Claim, reply: Reply) -> Step:
         return decide(claim.verification, reply, self._clock(), jitter=_RANDOM.random())
 
-    async def _put(self, verification: Verification, fetched: Fetched) -> Sequence[Medium]:
+    async def _put(
+        self, verification: Verification, sealers: Mapping[MediaKind, BlobSealer[Draft]]
+    ) -> Sequence[Medium]:
         """Bytes first: when the rows name the media, they are there."""
-        sealers = cast("Mapping[MediaKind, BlobSealer[Draft]]", fetched.media)  # those that we opened
         if not sealers:
             return ()
         for sealer in sealers.values():

@@ -1,7 +1,7 @@
-"""Tencent's bills become lists of BizTokens; our client and the official SDK hear the same from the same server."""
+"""Bills become lists of BizTokens, and our client and the official SDK read the same from the same server."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from io import BytesIO
@@ -13,11 +13,11 @@ from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentClo
 from tencentcloud.faceid.v20180301 import models
 
 from app.domain.detection import instant_of
-from app.faceid import codes
-from app.faceid.bills import BilledToken, BillPage, decode_bill
-from app.faceid.client import Billed
-from app.faceid.decode import ApiError, DecodeError
-from app.faceid.lift import Lifter
+from app.faceid import error_codes
+from app.faceid.client import BillPage
+from app.faceid.decode import BilledToken, decode_bill
+from app.faceid.lifter import Lifter
+from app.faceid.payloads import DecodeError
 from simulator.options import SimulatorOptions
 from tests.faceid.test_client import client_of, peer, saying
 from tests.support.simulator import LiveSimulator, live_simulator
@@ -27,7 +27,7 @@ FINISHED_AT = datetime.now(UTC).replace(hour=3, microsecond=0) - timedelta(days=
 DAY = FINISHED_AT.astimezone(timezone(timedelta(hours=8))).date()
 
 
-def read(body: bytes) -> BillPage:
+def read(body: bytes) -> tuple[Sequence[BilledToken], int | None]:
     lifter = Lifter(BytesIO)
     lifter.feed(body)
     return decode_bill(lifter.finish())
@@ -42,10 +42,10 @@ def detail(**others: object) -> dict[str, object]:
     return {"BizToken": "anna", "RuleId": "7", "ChargeCount": 0, "ChargeDetails": []} | others
 
 
-# The answer.
+# The response.
 
 
-def test_the_example_of_the_documentation_is_read() -> None:
+def test_documented_example_is_read() -> None:
     charge = {
         "ErrorMessage": "成功",
         "Name": "**测",
@@ -59,7 +59,7 @@ def test_the_example_of_the_documentation_is_read() -> None:
     }
 
     body = answer([detail(ChargeCount=1, ChargeDetails=[charge])], HasNextPage=True, NextCursor=1873)
-    assert read(body) == BillPage("r-1", None, [BilledToken("anna", "7", AT)], 1873)
+    assert read(body) == ([BilledToken("anna", "7", AT)], 1873)
 
 
 @pytest.mark.parametrize(
@@ -73,28 +73,30 @@ def test_the_example_of_the_documentation_is_read() -> None:
         (None, None),
     ],
 )
-def test_the_first_attempt_is_the_earliest_that_has_a_time(
+def test_first_attempt_is_the_earliest_with_a_time(
     charges: list[object] | None, first_attempt_at: datetime | None
 ) -> None:
-    assert read(answer([detail(ChargeDetails=charges)])).biz_tokens == [BilledToken("anna", "7", first_attempt_at)]
+    assert read(answer([detail(ChargeDetails=charges)])) == ([BilledToken("anna", "7", first_attempt_at)], None)
 
 
 @pytest.mark.parametrize("details", [None, []])
-def test_a_day_may_have_no_bill(details: object) -> None:
-    assert read(answer(details)) == BillPage("r-1", None, [], None)
+def test_day_without_a_bill_is_empty(details: object) -> None:
+    assert read(answer(details)) == ([], None)
 
 
 @pytest.mark.parametrize(
     ("more", "cursor", "expected"), [(True, 5, 5), (True, 0, 0), (False, 5, None), (False, None, None)]
 )
-def test_the_last_page_has_no_next(more: bool, cursor: int | None, expected: int | None) -> None:
-    assert read(answer([], HasNextPage=more, NextCursor=cursor)).next_cursor == expected
+def test_last_page_has_no_next_cursor(more: bool, cursor: int | None, expected: int | None) -> None:
+    assert read(answer([], HasNextPage=more, NextCursor=cursor)) == ([], expected)
 
 
-def test_an_error_is_the_whole_answer() -> None:
-    error = {"Code": "InvalidParameter", "Message": "m"}
+async def test_error_is_read_whatever_comes_with_it() -> None:
+    body = answer([detail()], Error={"Code": "InvalidParameter", "Message": "m"})
+    async with peer(saying(body)) as (url, _), client_of(url) as client:
+        page = await client.get_wechat_bill_details(day=DAY, rule_id="1")
 
-    assert read(answer([detail()], Error=error)) == BillPage("r-1", ApiError("InvalidParameter", "m"))
+    assert page == BillPage(replace(page.call, error_code="InvalidParameter", request_id="r-1"))
 
 
 MALFORMED = [
@@ -122,7 +124,7 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize("body", MALFORMED)
-def test_what_tencent_does_not_document_is_an_error(body: bytes) -> None:
+def test_undocumented_bill_is_an_error(body: bytes) -> None:
     with pytest.raises(DecodeError):
         read(body)
 
@@ -141,12 +143,13 @@ def test_what_tencent_does_not_document_is_an_error(body: bytes) -> None:
         ),
     )
 )
-def test_whatever_comes_is_a_page_or_a_decode_error(response: object) -> None:
+def test_any_json_is_a_page_or_a_decode_error(response: object) -> None:
     try:
-        page = read(json.dumps({"Response": response}).encode())
+        tokens, cursor = read(json.dumps({"Response": response}).encode())
     except DecodeError:
         return
-    assert isinstance(page, BillPage)
+    assert all(isinstance(token, BilledToken) for token in tokens)
+    assert cursor is None or isinstance(cursor, int)
 
 
 # The call.
@@ -173,9 +176,7 @@ def by_sdk(simulator: LiveSimulator, rule_id: str, cursor: int) -> tuple[list[Bi
 
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")
 @pytest.mark.parametrize(("rule_id", "sizes"), [("", [3, 3, 1]), ("0", [3, 1]), ("1", [3]), ("2", [0])])
-async def test_page_by_page_we_hear_what_the_official_sdk_hears(
-    paged: LiveSimulator, rule_id: str, sizes: list[int]
-) -> None:
+async def test_every_page_is_read_as_by_the_official_sdk(paged: LiveSimulator, rule_id: str, sizes: list[int]) -> None:
     cursor: int | None = 0
     pages = []
     async with client_of(paged.url) as client:
@@ -194,7 +195,7 @@ async def test_page_by_page_we_hear_what_the_official_sdk_hears(
 
 
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")
-async def test_we_are_refused_as_the_official_sdk_is(paged: LiveSimulator) -> None:
+async def test_error_is_read_as_by_the_official_sdk(paged: LiveSimulator) -> None:
     tomorrow = DAY + timedelta(days=3)
     request = models.GetWeChatBillDetailsRequest()
     request.Date, request.Cursor = tomorrow.isoformat(), 0
@@ -204,24 +205,24 @@ async def test_we_are_refused_as_the_official_sdk_is(paged: LiveSimulator) -> No
     async with client_of(paged.url) as client:
         billed = await client.get_wechat_bill_details(day=tomorrow, rule_id="")
 
-    assert billed == Billed(billed.call)
+    assert billed == BillPage(billed.call)
     assert billed.call.error_code == raised.value.code == "InvalidParameterValue"
     assert len(billed.call.request_id or "") == len(raised.value.requestId)
 
 
 @pytest.mark.parametrize("body", MALFORMED)
-async def test_a_malformed_bill_is_told_and_never_raised(body: bytes) -> None:
+async def test_malformed_bill_is_an_error_code(body: bytes) -> None:
     async with peer(saying(body)) as (url, _), client_of(url) as client:
         billed = await client.get_wechat_bill_details(day=DAY, rule_id="1")
 
-    assert billed == Billed(replace(billed.call, error_code=codes.UNREADABLE, request_id=None))
+    assert billed == BillPage(replace(billed.call, error_code=error_codes.UNREADABLE))
 
 
-async def test_a_bill_has_the_cap_and_the_deadline_of_every_call() -> None:
+async def test_bill_has_the_size_limit_and_deadline_of_every_call() -> None:
     body = answer([detail()] * 1000)
     async with peer(saying(body)) as (url, _), client_of(url, max_bytes=5000) as client:
         large = await client.get_wechat_bill_details(day=DAY, rule_id="1")
     async with peer(saying(b"", length=9)) as (url, _), client_of(url, seconds=0.2) as client:
         late = await client.get_wechat_bill_details(day=DAY, rule_id="1")
 
-    assert (large.call.error_code, late.call.error_code) == (codes.TOO_LARGE, codes.TIMED_OUT)
+    assert (large.call.error_code, late.call.error_code) == (error_codes.TOO_LARGE, error_codes.TIMED_OUT)

@@ -1,4 +1,4 @@
-"""GetDetectInfoEnhanced: our client and the official SDK hear the same, and no more is asked for than is kept."""
+"""GetDetectInfoEnhanced is read as by the official SDK, and requests no more than is stored."""
 
 import base64
 import json
@@ -12,8 +12,8 @@ from tencentcloud.faceid.v20180301 import models
 
 from app.domain.detection import BEST_FRAMES, Detection, InfoType, LivenessAttempt, MediaKind
 from app.domain.rule import Enhanced
-from app.faceid import codes
-from app.faceid.client import FaceIdClient, Fetched
+from app.faceid import error_codes
+from app.faceid.client import DetectAnswer, FaceIdClient
 from simulator.media import media_of, picture_of
 from tests.faceid.test_client import SUCCESS, Kept, client_of, in_our_names, media_in, peer, saying
 from tests.simulator.test_sdk import ERROR_CODES, INFO_TYPES, SCENARIOS
@@ -34,14 +34,14 @@ SPELLINGS = {"Errcode": "ErrCode", "Errmsg": "ErrMsg", "Idcard": "IdCard"}
 
 @pytest.fixture(scope="module")
 def for_sdk() -> Iterator[LiveSimulator]:
-    """Another one than ours: scenarios count the calls."""
+    """A simulator for the SDK alone, because scenarios count the calls."""
     with live_simulator(NO_QUOTA) as running:
         yield running
 
 
 async def ask(
     client: FaceIdClient, scenario: str = "passed", info_type: str = "0", enhanced: Enhanced = ALL
-) -> Fetched:
+) -> DetectAnswer[Kept]:
     return await client.get_detect_info(
         biz_token=scenario, rule_id="1", info_type=InfoType(info_type), open_sink=Kept, enhanced=enhanced
     )
@@ -61,8 +61,8 @@ def present(values: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def told_by(answer: models.GetDetectInfoEnhancedResponse) -> tuple[Detection | None, dict[MediaKind, bytes]]:
-    """What the SDK hands over, by Tencent's own names."""
+def read_by_sdk(answer: models.GetDetectInfoEnhancedResponse) -> tuple[Detection | None, dict[MediaKind, bytes]]:
+    """The SDK's result in our own values."""
     info = json.loads(answer.to_json_string())
     card, frame, video = (info[part] or {} for part in ("IdCardData", "BestFrame", "VideoData"))
     encoded = {kind: card.get(key) for kind, key in CARD.items()}
@@ -82,15 +82,15 @@ def told_by(answer: models.GetDetectInfoEnhancedResponse) -> tuple[Detection | N
 
 
 def split(values: Mapping[str, Any], shape: type[Detection | LivenessAttempt]) -> dict[str, Any]:
-    """The values by our names, those that have none under `further`."""
+    """The values by our names; those without one are in `further`."""
     names = {field.name for field in fields(shape)}
     ours = {name for name in values if in_our_names({name: 0}).keys() <= names}
     further = present({name: value for name, value in values.items() if name not in ours})
     return in_our_names({name: values[name] for name in ours}) | {"further": further}
 
 
-def heard(fetched: Fetched) -> tuple[Detection | None, dict[MediaKind, bytes]]:
-    """What we hear, without the nulls that the SDK does not tell from what is missing."""
+def read_by_us(fetched: DetectAnswer[Kept]) -> tuple[Detection | None, dict[MediaKind, bytes]]:
+    """Our result without nulls, which the SDK does not distinguish from missing fields."""
     if (detection := fetched.detection) is None:
         return None, media_in(fetched)
     attempts = [replace(attempt, further=present(attempt.further)) for attempt in detection.liveness_attempts]
@@ -108,7 +108,7 @@ def heard(fetched: Fetched) -> tuple[Detection | None, dict[MediaKind, bytes]]:
         ("passed-avatar", "2", Enhanced(id_card_avatar=True)),
     ],
 )
-async def test_we_hear_what_the_official_sdk_hears(
+async def test_result_is_read_as_by_the_official_sdk(
     for_sdk: LiveSimulator, faceid: LiveSimulator, biz_token: str, info_type: str, enhanced: Enhanced
 ) -> None:
     wanted = "1234" if info_type == "0" else info_type
@@ -118,12 +118,12 @@ async def test_we_hear_what_the_official_sdk_hears(
         fetched = await ask(client, biz_token, info_type, enhanced)
 
     call = fetched.call
-    assert heard(fetched) == told_by(answer)
+    assert read_by_us(fetched) == read_by_sdk(answer)
     assert (call.action, call.info_type, call.error_code) == ("GetDetectInfoEnhanced", wanted, None)
     assert len(call.request_id or "") == 36
 
 
-async def test_every_medium_has_a_kind_of_its_own(faceid: LiveSimulator) -> None:
+async def test_every_medium_has_its_own_kind(faceid: LiveSimulator) -> None:
     async with client_of(faceid.url) as client:
         media = media_in(await ask(client, "passed-anna"))
 
@@ -134,26 +134,26 @@ async def test_every_medium_has_a_kind_of_its_own(faceid: LiveSimulator) -> None
 
 
 @pytest.mark.parametrize("code", ERROR_CODES)
-async def test_we_are_refused_as_the_official_sdk_is(for_sdk: LiveSimulator, faceid: LiveSimulator, code: str) -> None:
+async def test_error_is_read_as_by_the_official_sdk(for_sdk: LiveSimulator, faceid: LiveSimulator, code: str) -> None:
     with pytest.raises(TencentCloudSDKException) as raised:
         for_sdk.official_client().GetDetectInfoEnhanced(request_for(f"error-{code}-e"))
 
     async with client_of(faceid.url) as client:
         fetched = await ask(client, f"error-{code}-e")
 
-    assert fetched == Fetched(fetched.call)
+    assert fetched == DetectAnswer(fetched.call)
     assert fetched.call.error_code == raised.value.code == code
 
 
-async def test_an_answer_ends_at_the_cap(faceid: LiveSimulator) -> None:
+async def test_response_above_the_size_limit_is_an_error(faceid: LiveSimulator) -> None:
     async with client_of(faceid.url, max_bytes=1_000_000) as client:
         fetched = await ask(client)
 
-    assert fetched == Fetched(replace(fetched.call, error_code=codes.TOO_LARGE, request_id=None))
+    assert fetched == DetectAnswer(replace(fetched.call, error_code=error_codes.TOO_LARGE, request_id=None))
 
 
 @pytest.mark.parametrize(
-    ("info_type", "enhanced", "asked"),
+    ("info_type", "enhanced", "requested"),
     [
         ("0", Enhanced(), {"InfoType": "1234"}),
         ("41", Enhanced(), {"InfoType": "41"}),
@@ -165,8 +165,8 @@ async def test_an_answer_ends_at_the_cap(faceid: LiveSimulator) -> None:
         ("0", None, {"InfoType": "0"}),
     ],
 )
-async def test_no_more_is_asked_for_than_is_kept_and_only_what_goes_with_the_parts(
-    info_type: str, enhanced: Enhanced | None, asked: dict[str, object]
+async def test_request_has_the_options_of_the_requested_parts_only(
+    info_type: str, enhanced: Enhanced | None, requested: dict[str, object]
 ) -> None:
     async with peer(saying(SUCCESS)) as (url, requests), client_of(url) as client:
         fetched = await client.get_detect_info(
@@ -174,6 +174,6 @@ async def test_no_more_is_asked_for_than_is_kept_and_only_what_goes_with_the_par
         )
 
     ((head, body),) = requests
-    assert json.loads(body) == {"BizToken": "anna", "RuleId": "1"} | asked
+    assert json.loads(body) == {"BizToken": "anna", "RuleId": "1"} | requested
     assert f"X-TC-Action: {fetched.call.action}\r\n" in head
     assert fetched.call.action == ("GetDetectInfoEnhanced" if enhanced else "GetDetectInfo")

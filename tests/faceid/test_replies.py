@@ -1,4 +1,4 @@
-"""Whole answers, of any content and in any spelling, are read as `json.loads` and `base64.b64decode` read them."""
+"""Responses of any content and spelling are read as `json.loads` and `base64.b64decode` would read them."""
 
 import base64
 import json
@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.detection import BEST_FRAMES, Detection, LivenessAttempt, MediaKind
-from app.faceid.decode import Answer, ApiError, DecodeError
-from tests.faceid.test_decode import media, read
+from app.faceid.payloads import DecodeError
+from tests.faceid.test_decode import Reading, media, read
 
 CODES = {"ErrCode": "err_code", "LiveStatus": "live_status", "Comparestatus": "compare_status"}
 STRINGS = {
@@ -98,7 +98,7 @@ def in_any_order(value: object, random: Random) -> object:
 
 
 def respelled(document: str, random: Random) -> str:
-    """The same JSON with its slashes, and sometimes the signs of base64, escaped in any way that JSON allows."""
+    """Escapes slashes, and sometimes the other signs of base64, in any way that JSON allows."""
     spellings = {"/": random.sample(["/", r"\/", r"\u002f", r"\u002F"], random.randint(1, 4))}
     if random.random() < 1 / 3:
         spellings |= {"+": ["+", r"\u002b", r"\u002B"], "=": ["=", r"\u003d", r"\u003D"]}
@@ -106,7 +106,7 @@ def respelled(document: str, random: Random) -> str:
 
 
 def renamed(document: str, random: Random) -> str:
-    """The same JSON with some of the names of media spelled in a way that no lifter looks for."""
+    """Spells some names of media in a way that the lifter does not search for."""
     for name in random.sample(NAMES, random.choice([0, 0, 1, len(NAMES)])):
         at = random.randrange(len(name))
         document = document.replace(f'"{name}"', f'"{name[:at]}\\u{ord(name[at]):04x}{name[at + 1 :]}"')
@@ -114,7 +114,7 @@ def renamed(document: str, random: Random) -> str:
 
 
 def unquoted(document: str) -> str:
-    r"""The same JSON without a `\"` in it."""
+    r"""Replaces every `\"` by another escape."""
     return re.sub(r"\\(.)", lambda escape: r"\u0022" if escape[1] == '"' else escape[0], document)
 
 
@@ -125,8 +125,8 @@ def dumped(value: object, random: Random) -> str:
     return respelled(unquoted(text) if random.random() < 1 / 8 else text, random)
 
 
-def in_pieces(body: str, threshold: int, random: Random) -> Answer:
-    """What is read of it, cut anywhere: after each byte, in pieces of all sizes, or not at all."""
+def in_pieces(body: str, threshold: int, random: Random) -> Reading:
+    """Reads a body in pieces: of one byte, of mixed sizes, or as a whole."""
     sizes = random.choice([(1,), (1, 2, 3, 4, 5), (100, 1000), (16384,), (10**9,)])
     return read(body.encode(), cuts=lambda: random.choice(sizes), threshold=threshold)
 
@@ -146,7 +146,7 @@ def expected_detection(info: dict[str, Any]) -> Detection | None:
     ]
     return Detection(
         **present(text, CODES | STRINGS),
-        further={key: text[key] for key in text.keys() & {"Mobile", "é/"}} | expected_beside(info),
+        further={key: text[key] for key in text.keys() & {"Mobile", "é/"}} | expected_extras(info),
         liveness_attempts=tuple(attempts),
     )
 
@@ -157,7 +157,7 @@ def is_absent(value: object) -> bool:
     return value in {None, ""}
 
 
-def expected_beside(info: dict[str, Any]) -> dict[str, Any]:
+def expected_extras(info: dict[str, Any]) -> dict[str, Any]:
     parts = {
         part: {key: info[part][key] for key in WARNINGS if info.get(part) and key in info[part]}
         for part, _ in PLACES.values()
@@ -179,7 +179,7 @@ def expected_media(info: dict[str, Any]) -> Iterator[tuple[MediaKind, bytes]]:
 
 
 def placed(info: dict[str, object], place: str, random: Random) -> dict[str, object]:
-    """The result where it may stand: JSON in a string, an object, or all of the answer, as of the Enhanced action."""
+    """Puts the result into a response: as a string, as an object, or as the response itself (the Enhanced action)."""
     if place == "response":
         return {"Text": None} | info
     return {"DetectInfo": dumped(info, random) if place == "text" else info}
@@ -192,7 +192,7 @@ RANDOMS = st.randoms(use_true_random=True)
 
 @settings(max_examples=100, deadline=None)
 @given(DOCUMENTS, PLACED, THRESHOLDS, RANDOMS)
-def test_any_document_is_read_as_if_it_had_been_parsed_whole(
+def test_any_document_is_read_as_if_parsed_whole(
     document: dict[str, Any], place: str, threshold: int, random: Random
 ) -> None:
     response = placed(shuffled(document, random), place, random) | {"RequestId": "r-1"}
@@ -200,20 +200,20 @@ def test_any_document_is_read_as_if_it_had_been_parsed_whole(
 
     found = in_pieces(body, threshold, random)
 
-    assert (found.request_id, found.error) == ("r-1", None)
+    assert (found.request_id, found.error_code) == ("r-1", None)
     assert found.detection == expected_detection(document)
     assert media(found) == dict(expected_media(document))
 
 
 @settings(max_examples=30, deadline=None)
-@given(DOCUMENTS, PLACED, THRESHOLDS, RANDOMS, TEXTS, TEXTS)
-def test_an_error_is_all_that_is_read_whatever_stands_beside_it(
+@given(DOCUMENTS, PLACED, THRESHOLDS, RANDOMS, TEXTS.filter(bool), TEXTS)
+def test_error_is_read_alone_whatever_comes_with_it(
     document: dict[str, Any], place: str, threshold: int, random: Random, code: str, message: str
 ) -> None:
     error = {"Error": {"Code": code, "Message": message, "New": document}, "RequestId": "r-2"}
     body = dumped({"Response": shuffled(placed(document, place, random) | error, random)}, random)
 
-    assert in_pieces(body, threshold, random) == Answer("r-2", ApiError(code, message), None, {})
+    assert in_pieces(body, threshold, random) == Reading("r-2", code)
 
 
 STRICT = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
@@ -223,7 +223,7 @@ FLAWS = st.sampled_from(["=", "==", "A=", "AA==", "AAA="]) | st.text("A/+=-_\n .
 
 @settings(max_examples=200, deadline=None)
 @given(MEDIA.filter(bool), st.sampled_from([*PLACES.values()]), THRESHOLDS, RANDOMS, st.data())
-def test_a_medium_is_read_where_it_is_strict_base64_and_is_an_error_elsewhere(
+def test_medium_is_read_if_it_is_strict_base64_and_an_error_otherwise(
     text: str, place: tuple[str, str], threshold: int, random: Random, data: st.DataObject
 ) -> None:
     at = data.draw(st.integers(0, len(text)))

@@ -1,4 +1,4 @@
-"""Both vectors that Tencent published for TC3-HMAC-SHA256, and the date that local time gets wrong."""
+"""TC3-HMAC-SHA256: the two vectors that Tencent published, and the date, which must be UTC."""
 
 import time
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ VECTORS = [
 
 
 @pytest.mark.parametrize(("secret_key", "headers", "signature"), VECTORS)
-def test_published_vector(secret_key: str, headers: dict[str, str], signature: str) -> None:
+def test_published_vector_is_reproduced(secret_key: str, headers: dict[str, str], signature: str) -> None:
     signed = authorization(
         Credentials("AKIDEXAMPLE", secret_key), service="cvm", headers=headers, body=BODY, timestamp=1551113065
     )
@@ -48,7 +48,7 @@ def in_china(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("in_china")
-def test_scope_carries_the_utc_date_in_the_hours_when_china_is_a_day_ahead() -> None:
+def test_scope_has_the_utc_date_while_china_is_a_day_ahead() -> None:
     half_past_midnight_in_china = 1551112200  # 2019-02-25 16:30 UTC
 
     signed = authorization(
@@ -62,5 +62,5 @@ def test_scope_carries_the_utc_date_in_the_hours_when_china_is_a_day_ahead() -> 
     assert "/2019-02-25/faceid/tc3_request" in signed
 
 
-def test_secrets_stay_out_of_repr() -> None:
+def test_secrets_are_absent_from_repr() -> None:
     assert repr(Credentials("AKIDEXAMPLE", "top-secret", "top-token")) == "Credentials(secret_id='AKIDEXAMPLE')"

@@ -16,7 +16,7 @@ from app.config import Settings
 from app.domain import pause
 from app.domain.rule import DEFAULT_ACCOUNT
 from app.domain.verification import Verification
-from app.faceid.accounts import AccountSettings
+from app.faceid.credentials import AccountSettings
 from app.services.doctor import (
     LEAST_FREE_BYTES,
     DoctorService,
@@ -170,7 +170,7 @@ async def test_an_endpoint_without_a_date_cannot_be_judged_by(tmp_path: Path) ->
     async with endpoint_at(None) as url:
         finding = (await examine(settings_for(tmp_path, url)))["clock"]
 
-    assert (finding.status, finding.found) == (Status.FAILED, "The endpoint's answer bears no date.")
+    assert (finding.status, finding.found) == (Status.FAILED, "The endpoint's response has no valid Date header.")
 
 
 async def test_signatures_that_are_too_old_are_the_clocks_fault(tmp_path: Path) -> None:
@@ -179,7 +179,10 @@ async def test_signatures_that_are_too_old_are_the_clocks_fault(tmp_path: Path) 
 
     assert finding.status is Status.FAILED
     assert finding.found.startswith("The call ended with AuthFailure.SignatureExpire (RequestId ")
-    assert finding.advice == "Synchronise this machine's clock by NTP: Tencent refuses signatures that are 300 s off."
+    assert (
+        finding.advice
+        == "Synchronise this machine's clock by NTP: Tencent rejects signatures that are more than 300 s off."
+    )
 
 
 @pytest.mark.parametrize("code", [None, "InvalidParameter", "InvalidParameterValue.BizTokenExpired"])

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from app.domain import pause
 from app.domain.pause import Pause
-from app.faceid.accounts import AccountSettings
+from app.faceid.credentials import AccountSettings
 from app.services.retrieve import RetrieveService
 from app.services.rules import RuleSettings
 from app.storage.database import Database

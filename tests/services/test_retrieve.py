@@ -18,8 +18,7 @@ from app.domain.detection import MediaKind, Part
 from app.domain.rule import DEFAULT_ACCOUNT, Rule
 from app.domain.verification import State, Verification
 from app.errors import UnavailableError
-from app.faceid import codes
-from app.faceid.client import MEDIA_NOT_STORED
+from app.faceid.error_codes import MEDIA_NOT_STORED, TOO_LARGE
 from app.factory import Services
 from app.services.claim import Claim
 from app.services.retrieve import RetrieveService
@@ -369,7 +368,7 @@ async def test_an_answer_above_our_own_cap_is_taken_in_parts_and_a_part_above_it
     assert asked(faceid, biz_token)[:5] == ["0", "1", "2", "3", "4"]
     assert set(await media(idle_api, biz_token)) == set(media_of(biz_token)) - {MediaKind.LIVENESS_VIDEO}
     seen = await get(idle_api, biz_token)
-    assert (seen["outcome"], seen["retrieval"]["last_error_code"]) == ("passed", codes.TOO_LARGE)
+    assert (seen["outcome"], seen["retrieval"]["last_error_code"]) == ("passed", TOO_LARGE)
 
 
 def test_a_part_that_cannot_be_had_is_asked_for_in_turn_with_the_others() -> None:

@@ -7,7 +7,6 @@ is an orphan, for the sweeper to find by `MediaStore.list`.
 from app.storage.media.base import PIECE_BYTES, MediaMissingError, MediaStore, StoredObject
 from app.storage.media.draft import Draft
 from app.storage.media.folder import FolderStore
-from app.storage.media.objects import ObjectStore
 from app.storage.media.settings import MediaSettings
 
 __all__ = [
@@ -17,7 +16,6 @@ __all__ = [
     "MediaMissingError",
     "MediaSettings",
     "MediaStore",
-    "ObjectStore",
     "StoredObject",
     "open_media_store",
 ]
@@ -25,4 +23,8 @@ __all__ = [
 
 def open_media_store(settings: MediaSettings) -> MediaStore:
     """The store that `MEDIA_URL` names. Nothing is read or written before its first use."""
-    return ObjectStore(settings) if settings.media_location.scheme == "s3" else FolderStore(settings.media_folder)
+    if settings.media_location.scheme != "s3":
+        return FolderStore(settings.media_folder)
+    from app.storage.media.objects import ObjectStore
+
+    return ObjectStore(settings)

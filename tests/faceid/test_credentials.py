@@ -1,4 +1,4 @@
-"""Where credentials come from, and that a file of theirs is read again when it changes."""
+"""Accounts get their credentials from settings, or from a file that is read again when it changes."""
 
 from pathlib import Path
 
@@ -6,34 +6,34 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from app.errors import SetUpError
-from app.faceid.accounts import AccountSettings, CredentialSource, FaceIdSettings
+from app.faceid.credentials import AccountSettings, CredentialSource, FaceIdSettings
 from app.faceid.signing import Credentials
 
 PAIR = AccountSettings(secret_id="AKIDPAIR", secret_key=SecretStr("key"))
 FILE = "[default]\nsecret_id = AKIDFIRST\nsecret_key = first%key\ntoken = token\n"
 
 
-def test_the_settings_without_a_name_are_the_default_account() -> None:
+def test_settings_without_account_name_are_the_default_account() -> None:
     settings = FaceIdSettings(tencentcloud_secret_id="AKIDPAIR", tencentcloud_secret_key=SecretStr("key"))
 
     assert settings.all_accounts == {"default": PAIR}
 
 
-def test_further_accounts_stand_beside_it() -> None:
+def test_named_accounts_are_added_to_the_default_account() -> None:
     settings = FaceIdSettings.model_validate({"accounts": {"bank": {"secret_id": "AKIDPAIR", "secret_key": "key"}}})
 
     assert settings.all_accounts == {"default": AccountSettings(), "bank": PAIR}
 
 
 @pytest.mark.parametrize("account", [{"secret_kei": "hunter2"}, {"requests_per_second": 0}, {"secret_id": "hunter2 "}])
-def test_an_account_that_makes_no_sense_is_refused_and_not_quoted(account: dict[str, object]) -> None:
+def test_invalid_account_is_rejected_and_not_quoted(account: dict[str, object]) -> None:
     with pytest.raises(ValidationError) as raised:
         FaceIdSettings.model_validate({"accounts": {"bank": account}})
 
     assert "hunter2" not in str(raised.value)
 
 
-def test_an_empty_token_is_no_token() -> None:
+def test_empty_token_counts_as_none() -> None:
     settings = PAIR.model_copy(update={"token": SecretStr("")})
 
     assert CredentialSource("default", settings).current() == Credentials("AKIDPAIR", "key", None)
@@ -45,29 +45,29 @@ def test_an_empty_token_is_no_token() -> None:
         (
             "default",
             AccountSettings(),
-            "TENCENTCLOUD_SECRET_ID is not set: without it nothing can be asked of Tencent.",
+            "TENCENTCLOUD_SECRET_ID is not set. It is required for calls to Tencent.",
         ),
         (
             "default",
             AccountSettings(secret_id="AKIDPAIR"),
-            "TENCENTCLOUD_SECRET_KEY is not set: without it nothing can be asked of Tencent.",
+            "TENCENTCLOUD_SECRET_KEY is not set. It is required for calls to Tencent.",
         ),
         ("bank", AccountSettings(), "ACCOUNTS.BANK has no secret_id and secret_key, and no credentials_file."),
         (
             "bank",
             AccountSettings(credentials_file=Path("/nowhere")),
-            "The credentials file of account bank cannot be read as such.",
+            "Cannot read or parse the credentials file of account bank.",
         ),
     ],
 )
-def test_an_account_without_credentials_stops_the_start(account: str, settings: AccountSettings, sentence: str) -> None:
+def test_account_without_credentials_is_an_error(account: str, settings: AccountSettings, sentence: str) -> None:
     with pytest.raises(SetUpError) as stopped:
         CredentialSource(account, settings)
 
     assert stopped.value.detail == sentence
 
 
-def test_credentials_that_change_in_their_file_are_used_from_then_on(tmp_path: Path) -> None:
+def test_changed_credentials_file_is_read_again(tmp_path: Path) -> None:
     file = tmp_path / "credentials"
     file.write_text(FILE)
     source = CredentialSource("default", AccountSettings(credentials_file=file))
@@ -88,7 +88,7 @@ def test_credentials_that_change_in_their_file_are_used_from_then_on(tmp_path: P
         "[default]\nsecret_id = a b\nsecret_key = key\n",
     ],
 )
-def test_a_new_file_that_makes_no_sense_leaves_the_old_credentials_in_force(tmp_path: Path, text: str) -> None:
+def test_invalid_credentials_file_keeps_the_old_credentials(tmp_path: Path, text: str) -> None:
     file = tmp_path / "credentials"
     file.write_text(FILE)
     source = CredentialSource("default", AccountSettings(credentials_file=file))

@@ -1,4 +1,4 @@
-"""Tencent accounts: where each is asked, as whom, and how fast."""
+"""Tencent accounts: endpoint, credentials and request rate of each."""
 
 import configparser
 import re
@@ -14,14 +14,15 @@ from app.errors import SetUpError
 from app.faceid.signing import Credentials
 
 ENDPOINT = "https://faceid.tencentcloudapi.com"
-REQUESTS_PER_SECOND = 46  # of the 50 that Tencent allows: measured to stay below them in any sliding second
+# Tencent allows 50. With 46, measurements stayed below 50 in every sliding second.
+REQUESTS_PER_SECOND = 46
 
 log = structlog.get_logger()
 
 
 def _fits_a_header(value: str) -> str:
     if re.fullmatch("[!-~]*", value) is None:
-        raise ValueError("it may only have letters, digits and signs of ASCII, and no space")
+        raise ValueError("it may only have visible ASCII characters, and no spaces")
     return value
 
 
@@ -39,8 +40,8 @@ AccountName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
 class AccountSettings(BaseModel):
     """One account: `[accounts.NAME]` in the TOML file.
 
-    `credentials_file` is for credentials that change while the service runs, and wins over the others: a file in the
-    form that Tencent's own tools keep, `secret_id`, `secret_key` and `token` below `[default]`.
+    `credentials_file` is for credentials that change while the service runs. It takes precedence over the others and
+    has the format of Tencent's own tools: `secret_id`, `secret_key` and `token` below `[default]`.
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -54,7 +55,7 @@ class AccountSettings(BaseModel):
 
 
 class FaceIdSettings(BaseModel):
-    """How to reach Tencent, and as whom. The first three names are those that Tencent's own tools read."""
+    """How to reach Tencent. The first three names are those of Tencent's own tools."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
@@ -65,14 +66,13 @@ class FaceIdSettings(BaseModel):
     faceid_endpoint: str = ENDPOINT
     faceid_requests_per_second: Rate = REQUESTS_PER_SECOND
     faceid_timeout_seconds: float = Field(default=30, gt=0, le=600)
-    faceid_max_bytes: int = Field(
-        default=48 * 1024 * 1024, ge=4096
-    )  # of one answer: media of 16 MB each way of spelling, and some
+    # Of one response. The default leaves room for 16 MB of media, in base64 with every slash escaped.
+    faceid_max_bytes: int = Field(default=48 * 1024 * 1024, ge=4096)
     accounts: Mapping[AccountName, AccountSettings] = Field(default_factory=dict)
 
     @property
     def all_accounts(self) -> Mapping[str, AccountSettings]:
-        """Every account by its name; the default one is made of the settings without a name."""
+        """All accounts by name. The default account is made of the settings without an account name."""
         default = AccountSettings(
             secret_id=self.tencentcloud_secret_id,
             secret_key=self.tencentcloud_secret_key,
@@ -85,10 +85,10 @@ class FaceIdSettings(BaseModel):
 
 
 class CredentialSource:
-    """The credentials of an account at this moment: a file of theirs is read again whenever it has changed.
+    """The current credentials of an account. A credentials file is read again whenever it has changed.
 
     Raises:
-        SetUpError: there are none. The sentence says which setting to look at.
+        SetUpError: there are no credentials, or the file cannot be read. The message names the setting.
     """
 
     def __init__(self, account: str, settings: AccountSettings) -> None:
@@ -100,10 +100,14 @@ class CredentialSource:
         if self._file:
             self._read(self._file)
         elif not (self._current.secret_id and self._current.secret_key):
-            raise SetUpError(_no_credentials(account, settings))
+            if account != DEFAULT_ACCOUNT:
+                name = account.upper()
+                raise SetUpError(f"ACCOUNTS.{name} has no secret_id and secret_key, and no credentials_file.")
+            name = "TENCENTCLOUD_SECRET_KEY" if settings.secret_id else "TENCENTCLOUD_SECRET_ID"
+            raise SetUpError(f"{name} is not set. It is required for calls to Tencent.")
 
     def current(self) -> Credentials:
-        """What to sign with now. A new file that makes no sense is reported, and what was good before stays."""
+        """Returns the credentials to sign with. A changed file that cannot be read is logged, and the old ones stay."""
         if self._file:
             try:
                 self._read(self._file)
@@ -120,7 +124,7 @@ class CredentialSource:
             self._version = version
             self._current = _parse(file.read_text())
         except (OSError, ValueError, KeyError, configparser.Error):
-            raise SetUpError(f"The credentials file of account {self._account} cannot be read as such.") from None
+            raise SetUpError(f"Cannot read or parse the credentials file of account {self._account}.") from None
 
 
 def _parse(text: str) -> Credentials:
@@ -132,12 +136,5 @@ def _parse(text: str) -> Credentials:
         _fits_a_header(section["secret_id"]), _fits_a_header(section["secret_key"]), token or None
     )
     if not (credentials.secret_id and credentials.secret_key):
-        raise ValueError("an empty half")
+        raise ValueError("secret_id or secret_key is empty")
     return credentials
-
-
-def _no_credentials(account: str, settings: AccountSettings) -> str:
-    if account != DEFAULT_ACCOUNT:
-        return f"ACCOUNTS.{account.upper()} has no secret_id and secret_key, and no credentials_file."
-    name = "TENCENTCLOUD_SECRET_KEY" if settings.secret_id else "TENCENTCLOUD_SECRET_ID"
-    return f"{name} is not set: without it nothing can be asked of Tencent."

@@ -1,4 +1,4 @@
-"""Media leave the body as it streams in, whatever the spelling and wherever the pieces are cut."""
+"""Media are taken out of the streaming body, whatever their spelling and wherever the pieces end."""
 
 import base64
 import io
@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.faceid.lift import Lifted, Lifter, LiftError
+from app.faceid.lifter import LiftedBody, Lifter, LiftError
 
 MEDIUM = bytes(range(256)) * 4 + b"\xff" * 50 + b"\xfb\xef\xbe" * 20 + b"x"
 BASE64 = base64.b64encode(MEDIUM).decode()
@@ -20,7 +20,7 @@ KEYS = [
     *("ProcessedFrontImage", "ProcessedBackImage", "Avatar"),
 ]
 CUTS = [1, 2, 3, 5, 7, 64, 1000, 10**6]
-# As the wire has them, by character: alone in the outer JSON, and inside the DetectInfo string.
+# Spellings by character: in the outer JSON, and inside the DetectInfo string.
 OUTER = {"/": ["/", r"\/", r"\u002f", r"\u002F"], "+": ["+", r"\u002b", r"\u002B"], "=": ["=", r"\u003d", r"\u003D"]}
 INNER = {
     "/": ["/", r"\/", r"\\/", r"\\\/", r"\u002f", r"\\u002f", r"\\u002F", r"\\\u002F"],
@@ -29,7 +29,7 @@ INNER = {
 }
 
 
-def lift(body: str, *, size: int = 1000, threshold: int = 16) -> Lifted:
+def lift(body: str, *, size: int = 1000, threshold: int = 16) -> LiftedBody[io.BytesIO]:
     lifter = Lifter(io.BytesIO, threshold=threshold)
     wire = body.encode()
     for start in range(0, len(wire), size):
@@ -37,8 +37,8 @@ def lift(body: str, *, size: int = 1000, threshold: int = 16) -> Lifted:
     return lifter.finish()
 
 
-def media(lifted: Lifted) -> dict[str, bytes]:
-    return {reference: sink.getvalue() for reference, sink in lifted.sinks.items() if isinstance(sink, io.BytesIO)}
+def media(lifted: LiftedBody[io.BytesIO]) -> dict[str, bytes]:
+    return {reference: sink.getvalue() for reference, sink in lifted.sinks.items()}
 
 
 def outer(text: str, key: str = "OcrFront") -> str:
@@ -66,7 +66,7 @@ def test_medium_becomes_a_reference_in_an_otherwise_equal_body(place: Callable[.
     [(outer, char, spelling) for char, spellings in OUTER.items() for spelling in spellings]
     + [(inner, char, spelling) for char, spellings in INNER.items() for spelling in spellings],
 )
-def test_every_spelling_of_an_escaped_sign_is_read(
+def test_every_spelling_of_an_escaped_character_is_read(
     place: Callable[..., str], char: str, spelling: str, size: int
 ) -> None:
     body = place(BASE64.replace(char, spelling))
@@ -77,7 +77,7 @@ def test_every_spelling_of_an_escaped_sign_is_read(
 
 @pytest.mark.parametrize("size", [1, 10**6])
 @pytest.mark.parametrize("space", ["", " ", "\n\t ", " " * 8, "\n" * 8])
-def test_space_around_the_colon_is_no_matter(space: str, size: int) -> None:
+def test_white_space_around_the_colon_is_ignored(space: str, size: int) -> None:
     body = (
         json.dumps({"a": f'{{"LivenessVideo"{space}:{space}"{BASE64}"}}'})[:-1]
         + f',"OcrBack"{space}:{space}"{BASE64}"}}'
@@ -102,11 +102,11 @@ def test_space_around_the_colon_is_no_matter(space: str, size: int) -> None:
         pytest.param(rf'{{"a":"{{\"Extra\":\"{{\\\"OcrFront\\\":\\\"{BASE64}\\\"}}\"}}"}}', id="one level too deep"),
         pytest.param(outer(BASE64, r"Ocr\u0046ront"), id="an escaped name"),
         pytest.param(inner(BASE64).replace(r"\"", r"\u0022"), id="escaped quotes"),
-        pytest.param(f'{{"OcrFront"{" " * 9}:"{BASE64}"}}', id="more space than anybody writes"),
+        pytest.param(f'{{"OcrFront"{" " * 9}:"{BASE64}"}}', id="more space than is searched"),
         pytest.param('{"OcrFront":"AAAA', id="cut within a short value"),
     ],
 )
-def test_everything_else_stays_byte_for_byte(body: str, size: int) -> None:
+def test_other_content_stays_byte_for_byte(body: str, size: int) -> None:
     lifted = lift(body, size=size)
 
     assert (lifted.skeleton.decode(), media(lifted)) == (body, {})
@@ -135,12 +135,12 @@ def test_everything_else_stays_byte_for_byte(body: str, size: int) -> None:
         pytest.param(BASE64[:400] + "\\" * 4 + "u002f" + BASE64[401:], id="text that looks like an escape"),
         pytest.param(BASE64[:400] + "\\" * 5 + "/" + BASE64[401:], id="an escaped backslash before a slash"),
         pytest.param(BASE64[:400] + "\\" * 20 + "/" + BASE64[401:], id="backslashes without end"),
-        pytest.param(BASE64[:400] + r"\\\+" + BASE64[401:], id="a sign that nobody may escape"),
-        pytest.param(BASE64[:400] + r"\\\u002b" + BASE64[401:], id="a sign that nobody may escape, escaped"),
+        pytest.param(BASE64[:400] + r"\\\+" + BASE64[401:], id="a sign that must not be escaped"),
+        pytest.param(BASE64[:400] + r"\\\u002b" + BASE64[401:], id="a sign that must not be escaped, escaped"),
     ],
 )
 @pytest.mark.parametrize("place", [outer, inner])
-def test_anything_but_strict_base64_is_an_error_that_does_not_quote_it(
+def test_value_that_is_not_strict_base64_is_an_error_that_quotes_nothing(
     place: Callable[..., str], text: str, size: int
 ) -> None:
     with pytest.raises(LiftError) as caught:
@@ -151,27 +151,27 @@ def test_anything_but_strict_base64_is_an_error_that_does_not_quote_it(
 
 @pytest.mark.parametrize("size", CUTS)
 @pytest.mark.parametrize("spelling", [r"\\/", r"\\\/", r"\\u002f"])
-def test_an_escape_of_two_levels_is_wrong_where_there_is_one(spelling: str, size: int) -> None:
+def test_escape_of_two_levels_in_one_level_is_an_error(spelling: str, size: int) -> None:
     with pytest.raises(LiftError):
         lift(outer(BASE64.replace("/", spelling)), size=size)
 
 
 @pytest.mark.parametrize("size", CUTS)
 @pytest.mark.parametrize("end", ["", "\\", "\\\\\\"])
-def test_a_body_that_ends_within_a_medium_is_an_error(end: str, size: int) -> None:
+def test_body_that_ends_within_a_medium_is_an_error(end: str, size: int) -> None:
     with pytest.raises(LiftError, match="ends within a medium"):
         lift(inner(BASE64[:400]).partition(BASE64[396:400])[0] + end, size=size)
 
 
 @pytest.mark.parametrize("size", CUTS)
-def test_backslashes_before_the_closing_quote_are_no_content(size: int) -> None:
+def test_backslashes_before_the_closing_quote_are_not_content(size: int) -> None:
     lifted = lift(outer(BASE64 + "\\\\\\"), size=size)
 
     ((reference, data),) = media(lifted).items()
     assert (lifted.skeleton.decode(), data) == (outer(reference + "\\\\\\"), MEDIUM)
 
 
-def test_what_is_lifted_does_not_depend_on_where_the_pieces_are_cut() -> None:
+def test_result_does_not_depend_on_where_the_pieces_end() -> None:
     for threshold, size in itertools.product(range(13, 20), range(1, 60)):
         lifted = lift(inner("A" * 16), size=size, threshold=threshold)
 
@@ -212,14 +212,14 @@ def test_every_medium_of_a_list_becomes_a_reference(wrap: Callable[[str], str], 
         pytest.param(f'{{"BestFrames":["{BASE64}","{BASE64}"]', 2, id="cut after a list"),
         pytest.param(f'{{"BestFrames":["{BASE64}" , ', 1, id="cut within a list"),
         pytest.param(f'{{"BestFrames":["{BASE64}",null,"{BASE64}"]}}', 1, id="null in a list"),
-        pytest.param(f'{{"BestFrames":["{BASE64}"{" " * 9},"{BASE64}"]}}', 1, id="more space than anybody writes"),
+        pytest.param(f'{{"BestFrames":["{BASE64}"{" " * 9},"{BASE64}"]}}', 1, id="more space than is searched"),
         pytest.param(f'{{"BestFrames":[["{BASE64}"]]}}', 0, id="a list in a list"),
         pytest.param(f'{{"BestFrames":"{BASE64}"}}', 0, id="no list"),
         pytest.param(f'{{"BestFrame":["{BASE64}"]}}', 0, id="a list of another key"),
         pytest.param(f'{{"BestFrames":["AAAA"],"BestFrame":"{BASE64}"}}', 1, id="a short list and a medium"),
     ],
 )
-def test_a_list_ends_where_something_else_begins(body: str, count: int, size: int) -> None:
+def test_list_ends_where_something_else_begins(body: str, count: int, size: int) -> None:
     lifted = lift(body, size=size)
 
     assert list(media(lifted).values()) == [MEDIUM] * count
@@ -237,7 +237,7 @@ SPACES = ("", " ", "\n", "\t ", " " * 8)
 
 
 def spelled(document: object, wrap: bool, random: Random) -> str:
-    """The document in one or in two levels of JSON, its slashes and its space spelled in any way."""
+    """Dumps the document in one or two levels of JSON, with slashes and white space in any spelling."""
     comma, colon = (random.choice(SPACES) + sign + random.choice(SPACES) for sign in ",:")
     text = json.dumps(document, separators=(comma, colon))
     slashed = "".join(random.choice(["/", r"\/", r"\u002f"]) if char == "/" else char for char in text)
@@ -246,7 +246,7 @@ def spelled(document: object, wrap: bool, random: Random) -> str:
 
 @settings(deadline=None, max_examples=200)
 @given(BODIES, st.booleans(), st.integers(1, 90), st.integers(1, 40), st.randoms(use_true_random=True))
-def test_what_is_lifted_and_what_is_left_are_the_document(
+def test_skeleton_and_media_make_up_the_document(
     document: dict[str, object], wrap: bool, threshold: int, most: int, random: Random
 ) -> None:
     wire = spelled(document, wrap, random).encode()
@@ -262,7 +262,7 @@ def test_what_is_lifted_and_what_is_left_are_the_document(
     contents = {reference: base64.b64encode(data).decode() for reference, data in media(lifted).items()}
 
     def restore(text: str) -> str:
-        assert text in contents or len(text) <= threshold, "what is long must not stay in memory"
+        assert text in contents or len(text) <= threshold, "a long text must not stay in memory"
         return contents.get(text, text)
 
     whole = {
@@ -278,7 +278,7 @@ class Pieces(list[bytes]):
 
 
 @pytest.mark.parametrize("place", [outer, inner])
-def test_a_medium_passes_through_in_pieces_and_is_never_whole(place: Callable[..., str]) -> None:
+def test_medium_is_never_held_as_a_whole(place: Callable[..., str]) -> None:
     sink = Pieces()
     lifter = Lifter(lambda: sink)
     wire = place(BASE64.rstrip("=")[:-3] * 100).encode()
@@ -295,5 +295,5 @@ def test_references_differ_from_body_to_body() -> None:
     assert not media(lift(outer(BASE64))).keys() & media(lift(outer(BASE64))).keys()
 
 
-def test_repr_shows_nothing_of_the_skeleton() -> None:
-    assert repr(lift(outer("AAAA"))) == "Lifted(sinks={})"
+def test_skeleton_is_absent_from_repr() -> None:
+    assert repr(lift(outer("AAAA"))) == "LiftedBody(sinks={})"

@@ -1,19 +1,20 @@
-"""Every error code that Tencent documents, those that stand for no answer at all, and those that nobody knows yet."""
+"""Error codes that Tencent documents, our own, and unknown ones."""
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.decision import ErrorClass
-from app.faceid import codes
-from app.faceid.codes import classify
+from app.faceid import error_codes as codes
+from app.faceid.error_codes import ENDPOINT, KEY_PAIR, Meaning, advice, classify, meaning_of
 
 TABLE = {
     ErrorClass.RETRY: [
         codes.CRASHED,
         codes.CONNECTION_FAILED,
         codes.UNREADABLE,
-        *(f"{codes.HTTP_STATUS}{status}" for status in (301, 400, 403, 413, 429, 500, 502, 503, 504)),
+        codes.MEDIA_NOT_STORED,
+        *(f"{codes.HTTP_STATUS}.{status}" for status in (301, 400, 403, 413, 429, 500, 502, 503, 504)),
         "InternalError",
         "InternalError.DbError",
         "FailedOperation",
@@ -79,30 +80,54 @@ TABLE = {
     ],
 }
 CODES = [(code, error_class) for error_class, known in TABLE.items() for code in known]
-FAMILIES = sorted(code for code, _ in CODES if code[0].isupper())  # ours are no prefixes of anything
+# Our own codes are never prefixes.
+FAMILIES = sorted(code for code, _ in CODES if code[0].isupper())
 
 
 @pytest.mark.parametrize(("code", "error_class"), CODES)
-def test_a_code_has_the_class_that_tencent_documents(code: str, error_class: ErrorClass) -> None:
+def test_documented_code_has_its_class(code: str, error_class: ErrorClass) -> None:
     assert classify(code) is error_class
 
 
-def test_every_class_of_trouble_has_a_code() -> None:
+def test_every_error_class_has_a_code() -> None:
     assert set(TABLE) == set(ErrorClass)
 
 
 @pytest.mark.parametrize("code", ["", ".", "Unheard", "Unheard.Of", "invalidparameter", "InvalidParameterX", "http"])
-def test_an_unknown_code_is_worth_another_try(code: str) -> None:
+def test_unknown_code_is_retried(code: str) -> None:
     assert classify(code) is ErrorClass.RETRY
 
 
 @settings(deadline=None)
 @given(family=st.sampled_from(FAMILIES), tails=st.lists(st.from_regex(r"[A-Z]{3}[a-z]{6}", fullmatch=True), max_size=3))
-def test_an_unknown_code_falls_to_its_longest_known_prefix(family: str, tails: list[str]) -> None:
+def test_unknown_code_has_the_class_of_its_longest_known_prefix(family: str, tails: list[str]) -> None:
     assert classify(".".join([family, *tails])) is dict(CODES)[family]
 
 
 @settings(deadline=None)
 @given(code=st.text())
-def test_no_text_whatsoever_ends_a_verification_but_what_tencent_documents(code: str) -> None:
+def test_undocumented_text_is_always_retried(code: str) -> None:
     assert classify(code) is dict(CODES).get(code, ErrorClass.RETRY)
+
+
+@pytest.mark.parametrize(
+    ("code", "expected"),
+    [
+        ("http.502", ENDPOINT),
+        (codes.TIMED_OUT, ENDPOINT),
+        ("AuthFailure", KEY_PAIR),
+        ("AuthFailure.Unheard", KEY_PAIR),
+        ("UnauthorizedOperation.Arrears.Unheard", "Pay the Tencent Cloud account's bill."),
+        ("AuthFailureUnheard", None),
+        ("InternalError", None),
+        ("Unheard", None),
+    ],
+)
+def test_advice_follows_the_same_prefix_as_the_class(code: str, expected: str | None) -> None:
+    assert advice(code) == expected
+    assert meaning_of(code) == Meaning(classify(code), expected)
+
+
+@pytest.mark.parametrize("error_class", [ErrorClass.ACCOUNT, ErrorClass.RULE, ErrorClass.CLOCK])
+def test_every_code_that_needs_an_operator_has_advice(error_class: ErrorClass) -> None:
+    assert all(advice(code) for code in TABLE[error_class])
