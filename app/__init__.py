@@ -1,20 +1,21 @@
-"""faceid-results: retrieves, keeps and serves the results of Tencent Cloud FaceID verifications.
+"""faceid-results: retrieves, stores and serves the results of Tencent Cloud FaceID verifications.
 
-The story of one verification, step by step, and the room where each step lives:
+The story of one verification, step by step, and where each step lives:
 
-1. callback  a back end or a browser says that a person is done      `routers.callbacks` -> `services.receive`
-2. claim     a worker takes the row that is due, within the quota      `services.claim` -> `storage.queue`
-3. fetch     GetDetectInfo, signed, streamed, media lifted on the way   `faceid.client`, `faceid.lifter`
+1. callback  a back end or a browser reports that a person is done     `routers.callbacks` -> `services.intake`
+2. claim     a worker claims the due row, within the quota             `services.claim` -> `storage.queue`
+3. fetch     GetDetectInfo, signed and streamed; media lifted out     `faceid.client`, `faceid.signing`, `faceid.lifter`
 4. decode    Tencent's document becomes our `Detection`                `faceid.decode` -> `domain.detection`
-5. decide    store, look again, retry, pause or give up                `domain.decision` -> `domain.lifecycle`
-   put       bytes first, sealed, under fresh keys                     `services.retrieve` -> `sealing`, `storage.media`
-6. record    then the rows that name them, many at once                `services.record` -> `services.vault`
-7. query     a business system waits, reads, lists, downloads           `routers.verifications` -> `services.query`
+5. put       bytes first, encrypted, under new keys                    `services.retrieve` -> `sealing`, `storage.media`
+   decide    store, poll again, retry, pause or give up                `domain.decision` -> `domain.lifecycle`
+6. record    then the rows that name them, many at once                `services.record` -> `sealing.personal_data`
+7. query     a business system waits, reads, lists, downloads          `routers` -> `services.read`, `services.media`
 
-Beside it, `services.reconcile` finds what nobody reported, `services.health` tells what an operator should know, and
-`services.sweep` removes what no row names, `services.erase` what was kept long enough, `services.audit` records who saw
-what, and `services.rotate` renews the keys. `services.together` lets what comes at the same time share a transaction.
+In addition, `services.billing` finds verifications that nobody reported, `services.health` shows an operator what needs
+attention, `services.orphans` deletes objects that no row names, `services.erase` erases after the retention,
+`services.audit` records who saw what, and `services.key_rotation` renews the keys. `services.batching` lets concurrent
+calls share a transaction.
 
-`factory` builds the services from `config`; `main` serves them over HTTP, `worker` runs the loops, `cli` is the command
-line. Its `demo` runs all of this against the `simulator`, a package of its own that shares no code with this one.
+`factory` builds the services from `config`, `main` serves them over HTTP, `worker` runs retrievals and chores, `doctor`
+diagnoses an installation, and `cli` is the command line.
 """

@@ -1,40 +1,52 @@
-"""The settings: the slices that the adapters and services define, composed, and read once.
+"""The settings: composed of the slices that adapters and services define, and read once.
 
-From the strongest to the weakest: environment, files in `/run/secrets` (named like the setting, in lower case), `.env`,
-`faceid-results.toml`.
+From the strongest to the weakest source: environment, files in `/run/secrets` (named like the setting, in lower case),
+`.env`, `faceid-results.toml`.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
-from app.errors import SetUpError
+from app.errors import ConfigurationError
 from app.faceid.credentials import FaceIdSettings
 from app.sealing.keyring import KeyringSettings
-from app.services.receive import ReceiveSettings
-from app.services.reconcile import ReconcileSettings
-from app.services.rules import RulesSettings
-from app.services.signatures import SignatureSettings
+from app.services.billing import BillingSettings
+from app.services.intake import IntakeSettings
+from app.services.rule_settings import RulesSettings
+from app.services.webhook_signatures import SignatureSettings
 from app.storage.database import DatabaseSettings
 from app.storage.media import MediaSettings
 
 _SECRETS = Path("/run/secrets")
 
+Slice = TypeVar("Slice", bound=BaseModel)
 
-class Settings(
+
+class ProcessSettings(BaseModel):
+    """The settings of the process itself."""
+
+    worker_concurrency: int = Field(default=16, ge=1, le=256)
+    redirect_page_url: str = Field(default="/v1/callbacks/done", pattern=r"^(https?:/)?/[!-~]+$")
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+
+class _FlatSettings(
     BaseSettings,
     DatabaseSettings,
     MediaSettings,
     KeyringSettings,
     FaceIdSettings,
-    ReceiveSettings,
+    IntakeSettings,
     RulesSettings,
-    ReconcileSettings,
+    BillingSettings,
     SignatureSettings,
+    ProcessSettings,
 ):
-    """All settings. The README's table describes them."""
+    """All slices at one level, as users write them."""
 
     model_config = SettingsConfigDict(
         env_file=".env",
@@ -45,15 +57,11 @@ class Settings(
         toml_file="faceid-results.toml",
     )
 
-    worker_concurrency: int = Field(default=16, ge=1, le=256)
-    redirect_page_url: str = Field(default="/v1/callbacks/done", pattern=r"^(https?:/)?/[!-~]+$")
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
-
     @model_validator(mode="after")
     def _rules_have_accounts(self) -> Self:
         for rule_id, rule in self.rules.items():
             if rule.account not in self.all_accounts:
-                raise ValueError(f"rules.{rule_id} names an account that is not below [accounts]")
+                raise ValueError(f"rules.{rule_id} names an account that [accounts] does not contain")
         return self
 
     @classmethod
@@ -65,28 +73,78 @@ class Settings(
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Puts the TOML file last."""
+        """Adds the TOML file as the last source."""
         toml = TomlConfigSettingsSource(settings_cls)
         return init_settings, env_settings, file_secret_settings, dotenv_settings, toml
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings, one slice per part of the service. The README's table describes them."""
+
+    database: DatabaseSettings
+    media: MediaSettings
+    keyring: KeyringSettings
+    faceid: FaceIdSettings
+    intake: IntakeSettings
+    rules: RulesSettings
+    billing: BillingSettings
+    signatures: SignatureSettings
+    process: ProcessSettings
+
+    @classmethod
+    def read(cls, **values: Any) -> Self:
+        """Reads the settings from their sources; `values` override them.
+
+        Raises:
+            ValidationError: a setting is invalid.
+        """
+        return cls._compose(_FlatSettings(**values))
+
+    @classmethod
+    def default(cls, **values: Any) -> Self:
+        """Returns the defaults with `values`, without reading any source."""
+        return cls._compose(_FlatSettings.model_construct(**values))
+
+    @classmethod
+    def _compose(cls, flat: _FlatSettings) -> Self:
+        def cut(kind: type[Slice]) -> Slice:
+            # Validated already, together.
+            return kind.model_construct(**{name: getattr(flat, name) for name in kind.model_fields})
+
+        return cls(
+            database=cut(DatabaseSettings),
+            media=cut(MediaSettings),
+            keyring=cut(KeyringSettings),
+            faceid=cut(FaceIdSettings),
+            intake=cut(IntakeSettings),
+            rules=cut(RulesSettings),
+            billing=cut(BillingSettings),
+            signatures=cut(SignatureSettings),
+            process=cut(ProcessSettings),
+        )
+
+
 def read_settings() -> Settings:
-    """The settings of this process.
+    """Reads the settings of this process.
 
     Raises:
-        SetUpError: one is wrong; the sentence names it and not its value.
+        ConfigurationError: a setting is invalid. The sentence names it but does not quote its value.
     """
     try:
-        return Settings()
+        return Settings.read()
     except ValidationError as error:
-        raise SetUpError(_sentence(error)) from None
-    except (OSError, ValueError) as error:  # of TOML, of UTF-8
+        raise ConfigurationError(_sentence(error)) from None
+    except (OSError, ValueError) as error:
+        # Malformed TOML or UTF-8, or an unreadable file.
         problem = type(error).__name__
-        raise SetUpError(f"faceid-results.toml, .env or a file in {_SECRETS} cannot be read: {problem}.") from None
+        raise ConfigurationError(
+            f"faceid-results.toml, .env or a file in {_SECRETS} cannot be read: {problem}."
+        ) from None
 
 
 def _sentence(error: ValidationError) -> str:
-    """What is wrong with the first wrong setting. Pydantic's messages, and those of our validators, quote no value."""
+    """Describes the first invalid setting. The messages of pydantic and of our validators quote no value."""
     first = error.errors(include_input=False, include_context=False, include_url=False)[0]
     name = ".".join(str(place) for place in first["loc"]).upper() or "A setting"
     return f"{name} is not valid: {first['msg'].removeprefix('Value error, ')}."

@@ -1,58 +1,66 @@
-"""Every error that this service raises on purpose.
+"""The errors that this service raises on purpose.
 
     ServiceError                      500  internal_error
-    ├── InvalidRequestError           400  invalid_request      what was asked makes no sense
-    ├── UnauthenticatedError          401  unauthenticated      no key or signature, or not one of ours
-    ├── ForbiddenError                403  forbidden            a good key without the scope
-    ├── NotFoundError                 404  not_found            unknown, or somebody else's
+    ├── InvalidRequestError           400  invalid_request      well-formed, but it makes no sense
+    ├── UnauthenticatedError          401  unauthenticated      no valid API key or signature
+    ├── ForbiddenError                403  forbidden            a valid key without the scope
+    ├── NotFoundError                 404  not_found            unknown, or another client's
     ├── ConflictError                 409  conflict             contradicts what is already known
-    ├── GoneError                     410  erased               it was erased, and does not come back
-    ├── PayloadTooLargeError          413  payload_too_large
+    ├── GoneError                     410  erased               it was erased
     ├── RangeNotSatisfiableError      416  range_not_satisfiable
-    ├── TooManyRequestsError          429  too_many_requests    more than a key may ask for
-    ├── UnavailableError              503  unavailable          a store that we depend on does not answer
-    └── SetUpError                    (exit code 2)             a setting, the schema or a port is not as it must be
+    ├── TooManyRequestsError          429  too_many_requests    a rate limit was exceeded
+    ├── UnavailableError              503  unavailable          a database or store does not answer
+    └── ConfigurationError            (exit code 2)             a setting, the schema or a port is wrong
 
-The HTTP status and the stable `code` are what callers see (`app.main` turns them into problem details after RFC 9457);
-the sentence in `detail` is for people. None of the three may carry personal data or a secret.
+Callers see the HTTP status, the stable `code` and the sentence in `detail`, as problem details after RFC 9457. None of
+them may contain personal data or a secret.
 """
+
+from collections.abc import Mapping
 
 
 class ServiceError(Exception):
-    """Base of all errors that callers are told about; `str()` of it is one sentence, fit to be shown."""
+    """The base of all errors that callers see. `str()` of it is one sentence for people.
+
+    `headers` are sent with the HTTP response.
+    """
 
     status = 500
     code = "internal_error"
 
-    def __init__(self, detail: str, *, code: str | None = None) -> None:
+    def __init__(self, detail: str, *, code: str | None = None, headers: Mapping[str, str] | None = None) -> None:
         super().__init__(detail)
         self.detail = detail
         self.code = code or self.code
+        self.headers = dict(headers or {})
 
 
 class InvalidRequestError(ServiceError):
-    """The request is well-formed and still makes no sense."""
+    """The request is well-formed but makes no sense."""
 
     status = 400
     code = "invalid_request"
 
 
 class UnauthenticatedError(ServiceError):
-    """No API key or signature came along, or it is none of ours, not any more, or not from there."""
+    """The request has no API key or signature, or one that is unknown, expired, revoked or not for its network."""
 
     status = 401
     code = "unauthenticated"
 
+    def __init__(self, detail: str) -> None:
+        super().__init__(detail, headers={"WWW-Authenticate": "Bearer"})
+
 
 class ForbiddenError(ServiceError):
-    """The API key is good but lacks the scope."""
+    """The API key is valid but lacks the scope."""
 
     status = 403
     code = "forbidden"
 
 
 class NotFoundError(ServiceError):
-    """There is no such thing for this caller; a foreign one looks the same."""
+    """It does not exist, or it belongs to another client; the answer does not show which."""
 
     status = 404
     code = "not_found"
@@ -66,49 +74,40 @@ class ConflictError(ServiceError):
 
 
 class GoneError(ServiceError):
-    """It was erased; what stays is the fact."""
+    """It was erased; only that fact is left."""
 
     status = 410
     code = "erased"
 
 
-class PayloadTooLargeError(ServiceError):
-    """The request's body is larger than the route accepts."""
-
-    status = 413
-    code = "payload_too_large"
-
-
 class RangeNotSatisfiableError(ServiceError):
-    """The `Range` lies outside the medium, whose size in bytes is `size`."""
+    """The `Range` lies outside the media item, which has `size_bytes` bytes."""
 
     status = 416
     code = "range_not_satisfiable"
 
-    def __init__(self, detail: str, *, size: int) -> None:
-        super().__init__(detail)
-        self.size = size
+    def __init__(self, detail: str, *, size_bytes: int) -> None:
+        super().__init__(detail, headers={"Content-Range": f"bytes */{size_bytes}"})
 
 
 class TooManyRequestsError(ServiceError):
-    """The caller asks more often than it may; again after `retry_after` seconds."""
+    """The caller exceeded a rate limit and may retry after `retry_after` seconds."""
 
     status = 429
     code = "too_many_requests"
 
     def __init__(self, detail: str, *, retry_after: int) -> None:
-        super().__init__(detail)
-        self.retry_after = retry_after
+        super().__init__(detail, headers={"Retry-After": str(retry_after)})
 
 
 class UnavailableError(ServiceError):
-    """A store that the answer depends on does not answer itself."""
+    """A database or store that the answer depends on does not answer."""
 
     status = 503
     code = "unavailable"
 
 
-class SetUpError(ServiceError):
-    """The installation is not as it must be; the sentence says what to change."""
+class ConfigurationError(ServiceError):
+    """The installation is configured wrongly; the sentence says what to change."""
 
-    code = "set_up"
+    code = "configuration"

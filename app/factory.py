@@ -1,187 +1,217 @@
-"""The composition root: builds the services from the settings, for the API, the worker, the command line and tests."""
+"""The composition root, the only place that builds services: for the API, the worker, the command line and tests."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from app.config import Settings
-from app.errors import SetUpError
+from app.errors import ConfigurationError
 from app.faceid.client import FaceIdClient
-from app.services.access import AccessService
+from app.sealing.aead import TamperedDataError
+from app.sealing.keyring import KeyRing
+from app.sealing.personal_data import PersonalDataCipher
+from app.services.api_keys import ApiKeyService
 from app.services.audit import AuditService
+from app.services.backfill import BackfillService
+from app.services.billing import BillingService
 from app.services.claim import Account, ClaimService
 from app.services.erase import EraseService
 from app.services.health import HealthService
-from app.services.newcomers import Newcomers
-from app.services.query import QueryService
-from app.services.receive import ReceiveService
-from app.services.reconcile import ReconcileService
+from app.services.intake import IntakeService
+from app.services.key_rotation import KeyRotationService
+from app.services.media import MediaService
+from app.services.orphans import OrphanService
+from app.services.read import ReadService
 from app.services.record import RecordService
-from app.services.redirect import RedirectService
+from app.services.redirects import RedirectService
 from app.services.retrieve import RetrieveService
-from app.services.rotate import RotateService
-from app.services.signatures import SignatureService
-from app.services.sweep import SweepService
-from app.services.vault import Vault, open_keyring
+from app.services.webhook_signatures import SignatureService
 from app.storage import schema
-from app.storage.audit import AuditStore
 from app.storage.database import Database
-from app.storage.keys import KeyStore
 from app.storage.media import MediaStore, open_media_store
-from app.storage.pauses import PauseStore
-from app.storage.queue import Queue
-from app.storage.quota import QuotaStore
-from app.storage.reconciliations import ReconciliationStore
-from app.storage.results import ResultStore
-from app.storage.sealed import SealedStore
-from app.storage.signals import Signals, open_signals
-from app.storage.verifications import VerificationStore
+from app.storage.wakeups import Wakeups, open_wakeups
+
+Clock = Callable[[], datetime]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything that the API answers with, and the stores below for whoever builds more."""
+    """All services that need no credentials of Tencent, and what they are built on."""
 
     settings: Settings
+    clock: Clock
     database: Database
-    media: MediaStore
-    vault: Vault
-    signals: Signals
-    access: AccessService
+    media_store: MediaStore
+    cipher: PersonalDataCipher
+    wakeups: Wakeups
+    api_keys: ApiKeyService
     audit: AuditService
+    backfill: BackfillService
     erase: EraseService
     health: HealthService
-    query: QueryService
-    receive: ReceiveService
-    redirect: RedirectService
+    intake: IntakeService
+    key_rotation: KeyRotationService
+    media: MediaService
+    orphans: OrphanService
+    read: ReadService
+    redirects: RedirectService
     signatures: SignatureService
-    sweep: SweepService
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retrieval:
+    """The services that call Tencent. Only workers need them, and only they need credentials."""
+
+    claims: ClaimService
+    retrieve: RetrieveService
+    billing: BillingService
 
 
 def now() -> datetime:
-    """The service's clock: aware, UTC."""
+    """Returns the current time: aware, in UTC."""
     return datetime.now(UTC)
 
 
 @asynccontextmanager
-async def open_services(settings: Settings, *, clock: Callable[[], datetime] = now) -> AsyncIterator[Services]:
-    """The services over open stores, which close in reverse order. Within a running event loop.
+async def open_services(settings: Settings, *, clock: Clock = now) -> AsyncIterator[Services]:
+    """Opens the stores and builds the services. Call it within a running event loop.
 
-    The embedded database is brought to the schema of this version.
+    The embedded database is migrated to the schema of this version.
 
     Raises:
-        SetUpError: a setting is wrong, the key ring is missing or another database's, or a database that others share
-            has another schema.
+        ConfigurationError: a setting is wrong, the key ring is missing or belongs to another database, or a shared
+            database has another schema.
         UnavailableError: the database does not answer.
     """
     async with AsyncExitStack() as stack:
-        if settings.database_url is None or settings.media_url is None:
-            _make_folder(settings.data_dir)
-        database = Database(settings)
+        if settings.database.database_url is None or settings.media.media_url is None:
+            _make_folder(settings.database.data_dir)
+        database = Database(settings.database)
         stack.push_async_callback(database.aclose)
         if database.is_embedded:
             await schema.migrate(database)
         else:
             await schema.require_current(database)
-        vault = Vault(await open_keyring(settings.keyring_path, database))
-        media = open_media_store(settings)
-        stack.push_async_callback(media.aclose)
-        signals = open_signals(database)
-        stack.push_async_callback(signals.aclose)
-        services = _compose(settings, database, media, vault, signals, clock)
-        stack.push_async_callback(services.redirect.aclose)
+        cipher = PersonalDataCipher(await open_keyring(settings.keyring.keyring_path, database))
+        media_store = open_media_store(settings.media)
+        stack.push_async_callback(media_store.aclose)
+        wakeups = open_wakeups(database)
+        stack.push_async_callback(wakeups.aclose)
+        services = build(settings, database, media_store, cipher, wakeups, clock)
+        stack.push_async_callback(services.redirects.aclose)
         yield services
 
 
 @asynccontextmanager
-async def open_retrieval(services: Services, *, clock: Callable[[], datetime] = now) -> AsyncIterator[RetrieveService]:
-    """The service that talks to Tencent; only workers need it, and only they need credentials.
+async def open_retrieval(services: Services) -> AsyncIterator[Retrieval]:
+    """Opens a client for each account of Tencent and builds the services that need them.
 
     Raises:
-        SetUpError: the credentials are missing, or the endpoint is no address.
+        ConfigurationError: credentials are missing, or an endpoint is malformed.
     """
-    async with open_accounts(services.settings) as accounts:
-        yield retrieval(services, accounts, clock=clock)
-
-
-@asynccontextmanager
-async def open_accounts(settings: Settings) -> AsyncIterator[Sequence[Account]]:
-    """The accounts, each with its client of Tencent. Raises as `open_retrieval`."""
+    settings = services.settings
     async with AsyncExitStack() as stack:
-        yield [
-            Account(
+        accounts = {
+            name: Account(
                 name=name,
                 faceid=await stack.enter_async_context(
-                    FaceIdClient(settings, name, connections=settings.worker_concurrency)
+                    FaceIdClient(settings.faceid, name, connections=settings.process.worker_concurrency)
                 ),
                 interval=timedelta(seconds=1 / account.requests_per_second),
             )
-            for name, account in settings.all_accounts.items()
-        ]
+            for name, account in settings.faceid.all_accounts.items()
+        }
+        claims = ClaimService(
+            accounts=accounts.values(), rules=settings.rules, database=services.database, clock=services.clock
+        )
+        records = RecordService(database=services.database, wakeups=services.wakeups, clock=services.clock)
+        yield Retrieval(
+            claims=claims,
+            retrieve=RetrieveService(
+                claims=claims,
+                records=records,
+                rules=settings.rules,
+                media=services.media_store,
+                cipher=services.cipher,
+                wakeups=services.wakeups,
+                clock=services.clock,
+            ),
+            billing=BillingService(
+                accounts=accounts,
+                rules=settings.rules,
+                intake=services.intake,
+                database=services.database,
+                wakeups=services.wakeups,
+                clock=services.clock,
+            ),
+        )
 
 
-def reconciliation(
-    services: Services, accounts: Sequence[Account], *, clock: Callable[[], datetime] = now
-) -> ReconcileService:
-    """The service that reads Tencent's bills."""
-    return ReconcileService(
-        accounts=accounts,
-        rules=services.settings,
-        newcomers=Newcomers(services.settings, services.vault),
-        receive=services.settings,
-        database=services.database,
-        verifications=VerificationStore(),
-        reconciliations=ReconciliationStore(),
-        signals=services.signals,
+async def open_keyring(path: Path, database: Database) -> KeyRing:
+    """Opens the key ring of a database. Only the first start of the embedded database creates one.
+
+    Raises:
+        ConfigurationError: the key ring is missing or belongs to another database.
+    """
+    async with database.read() as tx:
+        newest = await tx.verifications.find_newest_sealed()
+    keyring = KeyRing.create(path) if database.is_embedded and newest is None else KeyRing(path)
+    try:
+        if newest:
+            PersonalDataCipher(keyring).rewrapped_key(newest)
+    except TamperedDataError:
+        raise ConfigurationError("KEYRING_FILE is not the key ring that this database was encrypted with.") from None
+    return keyring
+
+
+def build(
+    settings: Settings,
+    database: Database,
+    media_store: MediaStore,
+    cipher: PersonalDataCipher,
+    wakeups: Wakeups,
+    clock: Clock,
+) -> Services:
+    """Builds the services on open stores."""
+    audit = AuditService(database=database, clock=clock)
+    api_keys = ApiKeyService(database=database, keyring=cipher.keyring, audit=audit, clock=clock)
+    read = ReadService(database=database, audit=audit, cipher=cipher, wakeups=wakeups)
+    intake = IntakeService(
+        settings=settings.intake,
+        rules=settings.rules,
+        cipher=cipher,
+        database=database,
+        wakeups=wakeups,
         clock=clock,
     )
-
-
-def retrieval(
-    services: Services, accounts: Sequence[Account], *, clock: Callable[[], datetime] = now
-) -> RetrieveService:
-    """The service that retrieves."""
-    quota, pauses = QuotaStore(), PauseStore()
-    claims = ClaimService(
-        accounts=accounts,
-        rules=services.settings,
-        database=services.database,
-        queue=Queue(),
-        quota=quota,
-        pauses=pauses,
+    return Services(
+        settings=settings,
         clock=clock,
-    )
-    records = RecordService(
-        database=services.database,
-        verifications=VerificationStore(),
-        results=ResultStore(),
-        quota=quota,
-        pauses=pauses,
-        signals=services.signals,
-        clock=clock,
-    )
-    return RetrieveService(
-        claims=claims,
-        rules=services.settings,
-        records=records,
-        media=services.media,
-        vault=services.vault,
-        signals=services.signals,
-        clock=clock,
-    )
-
-
-def rotation(services: Services, *, clock: Callable[[], datetime] = now) -> RotateService:
-    """The service that rotates the key ring."""
-    return RotateService(
-        database=services.database,
-        vault=services.vault,
-        sealed=SealedStore(),
-        keys=KeyStore(),
-        results=ResultStore(),
-        clock=clock,
+        database=database,
+        media_store=media_store,
+        cipher=cipher,
+        wakeups=wakeups,
+        api_keys=api_keys,
+        audit=audit,
+        backfill=BackfillService(intake=intake, database=database, wakeups=wakeups, clock=clock),
+        erase=EraseService(database=database, media=media_store, audit=audit, clock=clock),
+        health=HealthService(database=database, clock=clock),
+        intake=intake,
+        key_rotation=KeyRotationService(database=database, cipher=cipher, api_keys=api_keys, clock=clock),
+        media=MediaService(read=read, store=media_store, cipher=cipher, audit=audit),
+        orphans=OrphanService(database=database, media=media_store, clock=clock),
+        read=read,
+        redirects=RedirectService(
+            intake=intake,
+            rules=settings.rules,
+            keyring=cipher.keyring,
+            database=database,
+            wakeups=wakeups,
+            clock=clock,
+        ),
+        signatures=SignatureService(settings.signatures, clock),
     )
 
 
@@ -189,63 +219,4 @@ def _make_folder(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise SetUpError(f"DATA_DIR cannot be made: {error.strerror}.") from None
-
-
-def _compose(
-    settings: Settings,
-    database: Database,
-    media: MediaStore,
-    vault: Vault,
-    signals: Signals,
-    clock: Callable[[], datetime],
-) -> Services:
-    verifications, results = VerificationStore(), ResultStore()
-    audit = AuditService(database=database, audit=AuditStore(), clock=clock)
-    return Services(
-        settings=settings,
-        database=database,
-        media=media,
-        vault=vault,
-        signals=signals,
-        access=AccessService(database=database, keys=KeyStore(), keyring=vault.keyring, audit=audit, clock=clock),
-        audit=audit,
-        erase=EraseService(
-            database=database, verifications=verifications, results=results, media=media, audit=audit, clock=clock
-        ),
-        health=HealthService(
-            database=database, verifications=verifications, pauses=PauseStore(), results=results, clock=clock
-        ),
-        query=QueryService(
-            database=database,
-            verifications=verifications,
-            results=results,
-            audit=audit,
-            quota=QuotaStore(),
-            media=media,
-            vault=vault,
-            signals=signals,
-            clock=clock,
-        ),
-        receive=ReceiveService(
-            settings=settings,
-            newcomers=Newcomers(settings, vault),
-            vault=vault,
-            database=database,
-            verifications=verifications,
-            signals=signals,
-            clock=clock,
-        ),
-        redirect=RedirectService(
-            settings=settings,
-            rules=settings,
-            newcomers=Newcomers(settings, vault),
-            keyring=vault.keyring,
-            database=database,
-            verifications=verifications,
-            signals=signals,
-            clock=clock,
-        ),
-        signatures=SignatureService(settings, clock),
-        sweep=SweepService(database=database, results=results, media=media, clock=clock),
-    )
+        raise ConfigurationError(f"DATA_DIR cannot be created: {error.strerror}.") from None

@@ -10,46 +10,46 @@ from starlette.exceptions import HTTPException
 
 from app.config import Settings
 from app.errors import ServiceError
-from app.factory import open_services
-from app.routers import audit, callbacks, document, media, meta, problems, redirects, verifications
-from app.routers.boundary import Boundary
+from app.factory import Clock, now, open_services
+from app.routers import audit, callbacks, media, openapi, operations, problems, redirects, verifications
+from app.routers.middleware import RequestMiddleware
 from app.worker import working
 
 
-def create_app(settings: Settings, *, with_worker: bool = True) -> FastAPI:
-    """The application; its stores open when the server starts it, and close with it.
+def create_app(settings: Settings, *, with_worker: bool = True, clock: Clock = now) -> FastAPI:
+    """Creates the application. The server's lifespan opens and closes its stores.
 
     Args:
-        settings: what to serve.
-        with_worker: whether results are retrieved in this process as well.
+        settings: the settings.
+        with_worker: whether this process also retrieves results.
+        clock: the service's clock.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
-            app.state.services = await stack.enter_async_context(open_services(settings))
+            app.state.services = await stack.enter_async_context(open_services(settings, clock=clock))
             if with_worker:
                 await stack.enter_async_context(working(app.state.services))
             yield
 
-    app = document.Api(
+    app = openapi.DescribedApi(
         title="faceid-results",
-        summary="Results of Tencent Cloud FaceID verifications: retrieved, kept, served.",
+        summary="Retrieves, stores and serves the results of Tencent Cloud FaceID verifications.",
         version=version("faceid-results"),
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
-        telemetry={
-            "tracing": False,
-            "metrics": False,
-            "logs": False,
-        },  # a span would name the path, and a BizToken in it
-        redirect_slashes=False,  # the way to the other spelling is plain HTTP behind a proxy, and the key goes along
+        # A trace span would contain the path, and the path a BizToken.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+        # Behind a proxy the redirect would point to plain HTTP, and the client would send the key there.
+        redirect_slashes=False,
     )
-    for room in (callbacks, verifications, redirects, media, audit, meta, document):  # they are tried in this order
+    # Routes are matched in this order.
+    for room in (callbacks, verifications, redirects, media, audit, operations, openapi):
         app.include_router(room.router)
-    app.mount(document.ASSETS_PATH, document.assets)
-    app.add_middleware(Boundary)
+    app.mount(openapi.ASSETS_PATH, openapi.assets)
+    app.add_middleware(RequestMiddleware)
     app.add_exception_handler(ServiceError, problems.on_service_error)
     app.add_exception_handler(RequestValidationError, problems.on_invalid_request)
     app.add_exception_handler(HTTPException, problems.on_http_error)

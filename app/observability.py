@@ -1,7 +1,7 @@
-"""Logs and metrics. What is logged is an allow-list: a field that is not on it is dropped.
+"""Structured logs and metrics. Log fields are an allow-list: other fields are dropped.
 
-Personal data, BizTokens and secrets have no place in either: a verification appears by the number of its row, an
-exception by its type and the line it came from, never by its text.
+Neither contains personal data, BizTokens or secrets. A verification appears by its row id, an exception by its type and
+the line that raised it, never by its text.
 """
 
 import logging
@@ -13,45 +13,50 @@ import structlog
 from prometheus_client import Counter, Gauge, Histogram
 from structlog.typing import EventDict, Processor, WrappedLogger
 
-_FIELDS = {
+_ALLOWED_FIELDS = {
     *("event", "level", "timestamp", "logger", "error", "where"),
     *("request_id", "method", "route", "status", "duration_ms", "key_id"),
     *("verification", "step", "error_code", "removed", "concurrency"),
     *("sqlstate", "version", "database", "port"),
     *("account", "rule_id", "advice", "pending", "hours", "found", "known"),
     *("erased", "position", "hash", "persons"),
-    *("_record", "_from_structlog"),  # what structlog notes for itself and takes out again
+    # Internal fields that structlog removes before rendering.
+    *("_record", "_from_structlog"),
 }
 
 HTTP_SECONDS = Histogram(
-    "faceid_http_request_seconds", "Time from request to the answer's last byte", ["method", "route", "status"]
+    "faceid_http_request_seconds",
+    "Seconds from the request to the last byte of the response",
+    ["method", "route", "status"],
 )
 CALL_SECONDS = Histogram(
     "faceid_upstream_call_seconds",
-    "Time of a call to Tencent as a whole",
+    "Seconds of a whole call to Tencent",
     ["action", "result"],
     buckets=(0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
 )
-RECEIVED_BYTES = Counter("faceid_upstream_received_bytes_total", "Bytes of Tencent's answers", ["action"])
-PAUSED = Gauge("faceid_paused", "1 for what waits for an operator", ["account", "rule_id", "error_code"])
-PENDING = Gauge("faceid_pending_verifications", "Pending ones with less than so many hours left", ["less_than_hours"])
-ERASED = Counter("faceid_erased_total", "Verifications whose media, or all, were erased when their time was over")
-PERSONS = Gauge("faceid_persons_with_face", "Different persons of whom a face is stored, as of the last hour")
-ALTERED = Counter("faceid_altered_total", "Times that something stored was not what had been sealed")
-STEPS = Counter("faceid_retrieval_steps_total", "What was decided after a call", ["step"])
+RECEIVED_BYTES = Counter("faceid_upstream_received_bytes_total", "Bytes received from Tencent", ["action"])
+PAUSED = Gauge("faceid_paused", "1 for each pause that waits for an operator", ["account", "rule_id", "error_code"])
+PENDING = Gauge(
+    "faceid_pending_verifications", "Pending verifications with less than so many hours left", ["less_than_hours"]
+)
+ERASED = Counter("faceid_erased_total", "Verifications whose media or text were erased after their retention")
+PERSONS = Gauge("faceid_persons_with_face", "Different persons of whom a face is stored, updated hourly")
+TAMPERED = Counter("faceid_altered_total", "Stored values that could not be authenticated")
+STEPS = Counter("faceid_retrieval_steps_total", "Decisions after calls to Tencent", ["step"])
 
 
 def configure_logging(level: str = "INFO") -> None:
-    """Sends one JSON object a line to standard error, for our own events and for those of libraries from WARNING on.
+    """Writes one JSON object per line to standard error: our events from `level` on, those of libraries from WARNING.
 
-    At CRITICAL our own are silent altogether: the command itself says what went wrong.
+    At CRITICAL our events are dropped entirely, for commands that report errors themselves.
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
-        _exception_without_text,
-        _allowed_only,
+        _drop_exception_text,
+        _drop_unknown_fields,
     ]
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer()],
@@ -64,7 +69,7 @@ def configure_logging(level: str = "INFO") -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=[structlog.stdlib.add_logger_name, _first_words, *shared],
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, _keep_first_line, *shared],
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
                 structlog.processors.JSONRenderer(),
@@ -75,18 +80,18 @@ def configure_logging(level: str = "INFO") -> None:
 
 
 def where(tb: TracebackType | None) -> str:
-    """The innermost line of a traceback, `file:line`."""
+    """Returns the innermost line of a traceback as `file:line`."""
     frames = traceback.extract_tb(tb)
     return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "unknown"
 
 
-def _first_words(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Of a library's message the first line, before its arguments are put in: asyncio's further lines quote errors."""
+def _keep_first_line(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Keeps the first line of a library's message without its arguments; asyncio's further lines quote errors."""
     event["event"] = str(event["_record"].msg).partition("\n")[0]
     return event
 
 
-def _exception_without_text(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+def _drop_exception_text(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
     info = event.pop("exc_info", None)
     error = info[1] if isinstance(info, tuple) else sys.exception() if info is True else info
     if isinstance(error, BaseException):
@@ -94,5 +99,5 @@ def _exception_without_text(_: WrappedLogger, __: str, event: EventDict) -> Even
     return event
 
 
-def _allowed_only(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    return {name: value for name, value in event.items() if name in _FIELDS}
+def _drop_unknown_fields(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    return {name: value for name, value in event.items() if name in _ALLOWED_FIELDS}

@@ -1,63 +1,63 @@
-"""The loops that work by themselves: retrieve what is due, sweep what nothing names.
+"""The worker: retrieves what is due, and runs chores at intervals.
 
-Inside `serve` or alone, any number of them: they meet in the database only.
+It runs inside `serve` or alone, in any number. Workers share only the database.
 """
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
 import structlog
 
 from app.errors import ServiceError
-from app.factory import Services, open_accounts, reconciliation, retrieval
+from app.factory import Retrieval, Services, open_retrieval
 from app.observability import where
-from app.services.audit import AuditService
 from app.services.claim import Claim
-from app.services.erase import EraseService
-from app.services.health import HealthService
-from app.services.reconcile import ReconcileService
-from app.services.retrieve import RetrieveService
-from app.services.sweep import SweepService
-from app.storage.signals import DUE, Signals
+from app.storage.wakeups import DUE, Wakeups
 
-POLL_SECONDS = 1.0  # wake-ups are hints; retries and polls come due without one
-RENEW_SECONDS = 4.0  # a third of a lease: two renewals may fail
+# Retries and polls come due without a wake-up.
+POLL_SECONDS = 1.0
+# About a third of a lease, so two renewals may fail.
+RENEW_SECONDS = 4.0
 SWEEP_SECONDS = 3600.0
 ALARM_SECONDS = 60.0
-RECONCILE_SECONDS = 60.0  # most times nothing is to be read
-GRACE_SECONDS = 20.0  # for what is in flight when the worker stops; a container is killed after 30
+# Mostly there is nothing to read.
+BILLING_SECONDS = 60.0
+# For what is in flight when the worker stops. A container is killed after 30 s.
+GRACE_SECONDS = 20.0
 
 _FAILED = object()
 
 log = structlog.get_logger()
 
 
+@dataclass(frozen=True, slots=True)
+class Chore:
+    """Something to do again and again: at once, then `seconds` after each end."""
+
+    work: Callable[[], Awaitable[object]]
+    seconds: float
+
+
 class Worker:
-    """Runs until it is stopped; what is in flight then is finished or handed back."""
+    """Runs until it is stopped. Work in flight is then finished or handed back."""
 
     def __init__(
         self,
-        retrieve: RetrieveService,
-        sweep: SweepService,
-        health: HealthService,
-        erase: EraseService,
-        audit: AuditService,
-        signals: Signals,
+        retrieval: Retrieval,
+        wakeups: Wakeups,
+        chores: Sequence[Chore] = (),
         *,
-        reconcile: ReconcileService | None = None,
         concurrency: int,
         grace_seconds: float = GRACE_SECONDS,
         renew_seconds: float = RENEW_SECONDS,
     ) -> None:
-        self._retrieve = retrieve
-        self._sweep = sweep
-        self._health = health
-        self._erase = erase
-        self._audit = audit
-        self._reconcile = reconcile
-        self._signals = signals
+        self._claims = retrieval.claims
+        self._retrieve = retrieval.retrieve
+        self._wakeups = wakeups
+        self._chores = chores
         self._concurrency = concurrency
         self._grace_seconds = grace_seconds
         self._renew_seconds = renew_seconds
@@ -66,37 +66,25 @@ class Worker:
         self._stopping = asyncio.Event()
 
     def stop(self) -> None:
-        """Lets `run` come to its end."""
+        """Makes `run` finish."""
         self._stopping.set()
 
     async def run(self) -> None:
         """Works until `stop`."""
         log.info("worker_started", concurrency=self._concurrency)
-        await self._guarded(self._retrieve.claims.adopt)
-        beside = [asyncio.create_task(loop) for loop in self._loops()]
+        await self._guarded(self._claims.adopt)
+        tasks = [asyncio.create_task(self._renew_forever()), *map(asyncio.create_task, map(self._repeat, self._chores))]
         try:
             await self._retrieve_until_stopped()
             await self._finish()
         finally:
-            for task in beside:
+            for task in tasks:
                 task.cancel()
-            await asyncio.gather(*beside, return_exceptions=True)
+            await asyncio.gather(*tasks, return_exceptions=True)
         log.info("worker_stopped")
 
-    def _loops(self) -> Sequence[Coroutine[None, None, None]]:
-        chores: list[tuple[Callable[[], Awaitable[object]], float]] = [
-            (self._sweep.sweep, SWEEP_SECONDS),
-            (self._health.count_persons, SWEEP_SECONDS),
-            (self._health.alarm, ALARM_SECONDS),
-            (self._erase.sweep, ALARM_SECONDS),
-            (self._audit.seal, ALARM_SECONDS),
-        ]
-        if self._reconcile:
-            chores.append((self._reconcile.reconcile, RECONCILE_SECONDS))
-        return [self._renew_for_ever(), *(self._for_ever(chore, seconds) for chore, seconds in chores)]
-
     async def _retrieve_until_stopped(self) -> None:
-        with self._signals.subscribed(DUE) as wake:
+        with self._wakeups.subscribed(DUE) as wake:
             stop = asyncio.create_task(self._wake_on_stop(wake), name="stop")
             while not self._stopping.is_set():
                 wake.clear()
@@ -110,16 +98,17 @@ class Worker:
         wake.set()
 
     async def _claim(self, wake: asyncio.Event) -> None:
-        """Starts what is due. Where as much is under way as may be, the first that ends makes room for more."""
-        self._is_full = True  # what ends while we ask has made room for more
-        under_way = Counter(claim.account.name for claim in self._in_flight.values())
-        for claim in await self._retrieve.claims.take(self._concurrency, held=self._in_flight.values()):
-            under_way[claim.account.name] += 1
+        """Starts what is due. At full concurrency, the first retrieval that ends wakes the loop."""
+        # Set before asking, because a retrieval that ends in the meantime has made room.
+        self._is_full = True
+        in_flight = Counter(claim.account.name for claim in self._in_flight.values())
+        for claim in await self._claims.take(self._concurrency, held=self._in_flight.values()):
+            in_flight[claim.account.name] += 1
             task = asyncio.create_task(self._retrieve_one(claim), name="retrieve")
             self._in_flight[task] = claim
             task.add_done_callback(self._in_flight.pop)
             task.add_done_callback(lambda _: wake.set() if self._is_full else None)
-        self._is_full = max(under_way.values(), default=0) >= self._concurrency
+        self._is_full = max(in_flight.values(), default=0) >= self._concurrency
 
     async def _retrieve_one(self, claim: Claim) -> None:
         if await self._guarded(lambda: self._retrieve.retrieve(claim)) is _FAILED:
@@ -133,21 +122,21 @@ class Worker:
         for task in late:
             task.cancel()
         await asyncio.gather(*late, return_exceptions=True)
-        await self._guarded(lambda: self._retrieve.claims.hand_back(claims))
+        await self._guarded(lambda: self._claims.hand_back(claims))
 
-    async def _renew_for_ever(self) -> None:
+    async def _renew_forever(self) -> None:
         while True:
             await asyncio.sleep(self._renew_seconds)
             if self._in_flight:
-                await self._guarded(lambda: self._retrieve.claims.renew(list(self._in_flight.values())))
+                await self._guarded(lambda: self._claims.renew(list(self._in_flight.values())))
 
-    async def _for_ever(self, work: Callable[[], Awaitable[object]], seconds: float) -> None:
+    async def _repeat(self, chore: Chore) -> None:
         while True:
-            await self._guarded(work)
-            await asyncio.sleep(seconds)
+            await self._guarded(chore.work)
+            await asyncio.sleep(chore.seconds)
 
     async def _guarded(self, work: Callable[[], Awaitable[object]]) -> object:
-        """What one piece of work answers; its failure is logged and ends neither the loop nor the other pieces."""
+        """Returns the result of one piece of work. A failure is logged and stops neither the loop nor other work."""
         try:
             return await work()
         except (ServiceError, OSError) as error:
@@ -159,18 +148,13 @@ class Worker:
 
 @asynccontextmanager
 async def working(services: Services) -> AsyncIterator[Worker]:
-    """A worker that runs while the block does."""
-    settings = services.settings
-    async with open_accounts(settings) as accounts:
+    """Runs a worker during the block."""
+    async with open_retrieval(services) as retrieval:
         worker = Worker(
-            retrieval(services, accounts),
-            services.sweep,
-            services.health,
-            services.erase,
-            services.audit,
-            services.signals,
-            reconcile=reconciliation(services, accounts) if settings.faceid_reconcile else None,
-            concurrency=settings.worker_concurrency,
+            retrieval,
+            services.wakeups,
+            _chores(services, retrieval),
+            concurrency=services.settings.process.worker_concurrency,
         )
         task = asyncio.create_task(worker.run(), name="worker")
         try:
@@ -178,3 +162,16 @@ async def working(services: Services) -> AsyncIterator[Worker]:
         finally:
             worker.stop()
             await task
+
+
+def _chores(services: Services, retrieval: Retrieval) -> Sequence[Chore]:
+    chores = [
+        Chore(services.orphans.sweep, SWEEP_SECONDS),
+        Chore(services.health.count_persons, SWEEP_SECONDS),
+        Chore(services.health.alarm, ALARM_SECONDS),
+        Chore(services.erase.erase_expired, ALARM_SECONDS),
+        Chore(services.audit.link, ALARM_SECONDS),
+    ]
+    if services.settings.billing.faceid_reconcile:
+        chores.append(Chore(retrieval.billing.reconcile, BILLING_SECONDS))
+    return chores

@@ -1,1 +1,1 @@
-"""What is promised of speed, measured: the program's own commands, each in a process of its own."""
+"""Measures the performance targets: runs the program's own commands, each in its own process."""

@@ -1,4 +1,4 @@
-"""Everything side by side: `python -m benchmarks`. A table on the terminal, and in `benchmarks/results.md`."""
+"""All benchmarks: `python -m benchmarks`. Prints a table, and writes it to `benchmarks/results.md`."""
 
 import argparse
 import asyncio
@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from app.observability import configure_logging
-from benchmarks import downloads, drain, lists, requests, retrieval, waiting
+from benchmarks import downloads, lists, long_poll, requests, retrieval, worker_throughput
 from benchmarks.figures import Line, page, table
 
 RESULTS = Path(__file__).with_name("results.md")
@@ -23,19 +23,23 @@ def retrieving(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
 
 
 def draining(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
-    """A worker by itself."""
-    return drain.lines(folder, rounds=1, count=200) if is_smoke else drain.lines(folder, rounds=3, count=4000)
+    """Measures the worker alone."""
+    return (
+        worker_throughput.lines(folder, rounds=1, count=200)
+        if is_smoke
+        else worker_throughput.lines(folder, rounds=3, count=4000)
+    )
 
 
 def answering(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
-    """Callbacks and reads."""
+    """Callbacks, and reads of one result."""
     if is_smoke:
         return requests.lines(folder, rounds=1, seconds=0.5, results=5)
     return requests.lines(folder, rounds=3, seconds=5, results=500)
 
 
 def sending(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
-    """Media that go out."""
+    """Downloads of media."""
     if is_smoke:
         return downloads.lines(folder, rounds=1, seconds=0.5, video_bytes=700_000)
     return downloads.lines(folder, rounds=3, seconds=3)
@@ -49,17 +53,17 @@ def listing(folder: Path, *, is_smoke: bool, rows: int = 1_000_000) -> AsyncIter
 
 
 def holding(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
-    """Callers that wait."""
+    """Callers that wait for a result."""
     return (
-        waiting.waiting(folder, waiters=20, seconds=0.5)
+        long_poll.waiting(folder, waiters=20, seconds=0.5)
         if is_smoke
-        else waiting.waiting(folder, waiters=1000, seconds=5)
+        else long_poll.waiting(folder, waiters=1000, seconds=5)
     )
 
 
 def resting(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
-    """A service at rest."""
-    return waiting.idle(folder, seconds=0.5 if is_smoke else 30)
+    """Measures an idle service."""
+    return long_poll.idle(folder, seconds=0.5 if is_smoke else 30)
 
 
 SECTIONS: Mapping[str, Callable[..., AsyncIterator[Line]]] = {
@@ -78,7 +82,7 @@ _MAY_BE_ZERO = {"MB", "MB more", "% of a core"}
 
 
 async def measure(names: Iterable[str], *, is_smoke: bool, rows: int | None = None) -> list[Line]:
-    """The lines of these sections; lists in a database of so many rows.
+    """Measures sections and returns their lines. `rows` is the size of the large database of the lists.
 
     Raises:
         RuntimeError: a section measured nothing.
@@ -94,16 +98,16 @@ async def measure(names: Iterable[str], *, is_smoke: bool, rows: int | None = No
 
 
 def main() -> None:
-    """Measures, prints and writes. A part of it, or a smoke run, is printed only."""
+    """Measures and prints. Only a complete run that is no smoke run is written to the file."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
-    parser.add_argument("--smoke", action="store_true", help="everything once and small: does the harness work?")
-    parser.add_argument("--rows", type=int, help="how large the large database of the lists is; 1000000 by default")
-    asked = parser.parse_args()
+    parser.add_argument("--smoke", action="store_true", help="run each section once and small, to check the harness")
+    parser.add_argument("--rows", type=int, help="rows of the large database of the lists; 1000000 by default")
+    arguments = parser.parse_args()
     configure_logging("ERROR")
-    lines = asyncio.run(measure(asked.only, is_smoke=asked.smoke, rows=asked.rows))
+    lines = asyncio.run(measure(arguments.only, is_smoke=arguments.smoke, rows=arguments.rows))
     Console(width=140).print(table(lines))
-    if not asked.smoke and set(asked.only) == set(SECTIONS):
+    if not arguments.smoke and set(arguments.only) == set(SECTIONS):
         RESULTS.write_text(page(lines, "make bench"))
 
 

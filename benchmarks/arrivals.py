@@ -1,10 +1,10 @@
-"""Calls counted as Tencent counts them: by their arrival, in a sliding second."""
+"""Counts calls as Tencent does: by their arrival, in a sliding second."""
 
 from collections.abc import Sequence
 
 
 def per_second(arrivals: Sequence[float]) -> Sequence[int]:
-    """How many arrived within the second that ends at each of these instants, itself included; they are ascending."""
+    """Returns for each of the ascending instants how many arrived in the second that ends with it, including itself."""
     counts, first = [], 0
     for last, at in enumerate(arrivals):
         while arrivals[first] <= at - 1:

@@ -1,6 +1,6 @@
-"""What it costs to send media out: a sealed video of 12 MB, beside nginx that sends a plain file by `sendfile`.
+"""The cost of downloads: an encrypted video of 12 MB, compared with nginx, which sends a plain file by `sendfile`.
 
-Where nginx is not installed its lines are missing. The floor is an event loop that sends the same bytes from memory.
+Without nginx on this machine its lines are missing. The floor is an event loop that sends the same bytes from memory.
 """
 
 import asyncio
@@ -16,13 +16,13 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from app.domain.detection import MediaKind
-from benchmarks import stage, upstream
+from app.domain.media import MediaKind
+from benchmarks import harness, upstream
 from benchmarks.figures import Line
+from benchmarks.harness import Server, answers_to
 from benchmarks.load import Load
 from benchmarks.requests import retrieve
 from benchmarks.retrieval import VIDEO_BYTES, bucket_of
-from benchmarks.stage import Server, answers_to
 from simulator.media import media_of
 from tests.support.processes import Child, Command, answers, minded
 from tests.support.servers import s3
@@ -46,7 +46,7 @@ _Place = tuple[Server, Load]
 
 
 async def lines(folder: Path, *, rounds: int, seconds: float, video_bytes: int = VIDEO_BYTES) -> AsyncIterator[Line]:
-    """Whole and by range, from the disk and from a bucket; the peers have the same bytes, not sealed."""
+    """Measures whole files and ranges, from the disk and from a bucket. The peers send the same bytes unencrypted."""
     plain = folder / _PLAIN
     plain.write_bytes(media_of("passed-0", video_bytes=video_bytes)[MediaKind.LIVENESS_VIDEO])
     async with AsyncExitStack() as stack:
@@ -71,7 +71,7 @@ async def _places(stack: AsyncExitStack, folder: Path, video_bytes: int, seconds
     bucket: dict[str, Any] = dict(bucket_of(stack.enter_context(s3())))
     bucket["aws_secret_access_key"] = SecretStr(bucket["aws_secret_access_key"])
     plain = Load(path=f"/{_PLAIN}", clients=_AT_ONCE, seconds=seconds)
-    floor = stage.python("benchmarks.upstream", "0", "--media", str(folder / _PLAIN))
+    floor = harness.python("benchmarks.upstream", "0", "--media", str(folder / _PLAIN))
     places = {
         "disk": await _ours(stack, folder / "disk", faceid, plain, {"media_url": (folder / "media").as_uri()}),
         "S3": await _ours(stack, folder / "bucket", faceid, plain, bucket),
@@ -87,13 +87,13 @@ async def _ours(stack: AsyncExitStack, home: Path, faceid: str, plain: Load, sto
     settings = settings_for(home, faceid, **store)
     headers = {"Authorization": f"Bearer {await set_up(settings)}", "X-Purpose": "benchmark"}
     await retrieve(settings, 1)
-    server = await stack.enter_async_context(stage.serving(settings, "--no-worker"))
+    server = await stack.enter_async_context(harness.serving(settings, "--no-worker"))
     return server, replace(plain, path="/v1/verifications/passed-0/media/liveness_video", headers=headers)
 
 
 @asynccontextmanager
 async def _nginx(program: str, folder: Path) -> AsyncIterator[Server]:
-    port = stage.free_port()
+    port = harness.free_port()
     config = folder / "nginx.conf"
     config.write_text(_NGINX.format(folder=folder, port=port))
     command = Command([program, "-c", str(config)], {}, folder, up=partial(answers, "127.0.0.1", port))
@@ -111,7 +111,7 @@ def _ranged(places: Mapping[str, _Place], start: int, size: int) -> dict[str, _P
 
 
 async def _rounds(places: Mapping[str, _Place], rounds: int) -> Mapping[str, float]:
-    """The milliseconds of CPU of one download from each place, which take turns; medians."""
+    """Returns the median milliseconds of CPU of one download from each place. The places take turns."""
     costs: defaultdict[str, list[float]] = defaultdict(list)
     for _ in range(rounds):
         for name, (server, load) in places.items():

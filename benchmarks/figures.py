@@ -1,4 +1,4 @@
-"""What benchmarks measure with, and how they show it: the costs of a process, lines of figures, the pages of them."""
+"""Costs of a process, lines of figures, and the tables that show them."""
 
 import os
 import platform
@@ -17,12 +17,14 @@ from rich.table import Table
 _TICKS = os.sysconf("SC_CLK_TCK")
 # A process that used less than one tick of the CPU is measured as 0: ratios divide by this instead.
 _LEAST = 1e-9
+# Numbers from here on have three digits before the point.
+_WITHOUT_FRACTION = 100
 _MEASURED = ("cryptography", "fastapi", "httpx", "sqlalchemy", "uvicorn", "tencentcloud-sdk-python-faceid")
 
 
 @dataclass(slots=True)
 class Cost:
-    """What something took: seconds of CPU and of the clock, and megabytes of memory over what was held before."""
+    """The cost of something: seconds of CPU and of wall time, and the peak of memory in megabytes above the start."""
 
     cpu: float = 0.0
     seconds: float = 0.0
@@ -31,9 +33,10 @@ class Cost:
 
 @contextmanager
 def measured() -> Iterator[Cost]:
-    """The cost of the block to this process, all its threads included. Linux only."""
+    """Measures the cost of the block to this process with all its threads. Linux only."""
     cost, before = Cost(), _cpu_here()
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew: proc(5)
+    # Resets the peak of memory, see proc(5).
+    Path("/proc/self/clear_refs").write_text("5")
     held, start = _memory_mb("VmRSS"), time.perf_counter()
     yield cost
     cost.seconds = time.perf_counter() - start
@@ -42,12 +45,12 @@ def measured() -> Iterator[Cost]:
 
 
 def cpu_of(pids: Sequence[int]) -> float:
-    """The seconds of CPU that these processes have used so far."""
+    """Returns the seconds of CPU that the processes have used so far."""
     return sum(map(_cpu_there, pids))
 
 
 def resident_mb(pid: int) -> float:
-    """The megabytes that a process holds."""
+    """Returns the resident memory of a process in megabytes."""
     return _memory_mb("VmRSS", pid)
 
 
@@ -68,9 +71,9 @@ def _memory_mb(name: str, pid: int | str = "self") -> float:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """One figure: ours, the peer's beside it, and what was promised of the two.
+    """One figure: ours, the peer's, and the target.
 
-    `target` compares `ratio`, or `ours` where there is no peer; None where nothing was promised.
+    The target applies to `ratio`, or to `ours` if there is no peer. `is_met` is None if there is no target.
     """
 
     what: str
@@ -84,7 +87,7 @@ class Line:
 
     @classmethod
     def at_least(cls, what: str, unit: str, ours: float, peer: float, peer_name: str, *, least: float | None) -> "Line":
-        """More is better: ours divided by the peer's."""
+        """Compares figures of which more is better: ours divided by the peer's."""
         ratio = ours / max(peer, _LEAST)
         target, is_met = (f">= {least:g}x", ratio >= least) if least else ("", None)
         return cls(
@@ -115,7 +118,7 @@ class Line:
     def plain(
         cls, what: str, unit: str, ours: float, *, most: float | None = None, least: float | None = None
     ) -> "Line":
-        """A figure without a peer."""
+        """Returns a figure without a peer."""
         if most is not None:
             return cls(what=what, unit=unit, ours=ours, target=f"<= {most:g} {unit}", is_met=ours <= most)
         if least is not None:
@@ -124,7 +127,7 @@ class Line:
 
     @property
     def cells(self) -> Sequence[str]:
-        """As a row of a table."""
+        """The line as cells of a table."""
         met = "" if self.is_met is None else "yes" if self.is_met else "NO"
         peer = "" if self.peer is None else f"{_short(self.peer)} ({self.peer_name})"
         ratio = "" if self.ratio is None else f"{self.ratio:.2f}"
@@ -135,11 +138,11 @@ HEADER = ("what", "unit", "ours", "peer", "ratio", "target", "met")
 
 
 def _short(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"  # noqa: PLR2004  # three digits either way
+    return f"{value:,.0f}" if value >= _WITHOUT_FRACTION else f"{value:.3g}"
 
 
 def table(lines: Sequence[Line]) -> Table:
-    """For the terminal."""
+    """Returns the lines as a table for the terminal."""
     drawn = Table(*HEADER, box=SIMPLE)
     for line in lines:
         drawn.add_row(*line.cells)
@@ -147,7 +150,7 @@ def table(lines: Sequence[Line]) -> Table:
 
 
 def page(lines: Sequence[Line], command: str) -> str:
-    """For `benchmarks/results.md`."""
+    """Returns the lines as the text of `benchmarks/results.md`."""
     cells = (HEADER, ("---",) * len(HEADER), *(line.cells for line in lines))
     rows = ["| " + " | ".join(row) + " |" for row in cells]
     versions = ", ".join(f"{name} {version(name)}" for name in _MEASURED)
@@ -156,7 +159,7 @@ def page(lines: Sequence[Line], command: str) -> str:
             "# Results",
             "",
             f"Written by `{command}` on {datetime.now(UTC):%Y-%m-%d}; medians of interleaved rounds, all processes on",
-            "one machine. What each line measures is in [performance](../docs/performance.md).",
+            "one machine. The lines are explained in [performance](../docs/performance.md).",
             "",
             f"Machine: {os.cpu_count()} cores ({_processor()}), {_total_gib():.0f} GiB, Linux {platform.release()},",
             f"Python {platform.python_version()}; {versions}.",

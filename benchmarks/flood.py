@@ -1,8 +1,8 @@
 """Whether a flood of forged redirects costs Tencent's quota or honest callers anything: `make bench-flood`.
 
-The real service with its worker, at a simulator. One process sends redirects with random tokens, every other one with a
-forged state, at a steady rate whatever the answers do; this one calls back with a key, ten times a second. How long an
-answer took is counted from when its request was due.
+The real service with its worker and a simulator. One process sends redirects with random tokens, every other one with a
+forged state, at a steady rate that does not depend on the responses. This process calls back with a key, ten times a
+second. The time of an answer counts from when its request was due.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from app.observability import configure_logging
-from benchmarks import stage
+from benchmarks import harness
 from tests.support.postgres import durable_postgres
 from tests.support.processes import temporary_folder
 from tests.support.service import set_up, settings_for
@@ -37,14 +37,16 @@ _HONEST = "passed-honest-"
 _HONEST_PER_SECOND = 10
 _CONNECTIONS = 8
 _TICK_SECONDS = 0.01
-_LAST_SECONDS = 30.0  # for the answers to the last ones
+# For the last answers.
+_LAST_SECONDS = 30.0
 _LAST = b"GET /v1/callbacks/redirect HTTP/1.1\r\nHost: flood\r\nConnection: close\r\n\r\n"
-_END_OF_HEAD = b"\r\n\r\n"  # the answers have no body
+# The answers have no body.
+_END_OF_HEAD = b"\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """One run; `rate` is forged redirects per second."""
+    """One run. `rate` is the number of forged redirects per second."""
 
     seconds: float = 60.0
     rate: int = 1000
@@ -53,7 +55,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What came of it: the milliseconds of each answer, and whose tokens Tencent was asked for."""
+    """The result of a run: the milliseconds of each answer, and the calls to Tencent."""
 
     options: Options
     honest: Sequence[float]
@@ -63,35 +65,36 @@ class Report:
 
     @property
     def per_second(self) -> float:
-        """Redirects that were answered as they should be."""
+        """Redirects per second that got the right answer."""
         return len(self.redirects) / self.options.seconds
 
     @property
     def is_good(self) -> bool:
-        """Whether it is as promised."""
+        """Whether the targets are met."""
         is_quick = _quantile(self.honest, 99) <= MOST_P99_MS
         return not self.forged_calls and is_quick and self.per_second >= self.options.rate * LEAST_SENT_PERCENT / 100
 
 
 async def run(options: Options) -> Report:
-    """Sets it all up, floods, and leaves nothing behind.
+    """Sets everything up, floods, and cleans up.
 
     Raises:
-        RuntimeError: a process did not come up, or an answer was not as it should be.
+        RuntimeError: a process did not start, or an answer was wrong.
     """
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(temporary_folder())
         postgres = await stack.enter_async_context(durable_postgres(folder)) if options.database == "postgres" else None
-        faceid = await stack.enter_async_context(stage.simulator(folder))
+        faceid = await stack.enter_async_context(harness.simulator(folder))
         settings = settings_for(
             folder,
             str(faceid.base_url),
             database_url=postgres and postgres.url,
             media_url=(folder / "media").as_uri(),
-            faceid_info_type="1",  # media would measure the simulator, which shares the machine
+            # Media would measure the simulator, which runs on the same machine.
+            faceid_info_type="1",
             faceid_requests_per_second=46,
         )
-        api = await stack.enter_async_context(stage.api(settings, await set_up(settings)))
+        api = await stack.enter_async_context(harness.api(settings, await set_up(settings)))
         redirects, honest = await asyncio.gather(_flooded(api.base_url.port or 0, options), _called_back(api, options))
         ledger = (await faceid.get("/_simulator/ledger")).json()["entries"]
     return Report(
@@ -117,19 +120,19 @@ async def _called_back(api: httpx.AsyncClient, options: Options) -> Sequence[flo
 
 
 async def _flooded(port: int, options: Options) -> Sequence[float]:
-    """Lets another process send the flood, so that it does not slow the honest caller down."""
+    """Sends the flood from another process, so it does not slow down the honest caller."""
     command = [sys.executable, "-m", __name__ if __name__ != "__main__" else "benchmarks.flood", "--into", str(port)]
     command += ["--seconds", str(options.seconds), "--rate", str(options.rate)]
     process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
-    told, _ = await process.communicate()
+    output, _ = await process.communicate()
     if process.returncode:
-        raise RuntimeError("The flood broke off.")
-    took: Sequence[float] = json.loads(told)
+        raise RuntimeError("The flood failed.")
+    took: Sequence[float] = json.loads(output)
     return took
 
 
 async def _pour(port: int, options: Options) -> Sequence[float]:
-    """Sends the redirects and answers how long each took, in ms."""
+    """Sends the redirects and returns the milliseconds of each answer."""
     pipes = [await _Pipe.connect(port) for _ in range(_CONNECTIONS)]
     readers = [asyncio.create_task(pipe.read()) for pipe in pipes]
     turns, requests = itertools.cycle(pipes), _requests()
@@ -155,7 +158,7 @@ def _requests() -> Iterator[bytes]:
 
 @dataclass(slots=True)
 class _Pipe:
-    """A connection on which requests go out before earlier ones are answered."""
+    """A connection with HTTP pipelining: requests are sent before earlier ones are answered."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -170,7 +173,7 @@ class _Pipe:
         self.writer.write(b"".join(requests))
 
     async def read(self) -> Sequence[float]:
-        """The milliseconds of each answer but that to `_LAST`, after which the server closes the connection."""
+        """Returns the milliseconds of each answer except the last one, after which the server closes the connection."""
         took, rest = [], b""
         while pieces := await self.reader.read(65536):
             *heads, rest = (rest + pieces).split(_END_OF_HEAD)
@@ -187,7 +190,7 @@ def _quantile(values: Sequence[float], percent: int) -> float:
 
 
 def table(report: Report) -> Table:
-    """A line for each kind of caller."""
+    """Returns a line for each kind of caller."""
     title = f"{report.options.seconds:g} s on {report.options.database}: {report.calls} calls to Tencent, "
     title += f"{report.forged_calls} of them for forged tokens"
     drawn = Table(
@@ -204,16 +207,16 @@ def _lines(report: Report) -> Mapping[str, Sequence[float]]:
 
 
 def main() -> int:
-    """Floods and prints the table. Exit code 1 if it is not as promised."""
+    """Floods and prints the table. Exit code 1 if a target is missed."""
     parser = argparse.ArgumentParser(prog="make bench-flood", description="Floods the redirect with forged tokens.")
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--rate", type=int, default=1000, help="forged redirects per second")
     parser.add_argument("--database", choices=["sqlite", "postgres"], default="sqlite")
-    parser.add_argument("--into", type=int, metavar="PORT", help="only send the flood, and print how long each took")
-    asked = parser.parse_args()
-    options = Options(seconds=asked.seconds, rate=asked.rate, database=asked.database)
-    if asked.into:
-        sys.stdout.write(json.dumps(asyncio.run(_pour(asked.into, options))))
+    parser.add_argument("--into", type=int, metavar="PORT", help="only send the flood, and print the times")
+    arguments = parser.parse_args()
+    options = Options(seconds=arguments.seconds, rate=arguments.rate, database=arguments.database)
+    if arguments.into:
+        sys.stdout.write(json.dumps(asyncio.run(_pour(arguments.into, options))))
         return 0
     configure_logging("ERROR")
     report = asyncio.run(run(options))

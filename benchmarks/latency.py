@@ -1,7 +1,7 @@
-"""What the service adds between the callback and the answer that waits for the result: `make bench-latency`.
+"""The time that the service adds between the callback and the waiting client's response: `make bench-latency`.
 
-The embedded set-up, idle, at a simulator with its default options. In turns: a callback and a waiting GET, and a plain
-GetDetectInfo whose answer is read and thrown away; what is added is the difference of each pair.
+The embedded set-up, idle, with a simulator with its default options. In turns: a callback and a waiting GET, and a
+plain GetDetectInfo whose answer is discarded. The added time is the difference of each pair.
 """
 
 import argparse
@@ -25,39 +25,42 @@ from app.config import Settings
 from app.observability import configure_logging
 from app.storage import tables
 from app.storage.database import Database
-from benchmarks import stage
+from benchmarks import harness
 from simulator.server import create_simulator
 from tests.support.service import set_up, settings_for
 from tests.support.simulator import Caller
 
 MOST_ADDED_MS = 25.0
-_IDLE_SECONDS = 0.05  # between two calls, so that neither meets what the other left behind
+# Between two calls, so neither affects the other.
+_IDLE_SECONDS = 0.05
 
-_STRANGER = Caller(create_simulator())  # signs as anybody would
+# Only signs the direct calls.
+_SIGNER = Caller(create_simulator())
 
 
 async def run(times: int) -> Mapping[str, Sequence[float]]:
-    """The milliseconds of each part, by its name, in the order of the calls.
+    """Returns the milliseconds of each part by its name, in the order of the calls.
 
     Raises:
-        RuntimeError: a process did not come up, or a result was not there when the wait was answered.
+        RuntimeError: a process did not start, or a wait was answered without a result.
     """
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="latency-")))
-        faceid = await stack.enter_async_context(stage.simulator(folder))
+        faceid = await stack.enter_async_context(harness.simulator(folder))
         settings = settings_for(
             folder, str(faceid.base_url), media_url=(folder / "media").as_uri(), faceid_requests_per_second=46
         )
-        api = await stack.enter_async_context(stage.api(settings, await set_up(settings)))
+        api = await stack.enter_async_context(harness.api(settings, await set_up(settings)))
         pairs = [(await _direct(faceid, number), *await _through(api, number)) for number in range(-1, times)]
         fetched = await _fetched(settings)
-    direct, told, waited = zip(*pairs[1:], strict=True)  # the first opened the connections
-    through = [sum(parts) for parts in zip(told, waited, strict=True)]
+    # The first pair opened the connections.
+    direct, answered, waited = zip(*pairs[1:], strict=True)
+    through = [sum(parts) for parts in zip(answered, waited, strict=True)]
     return {
         "callback to answered wait": through,
         "a direct GetDetectInfo": direct,
         "added": [one - other for one, other in zip(through, direct, strict=True)],
-        "- the callback's own answer": told,
+        "- the callback's own answer": answered,
         "- GetDetectInfo as the worker saw it": fetched[1:],
         "- all else": [both - call for both, call in zip(waited, fetched[1:], strict=True)],
     }
@@ -65,7 +68,7 @@ async def run(times: int) -> Mapping[str, Sequence[float]]:
 
 async def _direct(faceid: httpx.AsyncClient, number: int) -> float:
     body = json.dumps({"BizToken": f"passed-direct-{number}", "RuleId": "1", "InfoType": "0"}).encode()
-    headers = _STRANGER.headers("GetDetectInfo", body)
+    headers = _SIGNER.headers("GetDetectInfo", body)
     await asyncio.sleep(_IDLE_SECONDS)
     start = time.perf_counter()
     await faceid.post("/", headers=headers, content=body)
@@ -73,24 +76,24 @@ async def _direct(faceid: httpx.AsyncClient, number: int) -> float:
 
 
 async def _through(api: httpx.AsyncClient, number: int) -> tuple[float, float]:
-    """Until the callback was answered, and from then until the wait was."""
+    """Returns the milliseconds until the callback was answered, and from then until the wait was."""
     biz_token = f"passed-through-{number}"
     await asyncio.sleep(_IDLE_SECONDS)
     start = time.perf_counter()
     await api.post("/v1/callbacks", json={"BizToken": biz_token})
-    told, start = _ms_since(start), time.perf_counter()
+    answered, start = _ms_since(start), time.perf_counter()
     answer = await api.get(f"/v1/verifications/{biz_token}", params={"wait": 20})
     waited = _ms_since(start)
     if answer.json().get("outcome") != "passed":
         raise RuntimeError(f"The wait was answered with {answer.status_code} and no result.")
-    return told, waited
+    return answered, waited
 
 
 async def _fetched(settings: Settings) -> Sequence[float]:
-    """How long the calls took that the worker made, the decoding of the media included."""
-    database, table = Database(settings), tables.upstream_call
+    """Returns the milliseconds of the worker's calls, including the decoding of media."""
+    database, table = Database(settings.database), tables.upstream_call
     async with database.read() as tx:
-        durations = (await tx.scalars(select(table.c.duration_ms).order_by(table.c.id))).all()
+        durations = (await tx.connection.scalars(select(table.c.duration_ms).order_by(table.c.id))).all()
     await database.aclose()
     return durations
 
@@ -100,7 +103,7 @@ def _ms_since(start: float) -> float:
 
 
 def table(measured: Mapping[str, Sequence[float]]) -> Table:
-    """A line for each part."""
+    """Returns a line for each part."""
     drawn = Table(
         "ms", "median", "p95", "worst", title="From callback to answered wait", title_justify="left", box=SIMPLE
     )
@@ -111,7 +114,7 @@ def table(measured: Mapping[str, Sequence[float]]) -> Table:
 
 
 def main() -> int:
-    """Measures and prints the table. Exit code 1 if more is added than promised."""
+    """Measures and prints the table. Exit code 1 if the target is missed."""
     parser = argparse.ArgumentParser(prog="make bench-latency", description="Times a callback up to its result.")
     parser.add_argument("--times", type=int, default=100)
     configure_logging("ERROR")

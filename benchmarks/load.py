@@ -1,8 +1,8 @@
-"""Requests of many clients, from a process of its own: `python -m benchmarks.load PORT` with a `Load` as JSON.
+"""Requests of many clients, from their own process: `python -m benchmarks.load PORT` with a `Load` as JSON on stdin.
 
-Each client has one connection and sends its next request when the last is answered; with a rate, when that one is due
-besides, and then an answer counts from when its request was due. It prints how many ms each took, as JSON. It knows
-nothing of the service, so that it starts at once.
+Each client has one connection and sends its next request after the answer to the last one. With a rate it also waits
+until the request is due, and the time of an answer counts from then. It prints the milliseconds of each answer as
+JSON. It imports nothing of the service, so it starts at once.
 """
 
 import asyncio
@@ -21,7 +21,7 @@ _END = b"\r\n\r\n"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """What is sent: in path and body `{n}` is the number of the request modulo `numbers`, `{run}` a word of the run."""
+    """A request to send. In path and body `{n}` is the number of the request modulo `numbers`, `{run}` is random."""
 
     path: str
     method: str = "GET"
@@ -36,23 +36,23 @@ class Load:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
-    """How long each answer took, in ms, and the seconds of all together."""
+    """The milliseconds of each answer, and the seconds of all together."""
 
     took: Sequence[float]
     seconds: float
 
     @property
     def per_second(self) -> float:
-        """Answers in a second."""
+        """Answers per second."""
         return len(self.took) / self.seconds
 
     def percentile(self, percent: int) -> float:
-        """In ms."""
+        """Returns a percentile of the answers in milliseconds."""
         return statistics.quantiles(self.took, n=100, method="inclusive")[percent - 1]
 
 
 class _Sender:
-    """The clients, who take the numbers of their requests from one counter."""
+    """The clients. One counter numbers their requests."""
 
     def __init__(self, load: Load, port: int) -> None:
         self._load = load
@@ -99,7 +99,7 @@ class _Sender:
 
 
 def main() -> None:
-    """Sends what standard input says."""
+    """Sends the load of standard input."""
     load = Load(**json.load(sys.stdin))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         json.dump(asdict(runner.run(_Sender(load, int(sys.argv[1])).send())), sys.stdout)

@@ -1,7 +1,7 @@
-"""How much of Tencent's quota several workers use, and whether they ever use more: `make bench-quota`.
+"""How much of Tencent's quota several workers use, and whether they ever exceed it: `make bench-quota`.
 
-Real workers on one Postgres that syncs, at a simulator that only counts. Calls are counted over `seconds` from when all
-workers are up; sliding seconds over all of the run, the start and the end included.
+Real workers on one Postgres that syncs, with a simulator that only counts. Calls are counted over `seconds` after all
+workers are up; sliding seconds over the whole run, including its start and end.
 """
 
 import argparse
@@ -20,30 +20,34 @@ from rich.console import Console
 from rich.table import Table
 
 from app.config import Settings
-from app.domain.verification import Facts
+from app.domain.verification import TokenFacts
 from app.factory import now, open_services
 from app.observability import configure_logging
-from benchmarks import stage
+from benchmarks import harness
 from benchmarks.arrivals import per_second
 from tests.chaos.reconcile import count_open
 from tests.support.postgres import durable_postgres
 from tests.support.processes import temporary_folder
-from tests.support.service import set_up, settings_for
+from tests.support.service import actor, set_up, settings_for
 
 QUOTA = 50
-"""GetDetectInfo calls per second that Tencent lets in by default."""
+"""GetDetectInfo calls per second that Tencent allows by default."""
 LEAST_USED_PERCENT = 90.0
-DEFAULT_RATE: float = Settings.model_fields["faceid_requests_per_second"].default
+DEFAULT_RATE = Settings.default().faceid.faceid_requests_per_second
 
-_SPARE_SECONDS = 15.0  # the workers' start and end, and what they could catch up
-_LONGEST_SECONDS = 100.0  # the simulator's ledger keeps the latest 10,000 calls
-_AT_ONCE = 10  # registrations
-_BORN_AGO = timedelta(hours=1)  # so that a registered token is due at once
+# The start and end of the workers, and what they could catch up.
+_SPARE_SECONDS = 15.0
+# The ledger of the simulator keeps the latest 10,000 calls.
+_LONGEST_SECONDS = 100.0
+# Concurrent registrations.
+_AT_ONCE = 10
+# A registered token of this age is due at once.
+_BORN_AGO = timedelta(hours=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """One run; `rate` is FACEID_REQUESTS_PER_SECOND, `kill` ends one worker by kill -9 in the middle."""
+    """One run. `rate` is FACEID_REQUESTS_PER_SECOND; `kill` ends one worker by kill -9 in the middle."""
 
     workers: int = 2
     rate: float = DEFAULT_RATE
@@ -55,7 +59,7 @@ class Options:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What came of it: every arrival of the run, ascending, in s since the epoch, and the simulator's own peak."""
+    """The result of a run: all arrivals, ascending, in seconds since the epoch, and the simulator's own peak."""
 
     options: Options
     arrivals: Sequence[float]
@@ -64,7 +68,7 @@ class Report:
 
     @property
     def calls(self) -> int:
-        """Those within the time that is measured."""
+        """The calls within the measured time."""
         return sum(0 <= at - self.started_at < self.options.seconds for at in self.arrivals)
 
     @property
@@ -79,12 +83,12 @@ class Report:
 
     @property
     def too_many(self) -> int:
-        """How many sliding seconds, one ending at each call, had more calls than the quota."""
+        """The number of sliding seconds, one ending at each call, with more calls than the quota."""
         return sum(count > QUOTA for count in per_second(self.arrivals))
 
     @property
     def is_good(self) -> bool:
-        """Whether it is as promised; nothing is promised of other rates than the default."""
+        """Whether the targets are met. Only the default rate has targets."""
         return self.options.rate != DEFAULT_RATE or (self.most <= QUOTA and self.used_percent >= LEAST_USED_PERCENT)
 
     @property
@@ -105,15 +109,15 @@ class Report:
 
 
 async def run(options: Options) -> Report:
-    """Sets it all up, measures, and leaves nothing behind.
+    """Sets everything up, measures, and cleans up.
 
     Raises:
-        RuntimeError: a process did not come up, or the work ran out.
+        RuntimeError: a process did not start, or the work ran out.
     """
     async with AsyncExitStack() as stack:
         folder = stack.enter_context(temporary_folder())
         postgres = await stack.enter_async_context(durable_postgres(folder)) if options.database == "postgres" else None
-        faceid = await stack.enter_async_context(stage.simulator(folder, "--requests-per-second", "0"))
+        faceid = await stack.enter_async_context(harness.simulator(folder, "--requests-per-second", "0"))
         settings = settings_for(
             folder,
             str(faceid.base_url),
@@ -123,7 +127,7 @@ async def run(options: Options) -> Report:
             faceid_requests_per_second=options.rate,
         )
         await _register(settings, math.ceil(options.rate * (options.seconds + _SPARE_SECONDS)))
-        async with stage.workers(settings, options.workers) as children:
+        async with harness.workers(settings, options.workers) as children:
             started_at = time.time()
             await asyncio.sleep(options.seconds / 2)
             if options.kill:
@@ -143,12 +147,12 @@ async def _register(settings: Settings, count: int) -> None:
     key = await set_up(settings)
     tokens = iter([f"passed-{number:05}" for number in range(count)])
     async with open_services(settings) as services:
-        caller = await services.access.authenticate(key)
-        facts = Facts(created_at=now() - _BORN_AGO)
+        caller = actor(await services.api_keys.authenticate(key))
+        facts = TokenFacts(created_at=now() - _BORN_AGO)
 
         async def some() -> None:
             for biz_token in tokens:
-                await services.receive.register(caller, biz_token, facts)
+                await services.intake.register(caller, biz_token, facts)
 
         await asyncio.gather(*(some() for _ in range(_AT_ONCE)))
 
@@ -156,11 +160,11 @@ async def _register(settings: Settings, count: int) -> None:
 async def _require_work_left(settings: Settings) -> None:
     async with open_services(settings) as services:
         if not await count_open(services.database):
-            raise RuntimeError("The work ran out: the figures would say nothing.")
+            raise RuntimeError("The work ran out, so the figures are meaningless.")
 
 
 def table(reports: Sequence[Report]) -> Table:
-    """A line for each run: the calls within and outside the time that is measured, and the sliding seconds."""
+    """Returns a line for each run: the calls within and outside the measured time, and the sliding seconds."""
     lines = [report.figures for report in reports]
     drawn = Table(*lines[0], title="GetDetectInfo calls, by their arrival", title_justify="left", box=SIMPLE)
     for report, line in zip(reports, lines, strict=True):
@@ -169,16 +173,16 @@ def table(reports: Sequence[Report]) -> Table:
 
 
 def main() -> int:
-    """Runs all that was asked for and prints the table. Exit code 1 if the default rate broke its promise."""
-    asked = _arguments()
+    """Measures all runs and prints the table. Exit code 1 if the default rate missed a target."""
+    arguments = _arguments()
     configure_logging("ERROR")
-    reports = [asyncio.run(run(options)) for options in _runs(asked)]
+    reports = [asyncio.run(run(options)) for options in _runs(arguments)]
     Console().print(table(reports))
     return 0 if all(report.is_good for report in reports) else 1
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make bench-quota", description="Counts what workers ask of FaceID.")
+    parser = argparse.ArgumentParser(prog="make bench-quota", description="Counts the calls of workers to FaceID.")
     parser.add_argument("--seconds", type=_seconds, default=60.0, help=f"of each run; {_LONGEST_SECONDS:g} at most")
     parser.add_argument("--workers", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--rate", type=float, nargs="+", default=[DEFAULT_RATE, 48.0], help="calls/s to be set")
@@ -193,9 +197,9 @@ def _seconds(text: str) -> float:
     return seconds
 
 
-def _runs(asked: argparse.Namespace) -> Iterator[Options]:
-    for info_type, rate, workers in product(asked.info_type, asked.rate, asked.workers):
-        yield Options(workers=workers, rate=rate, seconds=asked.seconds, info_type=info_type, kill=asked.kill)
+def _runs(arguments: argparse.Namespace) -> Iterator[Options]:
+    for info_type, rate, workers in product(arguments.info_type, arguments.rate, arguments.workers):
+        yield Options(workers=workers, rate=rate, seconds=arguments.seconds, info_type=info_type, kill=arguments.kill)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What requests cost: callbacks taken in, and one result read by its token, beside handlers of one's own."""
+"""The cost of requests, callbacks and reads of one result, compared with minimal handlers."""
 
 import asyncio
 import statistics
@@ -11,26 +11,27 @@ from pathlib import Path
 from sqlalchemy import make_url
 
 from app.config import Settings
-from app.domain.access import OPERATOR
 from app.factory import open_services
 from app.worker import working
-from benchmarks import bare, stage, upstream
+from benchmarks import baseline, harness, upstream
+from benchmarks.contenders import count_stored, stored
 from benchmarks.figures import Line
+from benchmarks.harness import Server, answers_to
 from benchmarks.load import Load
-from benchmarks.stage import Server, answers_to
-from benchmarks.ways import count_stored, stored
 from tests.support.postgres import durable_postgres
-from tests.support.service import set_up, settings_for
+from tests.support.service import actor, set_up, settings_for
 
 _CLIENTS = 50
-_STEADY = 200  # a second
+# Callbacks per second.
+_STEADY = 200
 _PEERS: Mapping[str, Sequence[str]] = {"bare": (), "bare asyncpg": ("--driver", "asyncpg")}
-_MEDIUM_BYTES = 200_000  # small: only its row is read
+# Small, because only its row is read.
+_VIDEO_BYTES = 200_000
 
 
 @dataclass(slots=True)
 class _Measured:
-    """What a server made of one kind of request, round by round."""
+    """The figures of a server for one kind of request, round by round."""
 
     per_second: list[float] = field(default_factory=list)
     p95_ms: list[float] = field(default_factory=list)
@@ -38,9 +39,10 @@ class _Measured:
 
 
 async def lines(folder: Path, *, rounds: int, seconds: float, results: int) -> AsyncIterator[Line]:
-    """Both on SQLite and on a Postgres that waits for the disk, which alone has peers."""
-    await asyncio.to_thread(folder.chmod, 0o711)  # the server runs as another user
-    async with durable_postgres(folder) as postgres, upstream.running(folder, _MEDIUM_BYTES) as faceid:
+    """Measures both on SQLite and on a Postgres that syncs. Only the latter has peers."""
+    # The server runs as another user.
+    await asyncio.to_thread(folder.chmod, 0o711)
+    async with durable_postgres(folder) as postgres, upstream.running(folder, _VIDEO_BYTES) as faceid:
         for name, url in (("SQLite", None), ("Postgres", postgres.url)):
             home = folder / name
             await asyncio.to_thread(home.mkdir)
@@ -48,14 +50,14 @@ async def lines(folder: Path, *, rounds: int, seconds: float, results: int) -> A
             headers = {"Authorization": f"Bearer {await set_up(settings)}"}
             await retrieve(settings, results)
             async with AsyncExitStack() as stack:
-                servers = {"ours": await stack.enter_async_context(stage.serving(settings, "--no-worker"))}
+                servers = {"ours": await stack.enter_async_context(harness.serving(settings, "--no-worker"))}
                 for peer, more in _PEERS.items() if url else ():
-                    serving = stage.python("benchmarks.bare", "--database", postgres.url, *more)
+                    serving = harness.python("benchmarks.baseline", "--database", postgres.url, *more)
                     servers[peer] = await stack.enter_async_context(serving)
                 for line in await _compared(name, servers, headers, rounds, seconds, results):
                     yield line
                 if url:
-                    rate = await bare.alone(make_url(url), seconds)
+                    rate = await baseline.alone(make_url(url), seconds)
                     yield Line.plain("the insert alone, raw asyncpg, Postgres", "inserts/s", rate)
 
 
@@ -85,7 +87,7 @@ async def _compared(
 
 
 async def _rounds(servers: Mapping[str, Server], load: Load, rounds: int) -> Mapping[str, _Measured]:
-    """The servers take turns, after a short round that opens connections and makes statements."""
+    """Measures the servers in turns, after a short round that opens connections and builds statements."""
     measured: defaultdict[str, _Measured] = defaultdict(_Measured)
     for server in servers.values():
         await answers_to(replace(load, seconds=load.seconds / 4), server.port)
@@ -114,10 +116,10 @@ def _lines(
 
 
 async def retrieve(settings: Settings, count: int) -> None:
-    """So many results are there afterwards, as the worker stores them."""
+    """Retrieves so many results with the worker."""
     async with open_services(settings) as services:
         for number in range(count):
-            await services.receive.call_back(OPERATOR, f"passed-{number}", "1", None)
+            await services.intake.call_back(actor(), f"passed-{number}", "1", None)
         before = count_stored()
         async with working(services):
             await stored(before + count)

@@ -1,7 +1,7 @@
-"""A FaceID that costs next to nothing: one prepared answer, sent to whoever asks, over TLS and at a limited rate too.
+"""A FaceID that costs next to nothing: it sends one prepared answer to every request.
 
-`python -m benchmarks.upstream PORT VIDEO_BYTES [--media FILE] [--tls FOLDER] [--megabits N]`. Of what it is asked, it
-looks at the path alone.
+`python -m benchmarks.upstream PORT VIDEO_BYTES [--media FILE] [--tls FOLDER] [--megabits N]`. It reads only the path of
+a request.
 """
 
 import argparse
@@ -11,11 +11,16 @@ import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from io import BytesIO
 from pathlib import Path
+from typing import cast
 
 import uvloop
 
-from benchmarks import stage
+from app.domain.detection import Detection
+from app.faceid.decode import decode_detect_info
+from app.faceid.lifter import Lifter
+from benchmarks import harness
 from simulator.answers import Subject, detect_info
 from simulator.media import media_of
 from simulator.scenarios import Scenario
@@ -23,23 +28,34 @@ from tests.support.servers import write_certificate
 
 _TICK_SECONDS = 0.01
 _PERSON = "passed-bench"
-MEDIA_PATH = "/media"  # the base64 alone, without a line of JSON: what the floor receives
+MEDIA_PATH = "/media"
+"""The path of the base64 alone, without JSON, which the floor receives."""
 
 
 def answer_of(video_bytes: int, parts: frozenset[str] = frozenset("1234")) -> bytes:
-    """The JSON of a person who passed: by default all of it, a video of that size and three pictures included."""
+    """Returns the JSON of a person who passed: by default with everything, a video of that size and three pictures."""
     subject = Subject(biz_token=_PERSON)
     result = detect_info(subject, Scenario(), parts=parts, video_bytes=video_bytes)
     return json.dumps({"Response": {"DetectInfo": result, "RequestId": "bench"}}, ensure_ascii=False).encode()
 
 
 def base64_of(video_bytes: int) -> bytes:
-    """The media of the same answer, one behind the other."""
+    """Returns the media of the same answer, concatenated."""
     return b64encode(b"".join(media_of(_PERSON, video_bytes=video_bytes).values()))
 
 
+def decoded(answer: bytes) -> Detection:
+    """Returns the text of an answer, decoded as the client decodes it."""
+    lifter = Lifter(BytesIO)
+    lifter.feed(answer)
+    detection, _ = decode_detect_info(lifter.finish())
+    if detection is None:
+        raise ValueError("The answer has no text.")
+    return detection
+
+
 class _Answers(asyncio.Protocol):
-    """One connection: a request is whatever ends its head and has its announced bytes."""
+    """One connection. A request is complete when its head has ended and its announced bytes have arrived."""
 
     def __init__(self, whole: bytes, media: bytes, megabits: float | None) -> None:
         self._whole, self._media, self._megabits = whole, media, megabits
@@ -49,8 +65,8 @@ class _Answers(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """See `asyncio.Protocol`."""
-        if isinstance(transport, asyncio.WriteTransport) or hasattr(transport, "write"):
-            self._transport = transport  # type: ignore[assignment]  # uvloop's have no base in common
+        # The transports of uvloop do not derive from asyncio's.
+        self._transport = cast("asyncio.WriteTransport", transport)
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
@@ -85,7 +101,7 @@ class _Answers(asyncio.Protocol):
 async def serve(
     port: int, whole: bytes, media: bytes, *, tls: Path | None = None, megabits: float | None = None
 ) -> None:
-    """Answers for ever, at `MEDIA_PATH` with `media` and everywhere else with the whole."""
+    """Serves until it is cancelled: `media` at `MEDIA_PATH`, and `whole` at every other path."""
     context = None
     if tls:
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -99,29 +115,33 @@ async def serve(
 async def running(
     folder: Path, video_bytes: int, *, tls: bool = False, megabits: float | None = None
 ) -> AsyncIterator[str]:
-    """The address of such a server in a process of its own; with `tls` its certificate is in the folder."""
+    """Runs such a server in another process and yields its address. With `tls` its certificate is in the folder."""
     arguments = [str(video_bytes)]
     if tls:
         write_certificate(folder)
         arguments += ["--tls", str(folder)]
     if megabits:
         arguments += ["--megabits", str(megabits)]
-    async with stage.python("benchmarks.upstream", *arguments) as server:
+    async with harness.python("benchmarks.upstream", *arguments) as server:
         yield f"{'https' if tls else 'http'}://127.0.0.1:{server.port}"
 
 
 def main() -> None:
-    """Serves until it is ended."""
+    """Serves until it is killed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("port", type=int)
     parser.add_argument("video_bytes", type=int)
     parser.add_argument("--media", type=Path)
     parser.add_argument("--tls", type=Path)
     parser.add_argument("--megabits", type=float)
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        media = asked.media.read_bytes() if asked.media else base64_of(asked.video_bytes)
-        runner.run(serve(asked.port, answer_of(asked.video_bytes), media, tls=asked.tls, megabits=asked.megabits))
+        media = arguments.media.read_bytes() if arguments.media else base64_of(arguments.video_bytes)
+        runner.run(
+            serve(
+                arguments.port, answer_of(arguments.video_bytes), media, tls=arguments.tls, megabits=arguments.megabits
+            )
+        )
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The demo of the compose file: the walk of `faceid-results demo` through the proxy, on the deployed services.
+"""Runs the steps of `faceid-results demo` through the proxy of the compose file, on the deployed services.
 
-Arguments: the address of the proxy in the composition, and its address from outside.
+Arguments: the address of the proxy inside the composition, and its address from outside.
 """
 
 import asyncio

@@ -1,1 +1,1 @@
-"""The schema's history: one migration per change, run by alembic on both databases, never edited once landed."""
+"""Schema migrations, which alembic applies on both databases. A migration is never edited once it is merged."""

@@ -1,4 +1,4 @@
-"""Alembic's entry: runs the migrations on the connection that the application hands over."""
+"""Alembic's entry point: runs the migrations on the connection that the application passes."""
 
 from typing import Literal
 
@@ -10,7 +10,7 @@ from app.storage import schema
 
 
 def _render_item(kind: str, item: object, _: AutogenContext) -> str | Literal[False]:
-    """Keeps our own types out of the migrations, which must outlive them."""
+    """Renders our own column types as plain types, because migrations must not depend on them."""
     return "sa.DateTime(timezone=True)" if kind == "type" and isinstance(item, TypeDecorator) else False
 
 
@@ -18,7 +18,8 @@ connection: Connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
     target_metadata=schema.metadata,
-    render_as_batch=True,  # SQLite alters tables by copying them
+    # SQLite alters tables by copying them.
+    render_as_batch=True,
     transaction_per_migration=False,
     render_item=_render_item,
     compare_type=True,

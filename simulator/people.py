@@ -1,7 +1,7 @@
 """Invented people, one for each BizToken.
 
-Nobody real can be meant: names consist of words for "unreal" and old counting signs, the area code 000000 belongs to no
-place, the address does not exist, and the location is near latitude 0, longitude 0 in the Gulf of Guinea.
+They match no real person. Names consist of words for "unreal" and old counting signs. The area code 000000 belongs to
+no place, and the address does not exist. The location is near latitude 0, longitude 0 in the Gulf of Guinea.
 """
 
 import hashlib
@@ -26,7 +26,7 @@ _ATTEMPT_RANGE_MS = 30 * 24 * 3_600_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Person:
-    """What the ID card and the camera show. `first_attempt_ms` is in milliseconds since the epoch."""
+    """The data that the ID card and the camera show. `first_attempt_ms` is in milliseconds since the epoch."""
 
     name: str = field(repr=False)
     id_card: str = field(repr=False)

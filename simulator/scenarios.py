@@ -65,7 +65,7 @@ class Scenario:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the result has a verdict, whatever it is."""
+        """Whether the result has a verdict, passed or failed."""
         return self.err_code not in {None, _NOT_FINISHED}
 
     @property

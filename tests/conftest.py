@@ -1,4 +1,4 @@
-"""What tests stand on: both databases, a real S3, a live simulator, and the service between them."""
+"""Fixtures for all tests: both databases, a real S3 server, a live simulator and the service."""
 
 import logging
 import shutil
@@ -20,7 +20,7 @@ from tests.support.simulator import LiveSimulator, live_simulator
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs whole services comes first: at the end, one of them would keep the other processes waiting."""
+    """Puts the tests of whole services first: started last, one of them would delay the end of the run."""
     items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
 
 
@@ -44,7 +44,7 @@ def s3_server() -> Iterator[S3]:
 
 @pytest.fixture(scope="session")
 async def postgres_pool(postgres_server: str) -> AsyncIterator[PostgresPool]:
-    """Migrated databases that tests use one after the other."""
+    """Yields a pool of migrated databases that tests use one after the other."""
     async with PostgresPool(postgres_server) as pool:
         yield pool
 
@@ -57,7 +57,7 @@ async def postgres_url(postgres_pool: PostgresPool) -> AsyncIterator[str]:
 
 @pytest.fixture(scope="session")
 async def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A migrated file that tests copy: a copy takes a thousandth of the time of the migrations."""
+    """Returns a migrated file that tests copy. A copy takes a thousandth of the time of the migrations."""
     path = tmp_path_factory.mktemp("template") / "test.db"
     await migrate(f"sqlite+aiosqlite:///{path}")
     return path
@@ -70,7 +70,7 @@ def sqlite_url(tmp_path: Path, sqlite_template: Path) -> str:
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest) -> str:
-    """An empty database of this version's schema, on both."""
+    """Returns the URL of an empty database with the current schema, on SQLite and on Postgres."""
     url: str = request.getfixturevalue(f"{request.param}_url")
     return url
 
@@ -90,35 +90,35 @@ def settings(tmp_path: Path, database_url: str, faceid: LiveSimulator) -> Settin
 
 @pytest.fixture
 async def service(settings: Settings) -> AsyncIterator[Running]:
-    """The service with its worker, on SQLite and on Postgres."""
+    """Yields the service with its worker, on SQLite and on Postgres."""
     async with running(settings) as started:
         yield started
 
 
 @pytest.fixture
 async def idle_service(settings: Settings) -> AsyncIterator[Running]:
-    """The service without a worker: what is due stays due."""
+    """Yields the service without a worker, so due verifications stay due."""
     async with running(settings, with_worker=False) as started:
         yield started
 
 
 @pytest.fixture
 async def api(service: Running) -> AsyncIterator[httpx.AsyncClient]:
-    """A client with every scope but admin."""
+    """Yields a client with every scope except admin."""
     async with service.client(await service.key(*everything())) as client:
         yield client
 
 
 @pytest.fixture
 async def idle_api(idle_service: Running) -> AsyncIterator[httpx.AsyncClient]:
-    """The same, of the service without a worker."""
+    """Yields a client of the service without a worker, with every scope except admin."""
     async with idle_service.client(await idle_service.key(*everything())) as client:
         yield client
 
 
 @pytest.fixture
 def restored_logging() -> Iterator[None]:
-    """Undoes what the test configures of logging."""
+    """Restores the logging configuration after the test."""
     root = logging.getLogger()
     level, handlers = root.level, root.handlers[:]
     yield

@@ -1,4 +1,4 @@
-"""The benchmarks measure what they say. How much that is, only a quiet machine can tell: nothing is asserted of it."""
+"""The benchmarks measure what they report. The figures depend on the machine, so no limits are asserted."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,34 +14,37 @@ from benchmarks.figures import Line, page, table
 
 
 @given(st.lists(st.integers(0, 50), max_size=60).map(lambda tenths: [tenth / 10 for tenth in sorted(tenths)]))
-def test_a_sliding_second_leaves_out_what_came_a_second_before(arrivals: Sequence[float]) -> None:
+def test_sliding_second_excludes_arrivals_a_second_before(arrivals: Sequence[float]) -> None:
     seconds = [[at for at in arrivals[:end] if at > arrivals[end - 1] - 1] for end in range(1, len(arrivals) + 1)]
 
     assert per_second(arrivals) == [len(second) for second in seconds]
 
 
-async def test_the_figures_of_the_quota_add_up_to_the_ledger() -> None:
+async def test_quota_figures_add_up_to_the_ledger() -> None:
     report = await quota.run(quota.Options(workers=1, seconds=2, database="sqlite", kill=True))
 
     figures = report.figures
     assert int(figures["in 2 s"]) + int(figures["else"]) == len(report.arrivals)
     assert 0 < report.most <= len(report.arrivals)
     assert report.peak > 0
-    assert figures["used"] == f"{report.calls:.1f} %"  # two seconds have room for 100
+    # Two seconds have room for 100 calls.
+    assert figures["used"] == f"{report.calls:.1f} %"
     assert quota.table([report, report]).row_count == 2
 
 
-async def test_the_parts_of_the_latency_add_up() -> None:
+async def test_latency_parts_add_up() -> None:
     measured = await latency.run(times=3)
 
-    through, direct, added, told, fetched, rest = measured.values()
+    through, direct, added, registered, fetched, rest = measured.values()
     assert [len(values) for values in measured.values()] == [3] * 6
     assert [one - other for one, other in zip(through, direct, strict=True)] == added
-    assert [round(sum(parts), 6) for parts in zip(told, fetched, rest, strict=True)] == [round(ms, 6) for ms in through]
+    assert [round(sum(parts), 6) for parts in zip(registered, fetched, rest, strict=True)] == [
+        round(ms, 6) for ms in through
+    ]
     assert latency.table(measured).row_count == 6
 
 
-async def test_a_flood_of_forged_redirects_asks_nothing_of_tencent() -> None:
+async def test_forged_redirects_cause_no_call_to_tencent() -> None:
     report = await flood.run(flood.Options(seconds=2, rate=200))
 
     assert (len(report.honest), len(report.redirects), report.forged_calls) == (20, 400, 0)
@@ -56,8 +59,9 @@ def test_figure_below_one_tick_has_a_ratio(compare: Callable[..., Line]) -> None
     assert line.ratio == 0
 
 
-@pytest.mark.parametrize("name", ["worker", "idle"])  # `make bench-smoke` runs all of them
-async def test_a_section_of_the_benchmark_runs(name: str) -> None:
+# `make bench-smoke` runs all sections.
+@pytest.mark.parametrize("name", ["worker", "idle"])
+async def test_section_of_the_benchmark_runs(name: str) -> None:
     lines = await measure([name], is_smoke=True)
 
     assert table(lines).row_count == len(lines)

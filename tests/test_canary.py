@@ -1,4 +1,4 @@
-"""Nothing of a person leaves the seals: two hundred marked values through every path, and then a search everywhere."""
+"""No personal data in clear: sends two hundred marked values through every path, then searches everywhere."""
 
 import asyncio
 import base64
@@ -18,13 +18,10 @@ import httpx
 import pytest
 import structlog
 from ahocorasick_rs import BytesAhoCorasick
-from obstore.store import S3Store
-from pydantic import SecretStr
 from sqlalchemy import select
 
 from app.config import Settings
-from app.domain.access import Scope
-from app.factory import rotation
+from app.domain.api_key import Scope
 from app.observability import configure_logging
 from app.sealing.keyring import Ring
 from app.storage import tables
@@ -54,8 +51,8 @@ def files_below(folder: Path) -> dict[str, bytes]:
     return {str(file): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def spellings(value: str) -> Iterator[bytes]:
-    """The value as it may lie somewhere: plain, in JSON, in a URL, in hex, in base64 at any offset."""
+def encodings(value: str) -> Iterator[bytes]:
+    """Yields the encodings in which a value may be stored: plain, JSON, URL, hex, and base64 at any offset."""
     plain = value.encode()
     yield from (plain, value.encode("utf-16-le"), json.dumps(value)[1:-1].encode(), quote(value).encode())
     yield from (binascii.hexlify(plain), binascii.hexlify(plain).upper())
@@ -65,30 +62,30 @@ def spellings(value: str) -> Iterator[bytes]:
 
 
 class Canaries:
-    """Searches for every spelling of every value at once: one by one, they take longer than all the rest."""
+    """Searches for every encoding of every value at once, because one by one takes too long."""
 
     def __init__(self, values: Sequence[str]) -> None:
-        found = [(spelling, place) for place, value in enumerate(values) for spelling in spellings(value)]
+        found = [(encoding, place) for place, value in enumerate(values) for encoding in encodings(value)]
         self._places = [place for _, place in found]
-        self._search = BytesAhoCorasick([spelling for spelling, _ in found])
+        self._search = BytesAhoCorasick([encoding for encoding, _ in found])
 
     def leaks(self, where: str, content: bytes) -> list[str]:
-        """Where a value was found, and which: not the value itself."""
+        """Returns where a value was found, and its number instead of the value."""
         return [
             f"{where}: value {self._places[pattern]}" for pattern, _, _ in self._search.find_matches_as_indexes(content)
         ]
 
 
-@pytest.mark.parametrize("spelling", [*spellings("000000199001011234")], ids=[str(number) for number in range(9)])
-def test_every_spelling_is_found(spelling: bytes) -> None:
+@pytest.mark.parametrize("encoding", [*encodings("000000199001011234")], ids=[str(number) for number in range(9)])
+def test_every_encoding_is_found(encoding: bytes) -> None:
     canaries = Canaries(["somebody else", "000000199001011234"])
 
-    assert canaries.leaks("here", b"before" + spelling + b"after") == ["here: value 1"]
-    assert canaries.leaks("here", b"before" + spelling[1:] + b"after") == []
+    assert canaries.leaks("here", b"before" + encoding + b"after") == ["here: value 1"]
+    assert canaries.leaks("here", b"before" + encoding[1:] + b"after") == []
 
 
-async def walk(service: Running, api: httpx.AsyncClient, tokens: list[str]) -> None:
-    """Every way in and out, good and bad."""
+async def use_every_path(service: Running, api: httpx.AsyncClient, tokens: list[str]) -> None:
+    """Calls the operations with valid and with invalid input."""
     for biz_token in tokens:
         await api.post("/v1/callbacks", json={"BizToken": biz_token, "Extra": f"EXTRA-{biz_token}-CANARY"})
     for biz_token in tokens:
@@ -97,8 +94,8 @@ async def walk(service: Running, api: httpx.AsyncClient, tokens: list[str]) -> N
         assert view["state"] == "retrieved", biz_token
         identity = (await api.get(f"{path}/identity")).json()
         assert identity["callback_extra"] == f"EXTRA-{biz_token}-CANARY"
-        for medium in view["media"]:
-            assert (await api.get(medium["href"], headers={"Range": "bytes=100-4999"})).status_code == 206
+        for item in view["media"]:
+            assert (await api.get(item["href"], headers={"Range": "bytes=100-4999"})).status_code == 206
         await api.post("/v1/verifications/search", json={"id_card": person.id_card, "name": person.name})
         await api.post("/v1/verifications/search", json={"id_card": {"a": person.id_card}, person.id_card: 1})
         await api.post("/v1/callbacks", json={"BizToken": [person.id_card], "Extra": 1, person.name: 2})
@@ -107,80 +104,71 @@ async def walk(service: Running, api: httpx.AsyncClient, tokens: list[str]) -> N
     await api.get("/v1/verifications", params={"limit": 200})
     await api.delete(f"/v1/verifications/{tokens[0]}")
     for ring in Ring:
-        async for _ in rotation(service.services).rotate(ring):
+        async for _ in service.services.key_rotation.rotate(ring):
             pass
-    await service.services.audit.seal()
+    await service.services.audit.link()
     await service.services.health.count_persons()
 
 
 async def dump(service: Running) -> bytes:
     async with service.services.database.read() as tx:
-        rows = [tuple(row) for table in tables.metadata.sorted_tables for row in await tx.execute(select(table))]
+        rows = [
+            tuple(row) for table in tables.metadata.sorted_tables for row in await tx.connection.execute(select(table))
+        ]
     return b"\n".join(value if isinstance(value, bytes) else str(value).encode() for row in rows for value in row)
 
 
 @dataclass
-class ObjectStore:
-    """A prefix of the S3 server's bucket: the settings that name it, and what lies there."""
+class BucketStore:
+    """A prefix of the S3 server's bucket."""
 
     server: S3
     prefix: str
 
-    @property
-    def settings(self) -> dict[str, object]:
-        return {
-            "media_url": f"s3://{self.server.bucket}/{self.prefix}",
-            "aws_endpoint_url": self.server.endpoint,
-            "aws_access_key_id": self.server.access_key_id,
-            "aws_secret_access_key": SecretStr(self.server.secret_access_key),
-        }
-
     def objects(self) -> dict[str, bytes]:
-        store = S3Store(
-            self.server.bucket,
-            endpoint=self.server.endpoint,
-            access_key_id=self.server.access_key_id,
-            secret_access_key=self.server.secret_access_key,
-            client_options={"allow_http": True},
-        )
+        store = self.server.store()
         paths = [meta["path"] for page in store.list(self.prefix) for meta in page]
         return {f"media/{path}": bytes(store.get(path).bytes()) for path in paths}
 
 
 @pytest.fixture
-def bucket(request: pytest.FixtureRequest) -> ObjectStore | None:
+def bucket(request: pytest.FixtureRequest) -> BucketStore | None:
     if request.param == "folder":
         return None
-    return ObjectStore(request.getfixturevalue("s3_server"), f"canary-{secrets.token_hex(4)}")
+    return BucketStore(request.getfixturevalue("s3_server"), f"canary-{secrets.token_hex(4)}")
 
 
-# The two axes are independent of each other: each value of each is enough.
+# The database and the media store are independent of each other, so two combinations are enough.
 @pytest.mark.parametrize(("database_url", "bucket"), [("sqlite", "folder"), ("postgres", "bucket")], indirect=True)
-async def test_two_hundred_marked_values_are_found_nowhere_outside_the_answers(
-    settings: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str], bucket: ObjectStore | None
+async def test_marked_values_are_found_nowhere_outside_the_answers(
+    settings: Settings, tmp_path: Path, capfd: pytest.CaptureFixture[str], bucket: BucketStore | None
 ) -> None:
     if bucket:
         settings = settings_for(
-            tmp_path, settings.faceid_endpoint, database_url=settings.database_url, **bucket.settings
+            tmp_path,
+            settings.faceid.faceid_endpoint,
+            database_url=settings.database.database_url,
+            **bucket.server.settings(bucket.prefix),
         )
     stream = io.StringIO()
     with redirect_stderr(stream):
         configure_logging("DEBUG")
-    structlog.configure(cache_logger_on_first_use=False)  # for whoever logs after this test
+    # Otherwise the loggers of later tests keep this configuration.
+    structlog.configure(cache_logger_on_first_use=False)
     tokens = [token(scenario) for scenario in SCENARIOS]
     values = [value for biz_token in tokens for value in values_of(biz_token)]
     async with running(settings) as service:
         async with service.client(await service.key(*everything(), Scope.ADMIN)) as api:
-            await walk(service, api, tokens)
+            await use_every_path(service, api, tokens)
             metrics = (await api.get("/metrics")).content
             rows = await dump(service)
         files = files_below(tmp_path) | (bucket.objects() if bucket else {})
-    told = capfd.readouterr()
+    output = capfd.readouterr()
 
     assert len(set(values)) >= 200
     canaries = Canaries(values)
     found = canaries.leaks("metrics", metrics) + canaries.leaks("rows", rows)
-    found += canaries.leaks("logs", (told.out + told.err + stream.getvalue()).encode())
+    found += canaries.leaks("logs", (output.out + output.err + stream.getvalue()).encode())
     for name, content in files.items():
         found += canaries.leaks(Path(name).name, content)
     assert found == []
@@ -191,8 +179,8 @@ async def test_two_hundred_marked_values_are_found_nowhere_outside_the_answers(
 
 @asynccontextmanager
 async def stalling(faceid: LiveSimulator, answered_bytes: int) -> AsyncIterator[str]:
-    """The address of a simulator whose answers stop after so many bytes, and never end."""
-    for_ever = asyncio.Event()
+    """Yields the address of a simulator whose answers stop after so many bytes and never end."""
+    is_closing = asyncio.Event()
 
     async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         upstream, request = await asyncio.open_connection("127.0.0.1", faceid.port)
@@ -201,18 +189,16 @@ async def stalling(faceid: LiveSimulator, answered_bytes: int) -> AsyncIterator[
             length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
             request.write(head + await reader.readexactly(length))
             writer.write(await upstream.readexactly(answered_bytes))
-            await for_ever.wait()
+            await is_closing.wait()
         for each in (request, writer):
             each.close()
 
     async with await asyncio.start_server(relay, "127.0.0.1", 0) as server:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        for_ever.set()
+        is_closing.set()
 
 
-async def test_a_worker_that_is_killed_while_a_result_streams_in_leaves_nothing_that_can_be_read(
-    tmp_path: Path, faceid: LiveSimulator
-) -> None:
+async def test_worker_killed_during_a_download_leaves_no_readable_data(tmp_path: Path, faceid: LiveSimulator) -> None:
     tokens = [token() for _ in range(8)]
     values = [value for biz_token in tokens for value in values_of(biz_token)]
     async with stalling(faceid, answered_bytes=300_000) as url:
@@ -224,19 +210,21 @@ async def test_a_worker_that_is_killed_while_a_result_streams_in_leaves_nothing_
                     await api.post("/v1/callbacks", json={"BizToken": biz_token, "Extra": f"EXTRA-{biz_token}-CANARY"})
             command = (script_path("faceid-results"), "worker")
             worker = await asyncio.create_subprocess_exec(*command, env=environment_of(settings), stderr=PIPE)
-            drafts: list[bytes] = []
+            spool_files: list[bytes] = []
             async with asyncio.timeout(20):
-                while len(drafts) < len(tokens):
+                while len(spool_files) < len(tokens):
                     await asyncio.sleep(0.05)
-                    drafts = [content for content in files_below(tmp_path / "media").values() if len(content) > 20_000]
+                    spool_files = [
+                        content for content in files_below(tmp_path / "media").values() if len(content) > 20_000
+                    ]
             worker.kill()
-            _, told = await worker.communicate()
+            _, errors = await worker.communicate()
             files = files_below(tmp_path)
 
     canaries = Canaries(values)
-    found = canaries.leaks("logs", told)
+    found = canaries.leaks("logs", errors)
     for name, content in files.items():
         found += canaries.leaks(Path(name).name, content)
     assert worker.returncode == -signal.SIGKILL
     assert found == []
-    assert not any(b"\xff\xd8\xff" in content[:100] for content in drafts)
+    assert not any(b"\xff\xd8\xff" in content[:100] for content in spool_files)

@@ -1,4 +1,4 @@
-"""The short version of `make chaos`, on both databases at once, because most of its time is waiting for leases."""
+"""The short version of `make chaos`, on both databases at once, because it mostly waits for leases."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import text
 
 from app.config import Settings
-from app.sealing.aead import AlteredError
-from tests.chaos.plan import Story, Token, draw_plan
+from app.sealing.aead import TamperedDataError
+from tests.chaos.plan import Scenario, Token, draw_plan
 from tests.chaos.reconcile import Acknowledged, Store, reconcile
 from tests.chaos.run import Options, Report, run
 from tests.support.api import call_back, row_of
@@ -30,7 +30,7 @@ def _options(database: str) -> Options:
     return Options(database=database, seed=SEED, kills=KILLS, call_seconds=1)
 
 
-async def test_what_was_acknowledged_outlives_kill_9_of_everything(reports: tuple[Report, Report]) -> None:
+async def test_acknowledged_tokens_survive_the_kills(reports: tuple[Report, Report]) -> None:
     for report in reports:
         assert report.zeros == dict.fromkeys(report.zeros, 0), report.findings
         assert len(report.scene.acknowledged) == report.tokens
@@ -38,14 +38,14 @@ async def test_what_was_acknowledged_outlives_kill_9_of_everything(reports: tupl
 
 
 @pytest.mark.parametrize("database", ["sqlite", "postgres"])
-def test_the_same_seed_draws_the_same_plan_and_another_one_another(database: str) -> None:
+def test_plan_is_the_same_for_the_same_seed_only(database: str) -> None:
     plan = draw_plan(seed=SEED, kills=50, database=database, pace=0.5)
 
     assert plan == draw_plan(seed=SEED, kills=50, database=database, pace=0.5)
     assert plan != draw_plan(seed=SEED + 1, kills=50, database=database, pace=0.5)
 
 
-async def test_text_that_cannot_be_opened_is_a_finding(
+async def test_text_that_cannot_be_decrypted_is_a_finding(
     idle_service: Running, idle_api: httpx.AsyncClient, settings: Settings, faceid: LiveSimulator
 ) -> None:
     biz_token = await call_back(idle_api, "failed-2016")
@@ -54,18 +54,18 @@ async def test_text_that_cannot_be_opened_is_a_finding(
     row = await row_of(idle_service.services, biz_token)
     assert row.received_at is not None
     acknowledged = {biz_token: Acknowledged(frozenset([row.received_at]), is_registered=False)}
-    told = Token(biz_token, Story("failed-2016", err_code=2016), None)
+    token = Token(biz_token, Scenario("failed-2016", err_code=2016), None)
     ledger = [entry for entry in faceid.simulator.ledger.entries if entry.biz_token == biz_token]
 
     async def wrong() -> Sequence[str]:
-        store = Store(settings.media_folder)
-        return (await reconcile([told], acknowledged, settings, store, ledger)).wrong
+        store = Store(settings.media.media_folder)
+        return (await reconcile([token], acknowledged, settings, store, ledger)).wrong
 
     before = await wrong()
     for position in ("position + 100", "103 - position"):
         async with idle_service.services.database.write() as tx:
-            await tx.execute(text(f"UPDATE liveness_attempt SET position = {position}"))
+            await tx.connection.execute(text(f"UPDATE liveness_attempt SET position = {position}"))
 
-    finding = f"{biz_token}: {AlteredError()}"
+    finding = f"{biz_token}: {TamperedDataError()}"
     assert finding not in before
     assert await wrong() == [finding]

@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 from app.cli import app
 from app.cli.server import listen, serving
 from app.cli.token_files import BATCH_LINES
-from app.errors import SetUpError
+from app.errors import ConfigurationError
 from simulator.options import DEMO_CREDENTIALS
 from tests.support.command import BOUND_SECONDS, POLL_SECONDS, Done, Running, environment, run, started
 from tests.support.servers import free_ports
@@ -47,8 +47,8 @@ class Installation:
     folder: Path
     settings: Mapping[str, str]
 
-    def run(self, *arguments: str, stdin: str = "", **others: str) -> Done:
-        return run(*arguments, folder=self.folder, stdin=stdin, **{**self.settings, **others})
+    def run(self, *arguments: str, stdin: str = "", **overrides: str) -> Done:
+        return run(*arguments, folder=self.folder, stdin=stdin, **{**self.settings, **overrides})
 
     def json(self, *arguments: str, stdin: str = "") -> dict[str, Any]:
         view: dict[str, Any] = json.loads(self.run(*arguments, "--json", stdin=stdin).out)
@@ -84,7 +84,7 @@ class Installation:
 
 @pytest.fixture
 def here(tmp_path: Path, faceid: LiveSimulator, sqlite_template: Path) -> Installation:
-    """With a migrated database: a first start is a matter of test_demo and test_factory, and takes half a second."""
+    """An installation with a migrated database. A first start takes half a second; other modules test it."""
     (tmp_path / "data").mkdir(mode=0o700)
     shutil.copy(sqlite_template, tmp_path / "data/faceid-results.db")
     return Installation(
@@ -116,8 +116,8 @@ def test_commands_are_the_documented_ones() -> None:
         (["nonsense"], {}, "No such command 'nonsense'. Try `--help`."),
         (["fetch"], {}, "Missing argument 'BIZ_TOKEN'. Try `--help`."),
         (["fetch", "no token"], {}, "Invalid biz_token."),
-        (["fetch", "passed-1"], {"FACEID_RULE_ID": ""}, "The RuleId is missing, and no default is set."),
-        (["keys", "revoke", "nobody"], {}, "There is no living key nobody."),
+        (["fetch", "passed-1"], {"FACEID_RULE_ID": ""}, "rule_id is required, because no default is set."),
+        (["keys", "revoke", "nobody"], {}, "There is no active API key with id nobody."),
         (
             ["keys", "create", "a", "--scope", "admin", "--expires", "3w"],
             {},
@@ -131,7 +131,7 @@ def test_commands_are_the_documented_ones() -> None:
             )
             for network in ("10.0.0.1/8", "10.0.0.0/33", "localhost", "")
         ),
-        (["keys", "list"], {"DATA_DIR": "/dev/null/data"}, "DATA_DIR cannot be made: Not a directory."),
+        (["keys", "list"], {"DATA_DIR": "/dev/null/data"}, "DATA_DIR cannot be created: Not a directory."),
         (
             ["keys", "list"],
             {"LOG_LEVEL": "s3cret"},
@@ -178,7 +178,7 @@ async def test_application_that_cannot_start_is_reported_in_one_sentence() -> No
         await receive()
         await send({"type": "lifespan.startup.failed", "message": "no"})
 
-    with listen("127.0.0.1", 0) as listener, pytest.raises(SetUpError, match="The service did not start"):
+    with listen("127.0.0.1", 0) as listener, pytest.raises(ConfigurationError, match="The service did not start"):
         async with serving(fail, listener):
             pytest.fail("it is not served")
 
@@ -212,7 +212,7 @@ def test_waiting_client_gets_the_current_state_when_the_service_stops(here: Inst
     with here.serving("callbacks:write", "results:read") as (serving, api), ThreadPoolExecutor() as pool:
         api.post("/v1/callbacks", json={"BizToken": "unfinished-wait"})
         waiting = pool.submit(api.get, "/v1/verifications/unfinished-wait", params={"wait": 60})
-        serving.until('"step": "LookAgain"', "err")
+        serving.until('"step": "PollAgain"', "err")
         done = serving.end(signal.SIGTERM)
         answer = waiting.result()
 
@@ -240,8 +240,9 @@ def test_installed_command_ends_on_sigterm_without_warnings(here: Installation) 
 def test_without_a_worker_nothing_is_retrieved_until_one_starts(here: Installation) -> None:
     here.run("backfill", "-", stdin="passed-alone\n")
     with here.started("serve", "--port", "0", "--no-worker") as serving:
-        told = serving.until("/docs")
-        httpx.get(f"{told.split()[2].rstrip(',')}/livez", trust_env=False, timeout=30)  # waits until the server is up
+        url = serving.until("/docs").split()[2].rstrip(",")
+        # Waits until the server is up.
+        httpx.get(f"{url}/livez", trust_env=False, timeout=30)
         served = serving.end(signal.SIGINT)
     port = str(free_ports(["metrics"])["metrics"])
     with here.started("worker", "--metrics-port", port) as worker:
@@ -263,7 +264,7 @@ def test_ctrl_c_ends_a_worker_with_exit_code_130(here: Installation) -> None:
     assert json.loads(done.err.splitlines()[-1])["event"] == "worker_stopped"
 
 
-def test_simulate_prints_settings_that_lead_to_it(here: Installation) -> None:
+def test_simulate_prints_the_settings_that_select_it(here: Installation) -> None:
     options = ["--port", "0", "--latency-ms", "1", "--video-bytes", "800000", "--requests-per-second", "0"]
     with here.started("simulate", *options) as simulator:
         settings = dict(line.split("=", 1) for line in simulator.until("SECRET_KEY").split())
@@ -271,7 +272,7 @@ def test_simulate_prints_settings_that_lead_to_it(here: Installation) -> None:
         done = simulator.end(signal.SIGTERM)
 
     assert settings["TENCENTCLOUD_SECRET_ID"] == DEMO_CREDENTIALS.secret_id
-    assert {medium["kind"]: medium["size_bytes"] for medium in view["media"]}["liveness_video"] == 800_000
+    assert {item["kind"]: item["size_bytes"] for item in view["media"]}["liveness_video"] == 800_000
     assert (done.code, done.err) == (0, "")
 
 
@@ -307,8 +308,8 @@ def test_key_with_networks_is_valid_there_and_only_proxies_are_trusted(here: Ins
 
     assert statuses == {"127.0.0.1": [200, 401, 401], "192.0.2.1": [401, 401, 401]}
     assert key["networks"] == networks
-    shown = here.run("keys", "list").out
-    assert all(f"from {network}" in shown for network in networks)
+    listing = here.run("keys", "list").out
+    assert all(f"from {network}" in listing for network in networks)
 
 
 @pytest.mark.parametrize(
@@ -332,11 +333,11 @@ def test_fetch_prints_the_result_of_one_call(
 
 def test_fetch_retrieves_a_known_token_again_and_prints_lines(here: Installation) -> None:
     here.run("fetch", "passed-twice")
-    told = here.run("fetch", "passed-twice").out
+    printed = here.run("fetch", "passed-twice").out
 
-    assert re.search(r"^outcome +passed$", told, re.MULTILINE)
-    assert re.search(r"^retrieval.attempts +2$", told, re.MULTILINE)
-    assert re.search(r"^identity.id_card +0\*{16}.$", told, re.MULTILINE)
+    assert re.search(r"^outcome +passed$", printed, re.MULTILINE)
+    assert re.search(r"^retrieval.attempts +2$", printed, re.MULTILINE)
+    assert re.search(r"^identity.id_card +0\*{16}.$", printed, re.MULTILINE)
 
 
 TOKENS = """\
@@ -421,15 +422,15 @@ def test_token_of_another_client_is_a_conflict(here: Installation) -> None:
     here.run("backfill", "-", stdin="mine\n")
     summary = here.json("backfill", "-", "--client", "other", stdin="mine\n")
 
-    assert summary["problems"] == [{"line": 1, "reason": "The token is another client's."}]
+    assert summary["problems"] == [{"line": 1, "reason": "The token belongs to another client."}]
 
 
 def test_doctor_passes_a_working_installation(here: Installation) -> None:
     done = here.run("doctor", "--json")
-    told = json.loads(done.out)
+    report = json.loads(done.out)
 
-    assert (done.code, done.err, told["ok"]) == (0, "", True)
-    checks = {check["check"]: check["status"] for check in told["checks"]}
+    assert (done.code, done.err, report["ok"]) == (0, "", True)
+    checks = {check["check"]: check["status"] for check in report["checks"]}
     assert list(checks) == [
         "credentials",
         "clock",
@@ -460,21 +461,21 @@ def test_doctor_fails_with_exit_code_2_on_invalid_settings(here: Installation) -
     assert done.err.count("\n") == 1
 
 
-def test_key_ring_is_made_once_and_for_its_owner_alone(here: Installation) -> None:
+def test_key_ring_is_created_once_and_readable_by_its_owner_only(here: Installation) -> None:
     path = here.folder / "ring.json"
 
-    made = here.run("keyring", "new", KEYRING_FILE=str(path))
+    created = here.run("keyring", "new", KEYRING_FILE=str(path))
     again = here.run("keyring", "new", KEYRING_FILE=str(path))
 
-    assert (made.code, path.stat().st_mode & 0o777) == (0, 0o600)
-    assert str(path) in made.out
+    assert (created.code, path.stat().st_mode & 0o777) == (0, 0o600)
+    assert str(path) in created.out
     assert (again.code, again.err) == (
         2,
-        "faceid-results: There is a file at KEYRING_FILE already, and it stays as it is.\n",
+        "faceid-results: KEYRING_FILE exists already and was not changed.\n",
     )
 
 
-def test_rotated_ring_has_two_versions_and_keeps_the_older_for_five_minutes(here: Installation) -> None:
+def test_rotated_ring_keeps_its_older_version_for_five_minutes(here: Installation) -> None:
     here.json("keys", "create", "shop", "--scope", "admin")
 
     before = json.loads(here.run("keyring", "status", "--json").out)
@@ -488,7 +489,7 @@ def test_rotated_ring_has_two_versions_and_keeps_the_older_for_five_minutes(here
         ("biometric", 1, 0),
         ("index", 1, 0),
     ]
-    assert (rotated.code, rotated.out) == (0, "identity: version 2, 1 sealed anew.\n")
+    assert (rotated.code, rotated.out) == (0, "identity: version 2, 1 values encrypted again.\n")
     assert (too_early.code, "within the last five minutes" in too_early.err) == (2, True)
     assert (nothing.code, nothing.out) == (0, "index: nothing to destroy.\n")
     assert [(row["ring"], row["version"], row["in_use"]) for row in after] == [
@@ -500,21 +501,21 @@ def test_rotated_ring_has_two_versions_and_keeps_the_older_for_five_minutes(here
     assert here.run("keyring", "status").out.count("identity") == 2
 
 
-def test_whole_audit_is_exit_code_0_and_a_changed_one_is_1(here: Installation) -> None:
+def test_audit_verify_exits_with_0_if_intact_and_1_if_changed(here: Installation) -> None:
     for name in ("one", "two"):
         here.json("keys", "create", name, "--scope", "admin")
     log = here.folder / "service.log"
     with here.started("serve", "--port", "0") as serving:
         log.write_text("not a seal\n" + serving.until("audit_sealed", "err"))
 
-    whole = here.run("audit", "verify", "--seals", str(log))
+    intact = here.run("audit", "verify", "--seals", str(log))
     with closing(sqlite3.connect(here.folder / "data/faceid-results.db")) as database, database:
         database.execute("UPDATE audit SET who = 'somebody else' WHERE id = 1")
     changed = here.run("audit", "verify", "--json")
 
-    assert (whole.code, whole.err) == (0, "")
-    assert "2 rows are whole up to seal " in whole.out
-    assert "0 rows are not sealed yet; 1 logged seals were compared." in whole.out
+    assert (intact.code, intact.err) == (0, "")
+    assert "2 rows are unchanged up to seal " in intact.out
+    assert "0 rows are not sealed yet; 1 logged seals were compared." in intact.out
     finding = json.loads(changed.out)
     assert (changed.code, finding["ok"], finding["links"]) == (1, False, 0)
     assert finding["trouble"].startswith("Row 1, at position 1, was changed")

@@ -1,7 +1,8 @@
-"""Settings come from where the README says, and a wrong one is told by its name and never by its value."""
+"""Settings: their sources, and errors that name an invalid setting and never quote its value."""
 
 import os
 from base64 import b64encode
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ from pydantic import SecretStr
 from app.config import Settings, read_settings
 from app.domain.detection import InfoType
 from app.domain.rule import Enhanced, Rule
-from app.errors import SetUpError
+from app.errors import ConfigurationError
 from app.faceid.credentials import AccountSettings
+from tests.support.service import SETTING_NAMES
 
 CANARY = "hunter2"
 SECRET = f"whsec_{b64encode(b'hunter2 ' * 3).decode()}"
@@ -19,39 +21,44 @@ SECRET = f"whsec_{b64encode(b'hunter2 ' * 3).decode()}"
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to start in, and nothing in the environment."""
+    """Changes to an empty folder, with no setting in the environment."""
     for name in os.environ:
-        if name.lower() in Settings.model_fields:
+        if name.lower() in SETTING_NAMES:
             monkeypatch.delenv(name)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-def refusal() -> str:
-    with pytest.raises(SetUpError) as raised:
+def error_text() -> str:
+    with pytest.raises(ConfigurationError) as raised:
         read_settings()
     assert raised.value.__suppress_context__
     return str(raised.value)
 
 
-def test_nothing_has_to_be_set(here: Path) -> None:
+def all_texts(settings: Settings) -> str:
+    """Returns all texts that the settings can turn into."""
+    slices = [getattr(settings, field.name) for field in fields(settings)]
+    dumps = [(part.model_dump(), part.model_dump_json()) for part in slices]
+    return f"{settings!r} {settings} {dumps}"
+
+
+def test_settings_have_defaults(here: Path) -> None:
     settings = read_settings()
 
-    assert (settings.faceid_info_type, settings.faceid_requests_per_second, settings.worker_concurrency) == (
-        "0",
-        46,
-        16,
-    )
-    assert settings.faceid_endpoint == "https://faceid.tencentcloudapi.com"
-    assert (settings.url().drivername, settings.url().database) == (
+    assert settings.rules.faceid_info_type == "0"
+    assert settings.faceid.faceid_requests_per_second == 46
+    assert settings.process.worker_concurrency == 16
+    assert settings.faceid.faceid_endpoint == "https://faceid.tencentcloudapi.com"
+    assert (settings.database.url().drivername, settings.database.url().database) == (
         "sqlite+aiosqlite",
         f"{here}/data/faceid-results.db",
     )
-    assert settings.media_folder == here / "data" / "media"
+    assert settings.media.media_folder == here / "data" / "media"
     assert [*here.iterdir()] == []
 
 
-def test_each_source_is_overruled_by_the_stronger_ones(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_environment_overrides_secrets_which_override_the_files(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = here / "secrets"
     secrets.mkdir()
     names = ["faceid_rule_id", "tencentcloud_secret_id", "faceid_endpoint", "log_level"]
@@ -63,18 +70,23 @@ def test_each_source_is_overruled_by_the_stronger_ones(here: Path, monkeypatch: 
     (secrets / "tencentcloud_secret_id").write_text("secret\n")
     monkeypatch.setenv("FACEID_RULE_ID", "environment")
 
-    settings = Settings(_secrets_dir=secrets)
+    settings = Settings.read(_secrets_dir=secrets)
 
-    assert [getattr(settings, name) for name in names] == ["environment", "secret", "dotenv", "ERROR"]
+    assert [
+        settings.intake.faceid_rule_id,
+        settings.faceid.tencentcloud_secret_id,
+        settings.faceid.faceid_endpoint,
+        settings.process.log_level,
+    ] == ["environment", "secret", "dotenv", "ERROR"]
 
 
 @pytest.mark.parametrize("name", ["faceid_rule_id", "FACEID_RULE_ID"])
-def test_the_file_takes_names_in_either_case(here: Path, name: str) -> None:
+def test_file_accepts_names_in_either_case(here: Path, name: str) -> None:
     (here / "faceid-results.toml").write_text(f'{name} = "7"\nfaceid_requests_per_second = 20\n[other]\nkey = 1\n')
 
     settings = read_settings()
 
-    assert (settings.faceid_rule_id, settings.faceid_requests_per_second) == ("7", 20)
+    assert (settings.intake.faceid_rule_id, settings.faceid.faceid_requests_per_second) == ("7", 20)
 
 
 TOML = """
@@ -96,14 +108,14 @@ best_frames = 3
 """
 
 
-def test_accounts_and_rules_stand_in_the_file(here: Path) -> None:
+def test_accounts_and_rules_are_read_from_the_file(here: Path) -> None:
     (here / "faceid-results.toml").write_text(TOML)
 
     settings = read_settings()
 
     bank = AccountSettings(secret_id="AKIDBANK", credentials_file=Path("/run/secrets/bank"), requests_per_second=90)
-    assert settings.all_accounts == {"default": AccountSettings(), "bank": bank}
-    assert [settings.rule(rule_id) for rule_id in ("7", "8", "9")] == [
+    assert settings.faceid.all_accounts == {"default": AccountSettings(), "bank": bank}
+    assert [settings.rules.rule(rule_id) for rule_id in ("7", "8", "9")] == [
         Rule(account="bank", client="shop", info_type=InfoType("134"), text_first=True, redirect_state=True),
         Rule(enhanced=Enhanced(best_frames=3)),
         Rule(),
@@ -115,7 +127,7 @@ def test_accounts_and_rules_stand_in_the_file(here: Path) -> None:
     [
         (
             '[rules.7]\naccount = "hunter2"',
-            "A setting is not valid: rules.7 names an account that is not below [accounts].",
+            "A setting is not valid: rules.7 names an account that [accounts] does not contain.",
         ),
         (
             "[rules.7]\nbest_frames = 3",
@@ -125,11 +137,11 @@ def test_accounts_and_rules_stand_in_the_file(here: Path) -> None:
         ('[rules.7]\ninfotype = "hunter2"', "RULES.7.INFOTYPE is not valid: Extra inputs are not permitted."),
         (
             '[accounts.bank]\nsecret_key = "hunter2 x"',
-            "ACCOUNTS.BANK.SECRET_KEY is not valid: it may only have visible ASCII",
+            "ACCOUNTS.BANK.SECRET_KEY is not valid: it may only have visible ASCII characters, and no spaces.",
         ),
         (
             '[rules.7]\ninfo_type = "234"\nredirect_state = true',
-            "A setting is not valid: rules.7 has redirect_state, which needs the text: 0 or 1 in its info_type.",
+            "A setting is not valid: rules.7 has redirect_state, so its info_type must request the text: 0 or 1.",
         ),
         (
             '[callbacks.shop]\nsecrets = ["hunter2"]',
@@ -137,45 +149,46 @@ def test_accounts_and_rules_stand_in_the_file(here: Path) -> None:
         ),
         (
             f'[callbacks.a]\nsecrets = ["{SECRET}"]\n[callbacks.b]\nsecrets = ["{SECRET}"]',
-            "A setting is not valid: a secret stands for one client, and one below [callbacks] stands for two.",
+            "A setting is not valid: a secret in [callbacks] is used by two clients.",
         ),
         ('[accounts."hunter 2"]\n', "ACCOUNTS.HUNTER 2.[KEY] is not valid: String should match pattern"),
     ],
 )
-def test_a_wrong_account_or_rule_is_named_and_not_quoted(here: Path, toml: str, sentence: str) -> None:
+def test_invalid_account_or_rule_is_named_and_not_quoted(here: Path, toml: str, sentence: str) -> None:
     (here / "faceid-results.toml").write_text(toml)
 
-    refused = refusal()
+    found = error_text()
 
-    assert refused.startswith(sentence)
-    assert "hunter2" not in refused
-    assert SECRET not in refused
+    assert found.startswith(sentence)
+    assert "hunter2" not in found
+    assert SECRET not in found
 
 
-def test_secrets_of_callbacks_stand_in_the_environment_and_in_the_file(
-    here: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_callback_secrets_are_read_from_environment_and_file(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secrets = [f"whsec_{b64encode(bytes([number]) * 24).decode()}" for number in range(4)]
     monkeypatch.setenv("CALLBACK_SECRETS", f" {secrets[0]}  {secrets[1]} ")
     (here / "faceid-results.toml").write_text(
         f'[callbacks.default]\nsecrets = ["{secrets[2]}"]\n[callbacks.shop]\nsecrets = ["{secrets[3]}"]'
     )
 
-    found = read_settings()
+    settings = read_settings()
 
-    assert {client: [secret.get_secret_value() for secret in of] for client, of in found.secrets_by_client.items()} == {
+    assert {
+        client: [secret.get_secret_value() for secret in of]
+        for client, of in settings.signatures.secrets_by_client.items()
+    } == {
         "default": secrets[:3],
         "shop": secrets[3:],
     }
-    assert not any(secret in f"{found!r} {found.model_dump()} {found.model_dump_json()}" for secret in secrets)
+    assert not any(secret in all_texts(settings) for secret in secrets)
 
 
-def test_an_empty_variable_counts_as_none(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variable_counts_as_unset(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (here / ".env").write_text("FACEID_TIMEOUT_SECONDS=\nDATABASE_URL=\n")
     for name in ("FACEID_INFO_TYPE", "TENCENTCLOUD_TOKEN", "MEDIA_URL", "WORKER_CONCURRENCY"):
         monkeypatch.setenv(name, "")
 
-    assert read_settings() == Settings(_env_file=None)
+    assert read_settings() == Settings.read(_env_file=None)
 
 
 @pytest.mark.parametrize(
@@ -205,12 +218,12 @@ def test_an_empty_variable_counts_as_none(here: Path, monkeypatch: pytest.Monkey
         ("WORKER_CONCURRENCY", "1000"),
     ],
 )
-def test_a_wrong_setting_is_one_sentence_with_its_name_and_without_its_value(
+def test_invalid_setting_is_named_in_one_sentence_without_its_value(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     monkeypatch.setenv(name, value)
 
-    sentence = refusal()
+    sentence = error_text()
 
     assert sentence.startswith(f"{name} is not valid: ")
     assert sentence.endswith(".")
@@ -219,10 +232,10 @@ def test_a_wrong_setting_is_one_sentence_with_its_name_and_without_its_value(
     assert "\n" not in sentence
 
 
-def test_settings_that_go_together_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_require_each_other_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", CANARY)
 
-    assert refusal() == "A setting is not valid: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together."
+    assert error_text() == "A setting is not valid: AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY go together."
 
 
 @pytest.mark.parametrize(
@@ -233,16 +246,16 @@ def test_settings_that_go_together_are_named_together(monkeypatch: pytest.Monkey
         (".env", b"hunter2 = '\xff'"),
     ],
 )
-def test_a_file_that_makes_no_sense_is_not_quoted(here: Path, file: str, content: bytes) -> None:
+def test_malformed_file_is_not_quoted(here: Path, file: str, content: bytes) -> None:
     (here / file).write_bytes(content)
 
-    sentence = refusal()
+    sentence = error_text()
 
     assert "faceid-results.toml, .env or a file in /run/secrets cannot be read" in sentence
     assert CANARY not in sentence
 
 
-def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secrets_do_not_appear_in_texts_of_the_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     names = ["TENCENTCLOUD_SECRET_KEY", "TENCENTCLOUD_TOKEN", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]
     for name in names:
         monkeypatch.setenv(name, CANARY)
@@ -251,5 +264,5 @@ def test_secrets_are_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
 
     settings = read_settings()
 
-    assert CANARY not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
-    assert settings.tencentcloud_secret_key == SecretStr(CANARY)
+    assert CANARY not in all_texts(settings)
+    assert settings.faceid.tencentcloud_secret_key == SecretStr(CANARY)

@@ -70,8 +70,8 @@ def test_demo_ignores_the_environment_and_leaves_no_files(folder: Path) -> None:
 
 def test_printed_shell_lines_work_and_ctrl_c_removes_everything(folder: Path) -> None:
     with started("demo", folder=folder, stdin=None, TMPDIR=str(folder / "tmp"), **JUNK) as demo:
-        told = demo.until("The service keeps running")
-        script = told[told.index("URL=") : told.index("On your own account")]
+        printed = demo.until("The service keeps running")
+        script = printed[printed.index("URL=") : printed.index("On your own account")]
         pasted = subprocess.run(
             ["/bin/bash", "-e"], input=script, cwd=folder, capture_output=True, text=True, check=True
         )

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from app.config import Settings
 from simulator.options import DEMO_CREDENTIALS
+from tests.support.service import SETTING_NAMES
 
 ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
@@ -44,11 +44,12 @@ def test_only_the_proxy_publishes_a_port_and_by_default_locally() -> None:
 
 
 def test_api_takes_client_addresses_from_the_proxy() -> None:
-    told = SERVICES["api"]["environment"]
+    environment = SERVICES["api"]["environment"]
     proxied = re.findall(r"X-Forwarded-For (.*);", (ROOT / "deploy" / "nginx.conf").read_text())
 
-    assert told == COMPOSE["x-settings"] | {"FORWARDED_ALLOW_IPS": "*"}
-    assert proxied == ["$remote_addr"]  # and not what the client says
+    assert environment == COMPOSE["x-settings"] | {"FORWARDED_ALLOW_IPS": "*"}
+    # The client's own header is not passed on.
+    assert proxied == ["$remote_addr"]
 
 
 def test_without_the_demo_only_proxy_and_worker_reach_the_outside() -> None:
@@ -63,7 +64,7 @@ def test_third_party_images_are_pinned_to_a_version() -> None:
 
 
 def test_settings_in_the_compose_file_exist() -> None:
-    assert {name.lower() for name in COMPOSE["x-settings"]} - Settings.model_fields.keys() == set()
+    assert {name.lower() for name in COMPOSE["x-settings"]} - SETTING_NAMES == set()
 
 
 def test_image_is_built_from_all_packages_of_the_wheel() -> None:

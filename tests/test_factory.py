@@ -1,4 +1,4 @@
-"""The composition root opens what the settings say, refuses what cannot work, and closes all of it."""
+"""The composition root opens what the settings name, rejects what cannot work, and closes everything."""
 
 import asyncio
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from pydantic import SecretStr
 
 from app.config import Settings
-from app.errors import SetUpError, UnavailableError
+from app.errors import ConfigurationError, UnavailableError
 from app.factory import open_retrieval, open_services
 from app.storage import schema
 from app.storage.database import Database
@@ -17,7 +17,7 @@ from tests.support.service import settings_for
 NOWHERE = "http://127.0.0.1:1"
 
 
-async def test_the_embedded_database_is_brought_to_this_version(tmp_path: Path) -> None:
+async def test_embedded_database_is_migrated(tmp_path: Path) -> None:
     folder = tmp_path / "a" / "b"
     async with open_services(settings_for(folder, NOWHERE)) as services:
         assert await schema.is_current(services.database)
@@ -26,7 +26,7 @@ async def test_the_embedded_database_is_brought_to_this_version(tmp_path: Path) 
     assert folder.stat().st_mode & 0o777 == 0o700
 
 
-async def test_two_processes_can_start_on_the_same_empty_folder(tmp_path: Path) -> None:
+async def test_concurrent_starts_on_an_empty_folder_succeed(tmp_path: Path) -> None:
     async def start() -> None:
         async with open_services(settings_for(tmp_path, NOWHERE)) as services:
             await services.health.check()
@@ -34,30 +34,28 @@ async def test_two_processes_can_start_on_the_same_empty_folder(tmp_path: Path) 
     await asyncio.gather(*(start() for _ in range(4)))
 
 
-async def test_a_shared_database_of_another_schema_is_refused_and_left_alone(
-    tmp_path: Path, postgres_server: str
-) -> None:
+async def test_shared_database_with_another_schema_is_rejected_unchanged(tmp_path: Path, postgres_server: str) -> None:
     async with fresh_database(postgres_server) as url:
         settings = settings_for(tmp_path, NOWHERE, database_url=SecretStr(url))
-        with pytest.raises(SetUpError, match="faceid-results migrate"):
+        with pytest.raises(ConfigurationError, match="faceid-results migrate"):
             async with open_services(settings):
                 pass
 
-        database = Database(settings)
+        database = Database(settings.database)
         assert not await schema.is_current(database)
         await database.aclose()
 
 
-async def test_a_health_check_says_when_the_schema_has_changed(tmp_path: Path) -> None:
+async def test_health_check_fails_if_the_schema_has_changed(tmp_path: Path) -> None:
     async with open_services(settings_for(tmp_path, NOWHERE)) as services:
         async with services.database.write() as tx:
-            await tx.exec_driver_sql("DELETE FROM alembic_version")
+            await tx.connection.exec_driver_sql("DELETE FROM alembic_version")
 
         with pytest.raises(UnavailableError, match="schema"):
             await services.health.check()
 
 
-async def test_nothing_of_the_services_outlives_them(settings: Settings) -> None:
+async def test_closed_services_leave_no_tasks(settings: Settings) -> None:
     before = asyncio.all_tasks()
 
     async with open_services(settings) as services, open_retrieval(services):
@@ -66,24 +64,24 @@ async def test_nothing_of_the_services_outlives_them(settings: Settings) -> None
     assert asyncio.all_tasks() == before
 
 
-async def test_a_data_folder_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None:
+async def test_data_folder_that_cannot_be_created_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(SetUpError, match="DATA_DIR cannot be made: File exists"):
+    with pytest.raises(ConfigurationError, match="DATA_DIR cannot be created: File exists"):
         async with open_services(settings_for(tmp_path / "file", NOWHERE)):
             pass
 
 
 @pytest.mark.parametrize(
-    ("others", "sentence"),
+    ("overrides", "sentence"),
     [
         ({"tencentcloud_secret_id": ""}, "TENCENTCLOUD_SECRET_ID is not set"),
         ({"tencentcloud_secret_key": SecretStr("")}, "TENCENTCLOUD_SECRET_KEY is not set"),
         ({"faceid_endpoint": "ftp://x"}, "FACEID_ENDPOINT must be"),
     ],
 )
-async def test_only_workers_need_credentials(tmp_path: Path, others: dict[str, object], sentence: str) -> None:
-    async with open_services(settings_for(tmp_path, NOWHERE, **others)) as services:
-        with pytest.raises(SetUpError, match=sentence):
+async def test_only_workers_need_credentials(tmp_path: Path, overrides: dict[str, object], sentence: str) -> None:
+    async with open_services(settings_for(tmp_path, NOWHERE, **overrides)) as services:
+        with pytest.raises(ConfigurationError, match=sentence):
             async with open_retrieval(services):
                 pass

@@ -1,4 +1,4 @@
-"""What reaches the log: one JSON object a line, allow-listed fields, no exception's text, nothing chatty."""
+"""The log: one JSON object on a line, allow-listed fields, no texts of exceptions, and libraries from WARNING on."""
 
 import asyncio
 import io
@@ -19,7 +19,7 @@ SECRET = "张三 000000199001011234"
 
 
 class Log:
-    """What is written to standard error from now on."""
+    """Captures the log on standard error."""
 
     def __init__(self, level: str = "INFO") -> None:
         self._stream = io.StringIO()
@@ -32,7 +32,7 @@ class Log:
 
     @property
     def lines(self) -> list[dict[str, Any]]:
-        """The objects, without their instants."""
+        """The logged objects, without their timestamps."""
         lines = [json.loads(line) for line in self.text.splitlines()]
         assert all(datetime.fromisoformat(line.pop("timestamp")).tzinfo is UTC for line in lines)
         return lines
@@ -50,7 +50,7 @@ def fail() -> None:
 FAILED_AT = f"{__file__}:{fail.__code__.co_firstlineno + 1}"
 
 
-def test_an_event_is_one_json_object_a_line(log: Log) -> None:
+def test_event_is_one_json_object_on_one_line(log: Log) -> None:
     structlog.get_logger().info("retrieved", verification=7, step="Store", error_code=None)
     structlog.get_logger().warning("slow")
 
@@ -60,26 +60,26 @@ def test_an_event_is_one_json_object_a_line(log: Log) -> None:
     ]
 
 
-def test_a_field_that_is_not_on_the_list_is_dropped(log: Log) -> None:
+def test_field_that_is_not_allow_listed_is_dropped(log: Log) -> None:
     structlog.get_logger().info("received", status=202, biz_token=SECRET, name=SECRET, url=SECRET, exception=SECRET)
 
     assert log.lines == [{"event": "received", "level": "info", "status": 202}]
 
 
-def test_an_underscore_is_no_way_past_the_list(log: Log) -> None:
+def test_field_with_a_leading_underscore_is_dropped(log: Log) -> None:
     structlog.get_logger().info("received", _name=SECRET)
 
     assert log.lines == [{"event": "received", "level": "info"}]
 
 
-def test_bound_and_context_fields_are_dropped_alike(log: Log) -> None:
+def test_bound_and_context_fields_are_filtered(log: Log) -> None:
     structlog.contextvars.bind_contextvars(request_id="r-1", id_card=SECRET)
     structlog.get_logger().bind(route="/v1/callbacks", extra=SECRET).info("answered")
 
     assert log.lines == [{"event": "answered", "level": "info", "request_id": "r-1", "route": "/v1/callbacks"}]
 
 
-def test_an_exception_is_logged_by_type_and_place_and_never_by_its_text(log: Log) -> None:
+def test_exception_is_logged_by_type_and_place_without_its_text(log: Log) -> None:
     try:
         fail()
     except ValueError as error:
@@ -91,25 +91,25 @@ def test_an_exception_is_logged_by_type_and_place_and_never_by_its_text(log: Log
     assert log.lines == [{"event": "caught"} | seen, {"event": "given"} | seen, {"event": "triple"} | seen]
 
 
-def test_exc_info_without_an_exception_says_nothing(log: Log) -> None:
+def test_exc_info_without_an_exception_adds_no_fields(log: Log) -> None:
     structlog.get_logger().error("calm", exc_info=True)
 
     assert log.lines == [{"event": "calm", "level": "error"}]
 
 
-def test_an_exception_that_was_never_raised_has_no_place(log: Log) -> None:
+def test_exception_that_was_not_raised_has_an_unknown_place(log: Log) -> None:
     structlog.get_logger().error("given", exc_info=ValueError(SECRET))
 
     assert log.lines == [{"event": "given", "level": "error", "error": "ValueError", "where": "unknown"}]
 
 
-def test_our_own_events_below_the_level_are_silent(log: Log) -> None:
+def test_events_below_the_level_are_not_logged(log: Log) -> None:
     structlog.get_logger().debug("detail")
 
     assert log.text == ""
 
 
-def test_the_level_can_be_raised() -> None:
+def test_level_can_be_raised() -> None:
     log = Log("ERROR")
     structlog.get_logger().warning("slow")
     structlog.get_logger().error("broken")
@@ -120,20 +120,20 @@ def test_the_level_can_be_raised() -> None:
 @pytest.mark.parametrize(
     "name", ["httpx", "httpcore", "uvicorn.access", "uvicorn.error", "sqlalchemy.engine", "asyncio"]
 )
-def test_libraries_are_silent_below_warning(log: Log, name: str) -> None:
+def test_libraries_log_nothing_below_warning(log: Log, name: str) -> None:
     logging.getLogger(name).debug("GET https://example.com/?BizToken=%s", SECRET)
     logging.getLogger(name).info("GET https://example.com/?BizToken=%s", SECRET)
 
     assert log.text == ""
 
 
-def test_a_library_warns_in_our_format(log: Log) -> None:
+def test_warning_of_a_library_has_our_format(log: Log) -> None:
     logging.getLogger("uvicorn.error").warning("Exceeded concurrency limit.", extra={"name_of_person": SECRET})
 
     assert log.lines == [{"event": "Exceeded concurrency limit.", "level": "warning", "logger": "uvicorn.error"}]
 
 
-def test_a_librarys_exception_is_logged_by_type_and_place(log: Log) -> None:
+def test_exception_of_a_library_is_logged_by_type_and_place(log: Log) -> None:
     try:
         fail()
     except ValueError:
@@ -150,13 +150,13 @@ def test_a_librarys_exception_is_logged_by_type_and_place(log: Log) -> None:
     ]
 
 
-def test_a_librarys_message_is_logged_without_its_arguments(log: Log) -> None:
+def test_message_of_a_library_is_logged_without_its_arguments(log: Log) -> None:
     logging.getLogger("sqlalchemy.pool").warning("Connection %s is broken", SECRET)
 
     assert log.lines == [{"event": "Connection %s is broken", "level": "warning", "logger": "sqlalchemy.pool"}]
 
 
-async def test_a_task_that_failed_unseen_is_logged_without_its_exceptions_text(log: Log) -> None:
+async def test_unhandled_task_failure_is_logged_without_its_text(log: Log) -> None:
     task = asyncio.create_task(asyncio.to_thread(fail))
     await asyncio.wait([task])
     error = task.exception()
@@ -168,5 +168,5 @@ async def test_a_task_that_failed_unseen_is_logged_without_its_exceptions_text(l
     ]
 
 
-def test_place_of_no_traceback_is_unknown() -> None:
+def test_place_without_a_traceback_is_unknown() -> None:
     assert where(None) == "unknown"

@@ -1,4 +1,4 @@
-"""The whole story, as a business system lives through it: callback, claim, fetch, decode, put, query."""
+"""A verification from the callback to the stored result, as a client of the API sees it."""
 
 import asyncio
 import secrets
@@ -7,16 +7,16 @@ import httpx
 import pytest
 
 from app.config import Settings
-from app.domain.detection import MediaKind
+from app.domain.media import MediaKind
 from simulator.media import media_of
 from simulator.people import person_of
 from tests.support.api import token
 from tests.support.servers import S3
-from tests.support.service import Running, everything, running, settings_for
+from tests.support.service import everything, running, settings_for
 from tests.support.simulator import LiveSimulator
 
 
-async def test_what_a_person_did_at_tencent_can_be_read_here(api: httpx.AsyncClient, faceid: LiveSimulator) -> None:
+async def test_result_and_media_are_stored_after_a_callback(api: httpx.AsyncClient, faceid: LiveSimulator) -> None:
     biz_token = token("passed")
 
     accepted = await api.post("/v1/callbacks", json={"BizToken": biz_token, "Extra": "case 7"})
@@ -37,15 +37,15 @@ async def test_what_a_person_did_at_tencent_can_be_read_here(api: httpx.AsyncCli
         person.id_card,
         "case 7",
     )
-    assert [medium["kind"] for medium in view["media"]] == list(media_of(biz_token))
-    for medium in view["media"]:
-        body = (await api.get(medium["href"])).content
-        assert body == media_of(biz_token)[MediaKind(medium["kind"])]
+    assert [item["kind"] for item in view["media"]] == list(media_of(biz_token))
+    for item in view["media"]:
+        body = (await api.get(item["href"])).content
+        assert body == media_of(biz_token)[MediaKind(item["kind"])]
     calls = [entry for entry in faceid.simulator.ledger.entries if entry.biz_token == biz_token]
     assert [(call.action, call.info_type, call.code) for call in calls] == [("GetDetectInfo", "0", None)]
 
 
-async def test_a_hundred_concurrent_copies_of_a_callback_are_one_verification(
+async def test_concurrent_copies_of_a_callback_are_one_verification(
     api: httpx.AsyncClient, faceid: LiveSimulator
 ) -> None:
     biz_token = token("passed")
@@ -73,7 +73,7 @@ async def test_a_hundred_concurrent_copies_of_a_callback_are_one_verification(
         ("illegal", "failed", None, 1),
     ],
 )
-async def test_every_way_a_verification_can_go(
+async def test_scenario_ends_in_its_state_after_its_number_of_calls(
     api: httpx.AsyncClient, scenario: str, state: str, outcome: str | None, calls: int
 ) -> None:
     biz_token = token(scenario)
@@ -84,18 +84,18 @@ async def test_every_way_a_verification_can_go(
     assert (view["state"], view["outcome"], view["retrieval"]["attempts"]) == (state, outcome, calls)
 
 
-async def test_a_video_that_tencent_never_stored_is_no_trouble(api: httpx.AsyncClient) -> None:
+async def test_result_without_a_video_is_complete(api: httpx.AsyncClient) -> None:
     biz_token = token("novideo")
 
     await api.post("/v1/callbacks", json={"BizToken": biz_token})
     view = (await api.get(f"/v1/verifications/{biz_token}", params={"wait": 20})).json()
 
     assert view["state"] == "retrieved"
-    assert [medium["kind"] for medium in view["media"]] == ["id_card_front", "id_card_back", "best_frame"]
+    assert [item["kind"] for item in view["media"]] == ["id_card_front", "id_card_back", "best_frame"]
     assert (await api.get(f"/v1/verifications/{biz_token}/media/liveness_video")).status_code == 404
 
 
-async def test_an_unfinished_verification_stays_pending_and_is_looked_at_again(api: httpx.AsyncClient) -> None:
+async def test_unfinished_verification_stays_pending_and_is_polled_again(api: httpx.AsyncClient) -> None:
     biz_token = token("unfinished")
 
     await api.post("/v1/callbacks", json={"BizToken": biz_token})
@@ -110,27 +110,20 @@ async def test_an_unfinished_verification_stays_pending_and_is_looked_at_again(a
     assert view["retrieval"]["attempts"] == 1
 
 
-async def test_media_go_to_a_bucket_where_the_settings_say_so(
+async def test_media_are_stored_in_the_configured_bucket(
     settings: Settings, s3_server: S3, faceid: LiveSimulator
 ) -> None:
     bucket = settings_for(
-        settings.data_dir,
+        settings.database.data_dir,
         faceid.url,
-        database_url=settings.database_url,
-        media_url=f"s3://{s3_server.bucket}/{secrets.token_hex(4)}",
-        aws_endpoint_url=s3_server.endpoint,
-        aws_access_key_id=s3_server.access_key_id,
-        aws_secret_access_key=s3_server.secret_access_key,
+        database_url=settings.database.database_url,
+        **s3_server.settings(secrets.token_hex(4)),
     )
     biz_token = token("passed")
 
-    async with running(bucket) as service, await client_of(service) as api:
+    async with running(bucket) as service, service.client(await service.key(*everything())) as api:
         await api.post("/v1/callbacks", json={"BizToken": biz_token})
         view = (await api.get(f"/v1/verifications/{biz_token}", params={"wait": 20})).json()
-        bodies = {MediaKind(medium["kind"]): (await api.get(medium["href"])).content for medium in view["media"]}
+        bodies = {MediaKind(item["kind"]): (await api.get(item["href"])).content for item in view["media"]}
 
     assert bodies == media_of(biz_token)
-
-
-async def client_of(service: Running) -> httpx.AsyncClient:
-    return service.client(await service.key(*everything()))

@@ -1,4 +1,4 @@
-"""Draws the simulator's sample media: nobody's card, nobody's face, and a nodding, blinking face on video.
+"""Draws the simulator's sample media: an invented card and face, and a nodding, blinking face on video.
 
 Needs `pip install pillow av` and a CJK font (`apt-get install fonts-noto-cjk`), which the project itself does not. Run
 in the project's root; writes simulator/samples/:
@@ -15,7 +15,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 FONT = "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc"
 SAMPLES = Path("simulator/samples")
-CARD = (1280, 808)  # the proportions of an ID-1 card
+# The proportions of an ID-1 card.
+CARD = (1280, 808)
 FRAME = (480, 640)
 FRAMES_PER_SECOND = 24
 SECONDS = 5
@@ -43,7 +44,7 @@ def main() -> None:
 
 
 def card(lines: tuple[str, ...], *, with_face: bool) -> Image.Image:
-    """One side of a card that no state issues."""
+    """Draws one side of a card that no state issues."""
     image = Image.new("RGB", CARD, PAPER)
     draw = ImageDraw.Draw(image)
     for x in range(-CARD[1], CARD[0], 26):
@@ -56,7 +57,7 @@ def card(lines: tuple[str, ...], *, with_face: bool) -> Image.Image:
 
 
 def frame(second: float) -> Image.Image:
-    """The camera's picture at that second."""
+    """Draws the camera's picture at that second."""
     image = face(second, FRAME)
     draw = ImageDraw.Draw(image)
     draw.text((24, FRAME[1] - 64), f"样本 SYNTHETIC  {second:05.2f}", font=font(28), fill=(200, 40, 40))
@@ -64,7 +65,7 @@ def frame(second: float) -> Image.Image:
 
 
 def face(second: float, size: tuple[int, int]) -> Image.Image:
-    """A drawn face that nods, looks around, blinks once a second and opens its mouth."""
+    """Draws a face that nods, looks around, blinks once a second and opens its mouth."""
     width, height = size
     image = Image.new("RGB", size, (150, 176, 190))
     draw = ImageDraw.Draw(image)
@@ -91,7 +92,7 @@ def face(second: float, size: tuple[int, int]) -> Image.Image:
 
 
 def watermarked(image: Image.Image) -> Image.Image:
-    """The picture with what it is written across it."""
+    """Writes a notice across the picture."""
     layer = Image.new("RGBA", image.size)
     draw = ImageDraw.Draw(layer)
     for row in range(3):
@@ -100,18 +101,18 @@ def watermarked(image: Image.Image) -> Image.Image:
 
 
 def grained(image: Image.Image) -> Image.Image:
-    """The picture with a sensor's noise, which gives the file a realistic size."""
+    """Adds a sensor's noise, which gives the file a realistic size."""
     noise = Image.effect_noise(image.size, 34).convert("RGB")
     return Image.blend(image, noise, 0.09)
 
 
 def font(size: int) -> ImageFont.FreeTypeFont:
-    """The CJK font."""
+    """Returns the CJK font."""
     return ImageFont.truetype(FONT, size)
 
 
 def write_video(path: Path, frames: Iterator[Image.Image]) -> None:
-    """H.264 in MP4, as phones record it."""
+    """Encodes H.264 in MP4, as phones record it."""
     with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=FRAMES_PER_SECOND, options={"preset": "slow"})
         stream.bit_rate = 1_150_000

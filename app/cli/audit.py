@@ -32,14 +32,14 @@ def verify(
     with write access to the database could have rebuilt the whole chain.
     """
     logged = _seals(seals.read_text(errors="replace").splitlines()) if seals else {}
-    finding = run_with(load_settings(), lambda services: services.audit.verify(logged))
+    report = run_with(load_settings(), lambda services: services.audit.verify(logged))
     if as_json:
-        print_json(asdict(finding) | {"ok": finding.trouble is None})
+        print_json(asdict(report) | {"ok": report.trouble is None})
     else:
-        typer.echo(f"{finding.links:,} rows are unchanged up to seal {finding.last_hash}.")
-        typer.echo(f"{finding.unsealed:,} rows are not sealed yet; {len(logged):,} logged seals were compared.")
-    if finding.trouble:
-        print_error(finding.trouble)
+        typer.echo(f"{report.links:,} rows are unchanged up to seal {report.last_hash}.")
+        typer.echo(f"{report.unsealed:,} rows are not sealed yet; {len(logged):,} logged seals were compared.")
+    if report.trouble:
+        print_error(report.trouble)
         raise typer.Exit(1)
 
 

@@ -16,9 +16,10 @@ import httpx
 from pydantic import SecretStr
 from rich.console import Console
 
+from app.cli.runtime import operator
 from app.cli.server import listen, serving, url_of
 from app.config import Settings
-from app.domain.access import Scope
+from app.domain.api_key import Scope
 from app.factory import open_services
 from app.main import create_app
 from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
@@ -70,7 +71,7 @@ async def run_demo(
     ):
         url, faceid_url = url_of(listener), url_of(faceid_listener)
         # Nothing comes from the environment or from files: what is not named here has its default.
-        settings = Settings.model_construct(
+        settings = Settings.default(
             tencentcloud_secret_id=DEMO_CREDENTIALS.secret_id,
             tencentcloud_secret_key=SecretStr(DEMO_CREDENTIALS.secret_key),
             faceid_endpoint=faceid_url,
@@ -93,7 +94,9 @@ async def create_demo_key(settings: Settings) -> str:
     """Creates an API key for one day, with all scopes except administration."""
     scopes = [scope for scope in Scope if scope is not Scope.ADMIN]
     async with open_services(settings) as services:
-        _, key = await services.access.create("demo", scopes, client="default", valid_for=timedelta(days=1))
+        _, key = await services.api_keys.create(
+            operator(), "demo", scopes, client="default", valid_for=timedelta(days=1)
+        )
     return key
 
 
@@ -124,7 +127,7 @@ async def _play(api: httpx.AsyncClient, story: _Story, biz_token: str, wait_seco
     """Does what a business system does: registers the token, calls back, waits for the result, downloads the media.
 
     Returns:
-        The verification as the API returned it, with the received size of each medium; or why there is none.
+        The verification as the API returned it, with the received size of each media item; or why there is none.
     """
     path = f"/v1/verifications/{biz_token}"
     try:
@@ -133,8 +136,8 @@ async def _play(api: httpx.AsyncClient, story: _Story, biz_token: str, wait_seco
         (await api.post("/v1/callbacks", json={"BizToken": biz_token})).raise_for_status()
         answer = await api.get(path, params={"wait": wait_seconds})
         view: dict[str, Any] = answer.raise_for_status().json()
-        for medium in view["media"]:
-            medium["received"] = len((await api.get(medium["href"])).raise_for_status().content)
+        for item in view["media"]:
+            item["received"] = len((await api.get(item["href"])).raise_for_status().content)
     except httpx.HTTPStatusError as error:
         return f"the service answered {error.response.status_code}."
     except httpx.HTTPError as error:
@@ -151,8 +154,8 @@ def _summary(story: _Story, view: dict[str, Any]) -> str:
     if view["outcome"]:
         name, id_card, address = view["identity"].values()
         lines.append(f"similarity {view['verdict']['similarity']} %, {name}, {id_card}, {address}")
-        kib = sum(medium["size_bytes"] for medium in view["media"]) // 1024
-        lines.append(f"{kib} KiB: {', '.join(medium['kind'] for medium in view['media'])}")
+        kib = sum(item["size_bytes"] for item in view["media"]) // 1024
+        lines.append(f"{kib} KiB: {', '.join(item['kind'] for item in view['media'])}")
     return "\n      ".join(lines)
 
 
@@ -161,7 +164,7 @@ def _differences(story: _Story, view: dict[str, Any]) -> Iterator[str]:
     for name, expected in (("state", story.state), ("outcome", story.outcome)):
         if view[name] != expected:
             yield f"{story.title}: {name} is {view[name]}, not {expected}."
-    complete = [medium["kind"] for medium in view["media"] if medium["received"] == medium["size_bytes"]]
+    complete = [item["kind"] for item in view["media"] if item["received"] == item["size_bytes"]]
     if complete != list(story.media):
         yield f"{story.title}: the media are {complete}, not {list(story.media)}."
     if story.state == "retrieved" and None in view["identity"].values():

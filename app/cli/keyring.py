@@ -9,7 +9,7 @@ from rich.progress import Progress
 from app.cli.output import AsJson, examples, print_json, print_table
 from app.cli.runtime import load_settings, run_with
 from app.errors import ConflictError
-from app.factory import Services, rotation
+from app.factory import Services
 from app.sealing.keyring import KeyRing, Ring
 
 app = typer.Typer(no_args_is_help=True, help="The key ring: the keys that encrypt all personal data.")
@@ -24,7 +24,7 @@ def new() -> None:
     Keep a copy of it, separate from the backups of the database. Encrypted data cannot be read without it. The embedded
     setup creates its key ring at the first start.
     """
-    path = load_settings().keyring_path
+    path = load_settings().keyring.keyring_path
     if path.exists():
         raise ConflictError("KEYRING_FILE exists already and was not changed.")
     KeyRing.create(path)
@@ -59,10 +59,9 @@ def rotate(
 
 
 async def _status(services: Services) -> list[dict[str, Any]]:
-    rotate = rotation(services)
     rows: list[dict[str, Any]] = []
     for ring in Ring:
-        used = await rotate.in_use(ring)
+        used = await services.key_rotation.in_use(ring)
         rows += [
             {
                 "ring": ring,
@@ -70,7 +69,7 @@ async def _status(services: Services) -> list[dict[str, Any]]:
                 "created_at": f"{known.created_at:%Y-%m-%dT%H:%M:%SZ}",
                 "in_use": used.get(known.version, 0),
             }
-            for known in services.vault.keyring.versions(ring)
+            for known in services.cipher.keyring.versions(ring)
         ]
     return rows
 
@@ -81,12 +80,12 @@ async def _rotate(services: Services, rings: list[Ring]) -> None:
         for ring in rings:
             task = progress.add_task(ring)
             done = 0
-            async for done, total in rotation(services).rotate(ring):
+            async for done, total in services.key_rotation.rotate(ring):
                 progress.update(task, completed=done, total=total)
-            typer.echo(f"{ring}: version {services.vault.keyring.newest(ring)}, {done:,} values encrypted again.")
+            typer.echo(f"{ring}: version {services.cipher.keyring.newest(ring)}, {done:,} values encrypted again.")
 
 
 async def _destroy(services: Services, rings: list[Ring]) -> None:
     for ring in rings:
-        destroyed = await rotation(services).destroy_unused(ring)
+        destroyed = await services.key_rotation.destroy_unused(ring)
         typer.echo(f"{ring}: {f'destroyed {destroyed}' if destroyed else 'nothing to destroy'}.")

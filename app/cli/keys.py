@@ -9,7 +9,7 @@ import typer
 
 from app.cli.output import AsJson, Client, examples, print_error, print_json, print_table
 from app.cli.runtime import load_settings, operator, run_with
-from app.domain.access import ApiKey, Network, Scope
+from app.domain.api_key import ApiKey, Network, Scope
 from app.errors import InvalidRequestError
 from app.factory import now
 
@@ -40,8 +40,8 @@ def create(
     valid_for, networks = _days(expires), [_network(text) for text in network or ()]
     key, text = run_with(
         load_settings(),
-        lambda services: services.access.create(
-            name, scope, client=client, valid_for=valid_for, networks=networks, by=operator()
+        lambda services: services.api_keys.create(
+            operator(), name, scope, client=client, valid_for=valid_for, networks=networks
         ),
     )
     if as_json:
@@ -54,7 +54,7 @@ def create(
 @app.command("list", epilog=examples("faceid-results keys list", "faceid-results keys list --json"))
 def list_keys(as_json: AsJson = False) -> None:
     """List all API keys, including expired and revoked ones."""
-    keys = run_with(load_settings(), lambda services: services.access.list())
+    keys = run_with(load_settings(), lambda services: services.api_keys.list())
     if as_json:
         print_json([{"id": key.id} | _described(key) for key in keys])
     elif keys:
@@ -68,7 +68,7 @@ def revoke(
     key_id: Annotated[str, typer.Argument(help="Id of the key, as shown by `keys list`.", metavar="ID")],
 ) -> None:
     """Revoke an API key. Every process rejects it within 5 seconds."""
-    run_with(load_settings(), lambda services: services.access.revoke(key_id, by=operator()))
+    run_with(load_settings(), lambda services: services.api_keys.revoke(operator(), key_id))
 
 
 def _days(text: str) -> timedelta:

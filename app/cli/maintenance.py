@@ -8,8 +8,8 @@ from rich.text import Text
 from app.cli.output import AsJson, examples, print_json, print_table
 from app.cli.runtime import load_settings, run
 from app.config import Settings
+from app.doctor import Doctor, Finding, Status
 from app.factory import open_services
-from app.services.doctor import DoctorService, Finding, Status
 from app.storage import schema
 from app.storage.database import Database
 
@@ -36,9 +36,7 @@ def doctor(as_json: AsJson = False) -> None:
     The check makes one call to Tencent, for a token that does not exist. The exit code is 0 if all checks passed or
     gave warnings, 1 if a check failed, 2 if the settings cannot be read.
     """
-    found = load_settings()
-    examination = DoctorService(faceid=found, receive=found, rules=found, database=found, media=found, keyring=found)
-    findings = run(examination.examine)
+    findings = run(Doctor(load_settings()).run_checks)
     is_fine = all(finding.status is not Status.FAILED for finding in findings)
     if as_json:
         print_json({"ok": is_fine, "checks": [asdict(finding) for finding in findings]})
@@ -48,7 +46,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 async def _migrate(settings: Settings) -> None:
-    database = Database(settings)
+    database = Database(settings.database)
     try:
         if database.is_embedded:
             # Creates its folder if necessary, and migrates it.

@@ -3,6 +3,7 @@
 import asyncio
 import getpass
 import signal
+import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -10,7 +11,8 @@ from typing import Any, TypeVar
 import uvicorn
 
 from app.config import Settings, read_settings
-from app.domain.access import OPERATOR, Caller
+from app.domain.api_key import OPERATOR, Actor
+from app.domain.rule import DEFAULT_CLIENT
 from app.factory import Services, open_services
 from app.observability import configure_logging
 
@@ -24,16 +26,21 @@ def load_settings(*, is_logged: bool = False) -> Settings:
         is_logged: whether to log at the level of the settings. Other commands report by their output alone.
 
     Raises:
-        SetUpError: a setting is invalid.
+        ConfigurationError: a setting is invalid.
     """
     settings = read_settings()
-    configure_logging(settings.log_level if is_logged else "CRITICAL")
+    configure_logging(settings.process.log_level if is_logged else "CRITICAL")
     return settings
 
 
-def operator() -> Caller:
-    """Returns the caller for the audit: the operator, by the user name of the process."""
-    return replace(OPERATOR, name=getpass.getuser())
+def operator(client: str = DEFAULT_CLIENT) -> Actor:
+    """Returns the actor for the audit: the operator, by the user name of the process.
+
+    Args:
+        client: whose verifications the command creates.
+    """
+    caller = replace(OPERATOR, name=getpass.getuser(), client=client)
+    return Actor(caller=caller, request_id=uuid.uuid4().hex)
 
 
 def event_loop() -> asyncio.Runner:

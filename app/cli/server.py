@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager, contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
-from app.errors import SetUpError
+from app.errors import ConfigurationError
 
 # Waiting clients included. Further connections are answered with 503.
 MAX_CONNECTIONS = 2048
@@ -46,14 +46,14 @@ def listen(host: str, port: int) -> socket.socket:
     """Opens a listening socket, on a free port if `port` is 0.
 
     Raises:
-        SetUpError: the address is not available.
+        ConfigurationError: the address is not available.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         return socket.create_server((host, port), family=family, backlog=MAX_CONNECTIONS)
     except OSError as error:
         reason = str(error.strerror).partition(" (")[0]
-        raise SetUpError(f"Cannot listen on port {port} of {host}: {reason}. Try another --port.") from None
+        raise ConfigurationError(f"Cannot listen on port {port} of {host}: {reason}. Try another --port.") from None
 
 
 def url_of(listener: socket.socket) -> str:
@@ -70,7 +70,7 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[asynci
         The server's task, which ends before the block does only if the server fails.
 
     Raises:
-        SetUpError: the application did not start.
+        ConfigurationError: the application did not start.
     """
     config = uvicorn.Config(
         app,
@@ -88,7 +88,7 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[asynci
     try:
         await server.startup_ended.wait()
         if not server.started:
-            raise SetUpError("The service did not start. See its log for the cause.")
+            raise ConfigurationError("The service did not start. See its log for the cause.")
         yield task
     finally:
         server.should_exit = True

@@ -119,7 +119,7 @@ async def _serve(settings: Settings, host: str, port: int, *, with_worker: bool)
                 await asyncio.wait([server])
             finally:
                 # Waiting clients get the current state.
-                api.state.services.signals.end()
+                api.state.services.wakeups.end()
 
 
 async def _work(settings: Settings) -> None:

@@ -8,8 +8,8 @@ from typing import BinaryIO
 from pydantic import ValidationError
 
 from app.errors import InvalidRequestError
-from app.routers.models import BizToken, Registration
-from app.services.backfill import Problem, Row
+from app.routers.schemas import BizToken, Registration
+from app.services.backfill import RejectedLine, TokenLine
 
 # Registered in one transaction, which must be short: on SQLite callbacks wait for it.
 BATCH_LINES = 200
@@ -24,8 +24,8 @@ class Line(Registration):
     biz_token: BizToken
 
 
-def read_batches(stream: BinaryIO, rule_id: str | None) -> Iterator[Sequence[Row | Problem]]:
-    """Yields the lines in batches. An invalid line becomes a `Problem`, and the lines after it are read.
+def read_batches(stream: BinaryIO, rule_id: str | None) -> Iterator[Sequence[TokenLine | RejectedLine]]:
+    """Yields the lines in batches. An invalid line becomes a `RejectedLine`, and the lines after it are read.
 
     Args:
         stream: the file, in UTF-8.
@@ -40,7 +40,7 @@ def read_batches(stream: BinaryIO, rule_id: str | None) -> Iterator[Sequence[Row
         yield batch
 
 
-def _rows(stream: BinaryIO, rule_id: str | None) -> Iterator[Row | Problem]:
+def _rows(stream: BinaryIO, rule_id: str | None) -> Iterator[TokenLine | RejectedLine]:
     columns: Sequence[str] = ()
     for number, text in _lines(stream):
         cells = _cells(text)
@@ -49,7 +49,7 @@ def _rows(stream: BinaryIO, rule_id: str | None) -> Iterator[Row | Problem]:
             if cells == columns:
                 continue
         if len(cells) != len(columns):
-            yield Problem(number, f"{len(cells)} columns, but the header has {len(columns)}")
+            yield RejectedLine(number, f"{len(cells)} columns, but the header has {len(columns)}")
         else:
             yield _row(number, dict(zip(columns, cells, strict=True)), rule_id)
 
@@ -82,12 +82,12 @@ def _columns(cells: Sequence[str]) -> Sequence[str]:
     return cells
 
 
-def _row(number: int, cells: Mapping[str, str], rule_id: str | None) -> Row | Problem:
+def _row(number: int, cells: Mapping[str, str], rule_id: str | None) -> TokenLine | RejectedLine:
     try:
         line = Line.model_validate({name: cell for name, cell in cells.items() if cell})
     except ValidationError as error:
         first = error.errors(include_input=False, include_context=False, include_url=False)[0]
-        return Problem(number, f"{first['loc'][0]} is not valid ({first['type'].replace('_', ' ')})")
+        return RejectedLine(number, f"{first['loc'][0]} is not valid ({first['type'].replace('_', ' ')})")
     if not (line.rule_id or rule_id):
-        return Problem(number, "rule_id is missing; use --rule-id or set FACEID_RULE_ID")
-    return Row(number, line.biz_token, line.rule_id or rule_id or "", line.facts())
+        return RejectedLine(number, "rule_id is missing; use --rule-id or set FACEID_RULE_ID")
+    return TokenLine(number, line.biz_token, line.rule_id or rule_id or "", line.facts())

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -18,19 +18,17 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from app.cli.output import AsJson, Client, examples, print_error, print_json, print_record
-from app.cli.runtime import event_loop, load_settings, run_with
+from app.cli.runtime import event_loop, load_settings, operator, run_with
 from app.cli.token_files import Line, read_batches
 from app.config import Settings
-from app.domain.access import OPERATOR, Caller
+from app.domain.api_key import Actor
 from app.domain.decision import ErrorClass
-from app.domain.verification import Facts, Result, State, Verification
+from app.domain.verification import Result, State, TokenFacts, Verification
 from app.errors import InvalidRequestError
 from app.faceid.error_codes import classify
 from app.factory import Services, now, open_services
-from app.routers.models import VerificationView
-from app.services.backfill import BackfillService, Summary
-from app.services.newcomers import Newcomers
-from app.storage.verifications import VerificationStore
+from app.routers.schemas import VerificationView
+from app.services.backfill import BackfillSummary
 from app.worker import working
 
 FETCH_SECONDS = 60.0
@@ -64,8 +62,7 @@ def fetch(
     except ValidationError as error:
         (name, *_) = error.errors(include_input=False)[0]["loc"]
         raise InvalidRequestError(f"Invalid {name}.") from None
-    caller = replace(OPERATOR, client=client)
-    result = run_with(load_settings(), lambda services: _retrieve(services, caller, biz_token, facts))
+    result = run_with(load_settings(), lambda services: _retrieve(services, operator(client), biz_token, facts))
     view = VerificationView.of(result).model_dump(mode="json")
     (print_json if as_json else print_record)(view)
     raise typer.Exit(0 if view["state"] == State.RETRIEVED else 1)
@@ -91,25 +88,25 @@ def backfill(
     not, 2 if the command stopped before the end.
     """
     settings = load_settings()
-    summary, is_complete = Summary(), False
+    summary, is_complete = BackfillSummary(), False
     with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as stream:
         try:
-            _register(settings, stream, rule_id or settings.faceid_rule_id, client, summary)
+            _register(settings, stream, rule_id or settings.intake.faceid_rule_id, client, summary)
             is_complete = True
         finally:
             _print_summary(summary, is_complete=is_complete, as_json=as_json)
     raise typer.Exit(1 if summary.conflicting or summary.malformed else 0)
 
 
-async def _retrieve(services: Services, caller: Caller, biz_token: str, facts: Facts) -> Result:
+async def _retrieve(services: Services, actor: Actor, biz_token: str, facts: TokenFacts) -> Result:
     """Registers and retrieves a verification. Waits for short retries, not for the person and not for an operator."""
     async with working(services):
-        await services.receive.register(caller, biz_token, facts)
-        before = await services.receive.retrieve_again(caller, biz_token)
+        await services.intake.register(actor, biz_token, facts)
+        before = await services.intake.retrieve_again(actor, biz_token)
         end = time.monotonic() + FETCH_SECONDS
-        with services.signals.subscribed(str(before.id)) as changed:
+        with services.wakeups.subscribed(str(before.id)) as changed:
             while True:
-                result = await services.query.get(caller, biz_token)
+                result = await services.read.get(actor, biz_token)
                 if _is_settled(result.verification, before) or time.monotonic() > end:
                     return result
                 with suppress(TimeoutError):
@@ -120,34 +117,27 @@ async def _retrieve(services: Services, caller: Caller, biz_token: str, facts: F
 def _is_settled(verification: Verification, before: Verification) -> bool:
     if verification.due_at is None:
         return True
-    if verification.leased or verification.attempts == before.attempts:
+    if verification.is_leased or verification.attempts == before.attempts:
         return False
     code = verification.last_error_code
     return code is None or classify(code) in _NEEDS_OPERATOR or verification.due_at > now() + _MAX_RETRY_DELAY
 
 
-def _register(settings: Settings, stream: BinaryIO, rule_id: str | None, client: str, summary: Summary) -> None:
+def _register(settings: Settings, stream: BinaryIO, rule_id: str | None, client: str, summary: BackfillSummary) -> None:
     """Registers all lines. The file is read outside the event loop, where Ctrl-C also interrupts a blocking read."""
     with event_loop() as runner, _progress(stream) as show:
         stack = AsyncExitStack()
         try:
             services = runner.run(stack.enter_async_context(open_services(settings)))
-            service = BackfillService(
-                database=services.database,
-                newcomers=Newcomers(settings, services.vault),
-                verifications=VerificationStore(),
-                signals=services.signals,
-                clock=now,
-            )
             for batch in read_batches(stream, rule_id):
-                runner.run(service.register(client, batch, summary))
+                runner.run(services.backfill.register(client, batch, summary))
                 show(summary)
         finally:
             runner.run(stack.aclose())
 
 
 @contextmanager
-def _progress(stream: BinaryIO) -> Iterator[Callable[[Summary], None]]:
+def _progress(stream: BinaryIO) -> Iterator[Callable[[BackfillSummary], None]]:
     """Shows a progress bar if standard error is a terminal. It has an end only if the size of the file is known."""
     status, console = os.fstat(stream.fileno()), Console(stderr=True)
     size = status.st_size if stat.S_ISREG(status.st_mode) else None
@@ -159,7 +149,7 @@ def _progress(stream: BinaryIO) -> Iterator[Callable[[Summary], None]]:
         )
 
 
-def _print_summary(summary: Summary, *, is_complete: bool, as_json: bool) -> None:
+def _print_summary(summary: BackfillSummary, *, is_complete: bool, as_json: bool) -> None:
     if as_json:
         print_json(asdict(summary) | {"complete": is_complete})
     else:

@@ -1,1 +1,1 @@
-"""What a verification is and what is decided about it: plain values and pure functions, no input and no output."""
+"""The domain: frozen values and pure decisions about them. No input and no output."""

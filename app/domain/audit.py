@@ -1,4 +1,7 @@
-"""What goes on record: who did what with whose data, and what for. It holds no personal data, and outlives them."""
+"""The audit trail: who did what with whose data and for what purpose.
+
+It contains no personal data and stays when the data are erased.
+"""
 
 import hashlib
 import json
@@ -7,11 +10,11 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 GENESIS = bytes(32)
-"""What the first row of the chain is linked to."""
+"""The hash that the first link of the chain continues."""
 
 
 class Action(StrEnum):
-    """What was done."""
+    """The recorded action."""
 
     IDENTITY = "identity"
     MEDIA = "media"
@@ -24,10 +27,10 @@ class Action(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Event:
-    """One row of the audit; `id` is 0 until the database has numbered it.
+class AuditRecord:
+    """One row of the audit trail; `id` is 0 until the database assigns one.
 
-    `fields` are the names of what was disclosed or searched by, `subject` is the API key that a key event is about.
+    `fields` are the names of the disclosed or searched fields, `subject` is the API key that a key action is about.
     """
 
     id: int = 0
@@ -44,14 +47,14 @@ class Event:
     outcome: str
 
     def linked_to(self, previous: bytes) -> bytes:
-        """The row's link in the chain: SHA-256 of the link before it and of the row as a JSON list of its columns."""
+        """Returns the hash of this row's link: SHA-256 of the previous hash and the columns as a JSON list."""
         values = asdict(self) | {"at": self.at.astimezone(UTC).isoformat(timespec="microseconds")}
         return hashlib.sha256(previous + json.dumps(list(values.values())).encode()).digest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EventFilter:
-    """Which events a list shows; None does not filter."""
+class AuditFilter:
+    """The records that a list contains; None does not filter."""
 
     action: Action | None = None
     key_id: str | None = None
@@ -61,8 +64,8 @@ class EventFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
-    """One link of the chain: its place in it from 1 on, the row that it links, and the digest."""
+class ChainLink:
+    """One link of the chain: its position (from 1), the id of the row it covers, and the hash."""
 
     position: int
     audit_id: int

@@ -1,32 +1,38 @@
-"""What to do with what Tencent answered: (the row, the reply, the time) -> one `Step`. Pure, fit for a table.
+"""Decides what to do after a reply of Tencent: (row, reply, time) -> one `Step`. Pure, tested as a table.
 
-The times are Tencent's: a person may use a token for 7,200 s, and its result can be pulled for 72 h from its creation.
-A service that only saw the callback does not know the creation; 70 h from then is what it may count on.
+The times are Tencent's: a person may use a token for 7,200 s, and its result is available for 72 h from its creation.
+If only the callback is known, the creation is not, so 70 h from the callback are certain.
 """
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from typing import assert_never
 
 from app.domain.detection import Outcome, Part
 from app.domain.verification import State, Verification
 
 KEPT_FROM_CREATION = timedelta(hours=72)
 KEPT_FROM_CALLBACK = timedelta(hours=70)
-TOKEN_LIFETIME = timedelta(hours=2, minutes=5)  # 7,200 s in which a person may verify, and some for Tencent's own work
-FIRST_POLL = timedelta(minutes=10)  # most people are done by then; a registered token needs no callback
-POLL_INTERVAL = timedelta(hours=1)  # of a registered token that nobody finished in time and nobody called back
-LAST_TRY = timedelta(minutes=1)  # before the deadline: room for one call with its own deadline
+# 7,200 s for the person, and a margin for Tencent's own processing.
+TOKEN_LIFETIME = timedelta(hours=2, minutes=5)
+# Most persons are done by then. A registered token needs no callback.
+FIRST_POLL = timedelta(minutes=10)
+# For a registered token that was not finished in time and not called back.
+POLL_INTERVAL = timedelta(hours=1)
+# Before the deadline: leaves room for one call with its own deadline.
+LAST_TRY = timedelta(minutes=1)
 
 RETRY_BASE = timedelta(seconds=1)
 RETRY_CAP = timedelta(minutes=5)
-PATIENCE = 2  # timeouts in a row; after them less is asked for
-LOOK_BASE = timedelta(seconds=2)
-LOOK_CAP = timedelta(minutes=10)
+# After this many consecutive timeouts the parts are fetched separately.
+PATIENCE = 2
+POLL_BASE = timedelta(seconds=2)
+POLL_CAP = timedelta(minutes=10)
 
 
 class ErrorClass(StrEnum):
-    """What kind of trouble an error is; who has to act tells them apart."""
+    """The kinds of errors, by what has to happen next."""
 
     RETRY = "retry"
     TIMED_OUT = "timed_out"
@@ -41,43 +47,44 @@ class ErrorClass(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Tencent answered. `outcome` is None where the text part was not asked for.
+class Answered:
+    """Tencent returned a result. `outcome` is None if the text was not requested.
 
-    `pulled` are the parts that are there now, `missing` those that the rule wants and nobody has asked for yet. A part
-    that was asked for and did not come was never stored at Tencent: it counts as pulled.
+    `fetched_parts` are the parts stored after this reply, `missing` those that the rule wants and no call has requested
+    yet. A part that was requested but not returned does not exist at Tencent, so it counts as fetched.
     """
 
     outcome: Outcome | None
-    pulled: frozenset[Part] = frozenset()
+    fetched_parts: frozenset[Part] = frozenset()
     missing: frozenset[Part] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
-    """There was no answer, or it was an error of this class."""
+class Failure:
+    """There was no answer, or an error of this class."""
 
     error_class: ErrorClass
 
 
-Reply = Found | Trouble
+Reply = Answered | Failure
 
 
 @dataclass(frozen=True, slots=True)
 class Store:
-    """Keep what came; an `outcome` of None leaves the known one as it is.
+    """Store what was returned; an `outcome` of None keeps the known one.
 
-    Provisional: the person may still try again, so look once more. `pulled` is not empty while parts are to follow.
+    `provisional`: the person may still try again, so poll once more. `fetched_parts` is not empty while other parts are
+    to follow.
     """
 
     outcome: Outcome | None
     provisional: bool = False
     due_at: datetime | None = None
-    pulled: frozenset[Part] = frozenset()
+    fetched_parts: frozenset[Part] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
-class LookAgain:
+class PollAgain:
     """The person is not finished."""
 
     due_at: datetime
@@ -85,21 +92,21 @@ class LookAgain:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Nothing was learned; the token is fine."""
+    """The call failed without a statement about the token."""
 
     due_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class AskForLess:
-    """All at once were too much: the parts are pulled one by one from now on."""
+class FetchSeparately:
+    """All parts at once were too much: fetch them one by one from now on."""
 
     due_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Pause:
-    """The token is fine, and so are the others: an operator must act, for the account or for this rule of it."""
+class PauseCalls:
+    """An operator must act, for the account or only for this rule of it. The token itself is valid."""
 
     due_at: datetime
     rule_only: bool = False
@@ -113,93 +120,93 @@ class GiveUp:
 
 
 @dataclass(frozen=True, slots=True)
-class Keep:
-    """There will be no newer result than the stored one."""
+class NoChange:
+    """Keep the stored result: there will be no newer one."""
 
 
-Step = Store | LookAgain | Retry | AskForLess | Pause | GiveUp | Keep
+Step = Store | PollAgain | Retry | FetchSeparately | PauseCalls | GiveUp | NoChange
 
 
 def deadline(*, created_at: datetime | None, registered_at: datetime | None, received_at: datetime | None) -> datetime:
-    """Until when the result can be pulled. At least one of the three instants is known."""
+    """Returns until when Tencent keeps the result. At least one of the three instants must be known."""
     if created_at:
         return created_at + KEPT_FROM_CREATION
     first = received_at or registered_at
     if first is None:
         raise ValueError("a verification is registered or called back, or both")
-    told = first + KEPT_FROM_CALLBACK
-    return min(told, registered_at + KEPT_FROM_CREATION) if registered_at else told
+    certain = first + KEPT_FROM_CALLBACK
+    return min(certain, registered_at + KEPT_FROM_CREATION) if registered_at else certain
 
 
 def decide(verification: Verification, reply: Reply, now: datetime, jitter: float) -> Step:
-    """The one place where a retrieval's fate is decided.
+    """Decides the next step of a retrieval. No other place does.
 
     Args:
-        verification: the row as it was claimed, before this call is counted.
-        reply: what came of the call.
-        now: when it came.
+        verification: the row as claimed, before this call is counted.
+        reply: what the call returned.
+        now: when it returned.
         jitter: a random number in [0, 1); spreads retries over the upper half of their interval.
     """
-    if isinstance(reply, Trouble):
-        return _trouble(verification, reply.error_class, now, jitter)
+    if isinstance(reply, Failure):
+        return _after_failure(verification, reply.error_class, now, jitter)
     if reply.outcome is Outcome.UNFINISHED:
-        return _unfinished(verification, now)
+        return _after_unfinished(verification, now)
     if reply.outcome:
         provisional = reply.outcome is Outcome.FAILED and now < _settled_at(verification)
-    else:  # the text that came before this part says it
-        provisional = verification.provisional and Part.TEXT in verification.pulled_parts
+    else:
+        # The verdict of the text, which was stored before this part, stays.
+        provisional = verification.provisional and Part.TEXT in verification.fetched_parts
     if reply.missing:
-        return Store(reply.outcome, provisional, now, reply.pulled)
+        return Store(reply.outcome, provisional, now, reply.fetched_parts)
     return Store(reply.outcome, provisional, max(now, _settled_at(verification)) if provisional else None)
 
 
+def growing(base: timedelta, cap: timedelta, times: int) -> timedelta:
+    """Returns `base` doubled `times` times, at most `cap`."""
+    return min(base * (1 << min(times, 32)), cap)
+
+
 def _settled_at(verification: Verification) -> datetime:
-    """From when on the person cannot change the verdict any more."""
+    """Returns from when on the person can no longer change the verdict."""
     return verification.born_at + TOKEN_LIFETIME
-
-
-def _unfinished(verification: Verification, now: datetime) -> Step:
-    is_registered_only = verification.received_at is None
-    if now < (settled_at := _settled_at(verification)):
-        look_at = settled_at if is_registered_only else now + growing(LOOK_BASE, LOOK_CAP, verification.looks)
-        return LookAgain(min(look_at, settled_at))
-    poll_at = now + POLL_INTERVAL if is_registered_only and now + POLL_INTERVAL < _last_try_at(verification) else None
-    if verification.state is not State.RETRIEVED:
-        return Store(Outcome.UNFINISHED, due_at=poll_at)
-    return LookAgain(poll_at) if poll_at and verification.outcome is Outcome.UNFINISHED else Keep()
 
 
 def _last_try_at(verification: Verification) -> datetime:
     return verification.deadline_at - LAST_TRY
 
 
-def _trouble(verification: Verification, error_class: ErrorClass, now: datetime, jitter: float) -> Step:
-    if error_class in {ErrorClass.FINAL, ErrorClass.EXPIRED} or (now >= _last_try_at(verification)):
-        return _hopeless(verification, error_class, now, jitter)
-    due_at = min(_retry_at(verification, now, jitter), _last_try_at(verification))
+def _after_unfinished(verification: Verification, now: datetime) -> Step:
+    is_registered_only = verification.received_at is None
+    if now < (settled_at := _settled_at(verification)):
+        poll_at = settled_at if is_registered_only else now + growing(POLL_BASE, POLL_CAP, verification.polls)
+        return PollAgain(min(poll_at, settled_at))
+    next_at = now + POLL_INTERVAL if is_registered_only and now + POLL_INTERVAL < _last_try_at(verification) else None
+    if verification.state is not State.RETRIEVED:
+        return Store(Outcome.UNFINISHED, due_at=next_at)
+    return PollAgain(next_at) if next_at and verification.outcome is Outcome.UNFINISHED else NoChange()
+
+
+def _after_failure(verification: Verification, error_class: ErrorClass, now: datetime, jitter: float) -> Step:
+    retry_at = now + growing(RETRY_BASE, RETRY_CAP, verification.failures) * (0.5 + jitter / 2)
+    last_try_at = _last_try_at(verification)
+    if error_class in {ErrorClass.FINAL, ErrorClass.EXPIRED} or now >= last_try_at:
+        # A wrong clock proves nothing, not even that the deadline has passed.
+        return Retry(retry_at) if error_class is ErrorClass.CLOCK else _hopeless(verification, error_class)
+    due_at = min(retry_at, last_try_at)
     match error_class:
         case ErrorClass.ACCOUNT | ErrorClass.RULE:
-            return Pause(due_at, rule_only=error_class is ErrorClass.RULE)
+            return PauseCalls(due_at, rule_only=error_class is ErrorClass.RULE)
         case ErrorClass.ASK_FOR_LESS:
-            return AskForLess(due_at)
-        case ErrorClass.TIMED_OUT if verification.failures >= PATIENCE:
-            return AskForLess(due_at)
-        case _:
+            return FetchSeparately(due_at)
+        case ErrorClass.TIMED_OUT:
+            return FetchSeparately(due_at) if verification.failures >= PATIENCE else Retry(due_at)
+        case ErrorClass.RETRY | ErrorClass.SLOW_DOWN | ErrorClass.CLOCK | ErrorClass.BUG:
             return Retry(due_at)
+        case _:
+            assert_never(error_class)
 
 
-def _hopeless(verification: Verification, error_class: ErrorClass, now: datetime, jitter: float) -> Step:
-    if error_class is ErrorClass.CLOCK:  # the clock that says so is the one that is wrong
-        return Retry(_retry_at(verification, now, jitter))
+def _hopeless(verification: Verification, error_class: ErrorClass) -> Step:
     if verification.state is State.RETRIEVED:
-        return Keep()
+        return NoChange()
     return GiveUp(State.FAILED if error_class is ErrorClass.FINAL else State.EXPIRED)
-
-
-def _retry_at(verification: Verification, now: datetime, jitter: float) -> datetime:
-    return now + growing(RETRY_BASE, RETRY_CAP, verification.failures) * (0.5 + jitter / 2)
-
-
-def growing(base: timedelta, cap: timedelta, times: int) -> timedelta:
-    """`base` doubled `times` times, `cap` at most."""
-    return min(base * (1 << min(times, 32)), cap)

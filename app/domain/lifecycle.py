@@ -1,15 +1,16 @@
-"""How a verification changes: each function takes the row and answers the row as it is afterwards. Pure."""
+"""The transitions of a verification: each function takes a row and returns the row after the change. Pure."""
 
 from dataclasses import replace
 from datetime import datetime
-from typing import TypeVar
+from typing import TypeVar, assert_never
 
 from app.domain.decision import (
     FIRST_POLL,
-    AskForLess,
+    FetchSeparately,
     GiveUp,
-    LookAgain,
-    Pause,
+    NoChange,
+    PauseCalls,
+    PollAgain,
     Retry,
     Step,
     Store,
@@ -17,8 +18,10 @@ from app.domain.decision import (
 )
 from app.domain.detection import Outcome
 from app.domain.rule import Rule
-from app.domain.verification import Call, Facts, Priority, State, Verification
+from app.domain.verification import Priority, State, TokenFacts, UpstreamCall, Verification
 from app.errors import ConflictError, GoneError
+
+T = TypeVar("T")
 
 
 def new(
@@ -31,7 +34,7 @@ def new(
     nonce: str | None = None,
     now: datetime,
 ) -> Verification:
-    """A token that nobody told us of before; `registered` or `called_back` says what is to be done."""
+    """Returns the row of an unknown token. `registered` or `called_back` must follow: they set the times."""
     return Verification(
         client=client,
         biz_token=biz_token,
@@ -47,8 +50,14 @@ def new(
     )
 
 
-def registered(verification: Verification, facts: Facts, now: datetime) -> Verification:
-    """The token was announced when DetectAuth returned it; from now on it is looked after without a callback.
+def registered(verification: Verification, facts: TokenFacts, now: datetime, *, due_now: bool = False) -> Verification:
+    """Registers the token: its result is retrieved even if no callback ever arrives.
+
+    Args:
+        verification: the row, new or known.
+        facts: what the caller states about the token.
+        now: when it was registered.
+        due_now: whether a new token is due at once, because its person was done long ago, or at the first poll.
 
     Raises:
         ConflictError: a fact contradicts a known one.
@@ -56,23 +65,23 @@ def registered(verification: Verification, facts: Facts, now: datetime) -> Verif
     if verification.state is State.ERASED:
         return verification
     is_new = verification.registered_at is None and verification.received_at is None
-    poll_at = max(now, (facts.created_at or now) + FIRST_POLL)
+    first_at = now if due_now else max(now, (facts.created_at or now) + FIRST_POLL)
     return _with_deadline(
         replace(
             verification,
-            rule_id=_agreed("rule_id", verification.rule_id, facts.rule_id) or verification.rule_id,
-            subject_ref=_agreed("subject_ref", verification.subject_ref, facts.subject_ref),
-            purpose=_agreed("purpose", verification.purpose, facts.purpose),
-            created_at=_agreed("created_at", verification.created_at, facts.created_at),
+            rule_id=_merged("rule_id", verification.rule_id, facts.rule_id) or verification.rule_id,
+            subject_ref=_merged("subject_ref", verification.subject_ref, facts.subject_ref),
+            purpose=_merged("purpose", verification.purpose, facts.purpose),
+            created_at=_merged("created_at", verification.created_at, facts.created_at),
             registered_at=verification.registered_at or now,
-            due_at=poll_at if is_new else verification.due_at,
+            due_at=first_at if is_new else verification.due_at,
             priority=Priority.POLL if is_new else verification.priority,
         )
     )
 
 
 def called_back(verification: Verification, rule_id: str | None, extra: bytes | None, now: datetime) -> Verification:
-    """Somebody says that the person is done. What is settled stays; all else is due at once.
+    """Accepts a callback: the person is done. A final result stays; everything else is due at once.
 
     Raises:
         ConflictError: `rule_id` contradicts the known one.
@@ -82,39 +91,39 @@ def called_back(verification: Verification, rule_id: str | None, extra: bytes | 
     verification = _with_deadline(
         replace(
             verification,
-            rule_id=_agreed("rule_id", verification.rule_id, rule_id) or verification.rule_id,
+            rule_id=_merged("rule_id", verification.rule_id, rule_id) or verification.rule_id,
             received_at=verification.received_at or now,
             callback_extra=verification.callback_extra or extra,
         )
     )
-    open_ended = verification.provisional or verification.outcome is Outcome.UNFINISHED
-    return woken(verification, now) if open_ended or verification.state is State.PENDING else verification
+    may_change = verification.provisional or verification.outcome is Outcome.UNFINISHED
+    return wake(verification, now) if may_change or verification.state is State.PENDING else verification
 
 
-def woken(verification: Verification, now: datetime) -> Verification:
-    """Due at once; while a worker is at it, due again as soon as that one reports back."""
-    if verification.leased:
-        return replace(verification, woken=True)
+def wake(verification: Verification, now: datetime) -> Verification:
+    """Makes the verification due at once; if a worker holds it, as soon as that worker reports back."""
+    if verification.is_leased:
+        return replace(verification, wake_requested=True)
     return replace(verification, due_at=min(now, verification.due_at or now), priority=Priority.FRESH)
 
 
-def asked_again(verification: Verification, now: datetime) -> Verification:
-    """Somebody wants another pull. A stored result stays readable until a newer one replaces it.
+def retrieve_again(verification: Verification, now: datetime) -> Verification:
+    """Requests another retrieval. A stored result stays readable until a newer one replaces it.
 
     Raises:
-        GoneError: it was erased.
+        GoneError: the verification was erased.
     """
     if verification.state is State.ERASED:
         raise GoneError("The verification was erased.")
     if verification.state in {State.FAILED, State.EXPIRED}:
         verification = replace(verification, state=State.PENDING, failures=0)
-    return woken(verification, now)
+    return wake(verification, now)
 
 
 def erased(verification: Verification, now: datetime) -> Verification:
-    """All that says something of the person or the case is gone; what is named here stays.
+    """Removes everything about the person and the case; only the fields named here stay.
 
-    The claim goes up, so that a fetch in flight brings nothing back.
+    The claim number grows, so a fetch in flight cannot restore anything.
     """
     return Verification(
         id=verification.id,
@@ -137,61 +146,55 @@ def erased(verification: Verification, now: datetime) -> Verification:
 
 
 def without_media(verification: Verification) -> Verification:
-    """The media are gone, the text is kept on."""
+    """Records that the media were erased; the text is next."""
     return replace(verification, erase_at=verification.retain_until)
 
 
 def held(verification: Verification, *, is_held: bool) -> Verification:
-    """Nothing is erased while it is held; when it is let go, what is overdue is erased at once."""
+    """Sets or lifts the legal hold. Nothing is erased under it; after it, what is overdue is erased at once."""
     if verification.state is State.ERASED:
         return verification
     return replace(verification, legal_hold=is_held, erase_at=None if is_held else verification.retain_media_until)
 
 
-def after(verification: Verification, step: Step, call: Call, now: datetime) -> Verification:
-    """A worker reports back what it decided after `call`."""
-    verification = _counted(verification, step, call)
-    match step:
-        case Store():
-            verification = _stored(verification, step, now)
-        case LookAgain(due_at):
-            verification = replace(verification, due_at=due_at, priority=Priority.POLL)
-        case Retry(due_at) | Pause(due_at):
-            verification = replace(verification, due_at=due_at, priority=Priority.RETRY)
-        case AskForLess(due_at):
-            verification = replace(verification, due_at=due_at, priority=Priority.RETRY, one_by_one=True)
-        case GiveUp(state):
-            verification = replace(verification, state=state, due_at=None)
-        case _:  # Keep
-            verification = replace(verification, provisional=False, due_at=None, pulled="")
-    if verification.woken and verification.due_at:
-        verification = replace(verification, due_at=now, priority=Priority.FRESH)
-    return replace(verification, leased=False, woken=False)
-
-
-def _stored(verification: Verification, step: Store, now: datetime) -> Verification:
-    return replace(
-        verification,
-        state=State.RETRIEVED,
-        outcome=step.outcome or verification.outcome,
-        provisional=step.provisional,
-        due_at=step.due_at,
-        priority=Priority.RETRY if step.pulled else Priority.POLL,
-        pulled="".join(sorted(step.pulled)),
-        retrieved_at=now,
-        erase_at=None if verification.legal_hold else verification.retain_media_until,
-    )
-
-
-def _counted(verification: Verification, step: Step, call: Call) -> Verification:
-    return replace(
+def after(verification: Verification, step: Step, call: UpstreamCall, now: datetime) -> Verification:
+    """Applies the step that a worker decided after `call`, and releases the claim."""
+    verification = replace(
         verification,
         attempts=verification.attempts + 1,
         failures=0 if call.error_code is None else verification.failures + 1,
-        looks=verification.looks + isinstance(step, LookAgain),
+        polls=verification.polls + isinstance(step, PollAgain),
         last_request_id=call.request_id or verification.last_request_id,
         last_error_code=call.error_code,
     )
+    match step:
+        case Store():
+            verification = replace(
+                verification,
+                state=State.RETRIEVED,
+                outcome=step.outcome or verification.outcome,
+                provisional=step.provisional,
+                due_at=step.due_at,
+                priority=Priority.RETRY if step.fetched_parts else Priority.POLL,
+                fetched_parts=step.fetched_parts,
+                retrieved_at=now,
+                erase_at=None if verification.legal_hold else verification.retain_media_until,
+            )
+        case PollAgain(due_at):
+            verification = replace(verification, due_at=due_at, priority=Priority.POLL)
+        case Retry(due_at) | PauseCalls(due_at):
+            verification = replace(verification, due_at=due_at, priority=Priority.RETRY)
+        case FetchSeparately(due_at):
+            verification = replace(verification, due_at=due_at, priority=Priority.RETRY, fetch_separately=True)
+        case GiveUp(state):
+            verification = replace(verification, state=state, due_at=None)
+        case NoChange():
+            verification = replace(verification, provisional=False, due_at=None, fetched_parts=frozenset())
+        case _:
+            assert_never(step)
+    if verification.wake_requested and verification.due_at:
+        verification = replace(verification, due_at=now, priority=Priority.FRESH)
+    return replace(verification, is_leased=False, wake_requested=False)
 
 
 def _with_deadline(verification: Verification) -> Verification:
@@ -203,10 +206,7 @@ def _with_deadline(verification: Verification) -> Verification:
     return replace(verification, deadline_at=deadline_at)
 
 
-T = TypeVar("T")
-
-
-def _agreed(name: str, known: T | None, told: T | None) -> T | None:
-    if known is not None and told is not None and known != told:
+def _merged(name: str, known: T | None, stated: T | None) -> T | None:
+    if known is not None and stated is not None and known != stated:
         raise ConflictError(f"The verification is already known with another {name}.")
-    return told if known is None else known
+    return stated if known is None else known

@@ -1,15 +1,20 @@
-"""A pause: an account, or a rule of it, that answers nothing before an operator acts. The tokens' time runs on."""
+"""A pause stops all calls for an account or one of its rules until an operator fixes the cause.
+
+The deadlines of the tokens keep running.
+"""
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-_FIRST_PROBE = timedelta(seconds=5)  # it may have been a hiccup
-_PROBE_INTERVAL = timedelta(minutes=1)  # a repair is found out within a minute, and no quota is burnt
+# The first probe comes early because the error may have been a short disturbance.
+_FIRST_PROBE = timedelta(seconds=5)
+# A repair is noticed within this time, and the probes use little of the quota.
+_MAX_PROBE_INTERVAL = timedelta(minutes=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
-    """Nothing is asked for the account, or for one `rule_id` of it, but one call at `probe_at`."""
+    """A pause of an account, or of one `rule_id` of it. One call is made at `probe_at` to check whether it can end."""
 
     account: str
     rule_id: str | None
@@ -19,15 +24,15 @@ class Pause:
 
     @property
     def cause(self) -> dict[str, str | None]:
-        """What is paused and why, by the names that logs have for it."""
+        """The paused account or rule and the error, as log fields."""
         return {"account": self.account, "rule_id": self.rule_id, "error_code": self.error_code}
 
 
 def begin(account: str, rule_id: str | None, error_code: str, now: datetime) -> Pause:
-    """A pause that begins now."""
+    """Returns a pause that begins now."""
     return Pause(account=account, rule_id=rule_id, error_code=error_code, paused_at=now, probe_at=now + _FIRST_PROBE)
 
 
 def next_probe_at(pause: Pause, now: datetime) -> datetime:
-    """When to try again if the probe that is made now fails: after as long as it lasted so far, a minute at most."""
-    return now + min(max(now - pause.paused_at, _FIRST_PROBE), _PROBE_INTERVAL)
+    """Returns when to probe again if the current probe fails: the pause's age so far, between 5 s and 1 min, later."""
+    return now + min(max(now - pause.paused_at, _FIRST_PROBE), _MAX_PROBE_INTERVAL)

@@ -1,4 +1,4 @@
-"""How results of a RuleId are retrieved: by which account, by which action, and which parts."""
+"""A rule: how the results of a RuleId are retrieved and how long they are kept."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -7,11 +7,10 @@ from datetime import timedelta
 from app.domain.detection import EVERYTHING, InfoType, Part
 
 DEFAULT_ACCOUNT = "default"
-"""The account of rules that name none; its settings are those without a name."""
+"""The account of rules that name none; its settings have no prefix."""
 
 DEFAULT_CLIENT = "default"
 """The client of API keys and commands that name none."""
-
 
 RETENTION = timedelta(days=180)
 MEDIA_RETENTION = timedelta(days=30)
@@ -19,9 +18,9 @@ MEDIA_RETENTION = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Enhanced:
-    """That GetDetectInfoEnhanced is asked, and for what beyond the parts.
+    """The media to request from GetDetectInfoEnhanced in addition to the parts.
 
-    `best_frames` is how many further frames are cut from the video (10 at most).
+    `best_frames` is the number of additional frames from the video (at most 10).
     """
 
     best_frames: int = 0
@@ -31,11 +30,11 @@ class Enhanced:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """One RuleId's way; `text_first` stores the verdict before the media are asked for.
+    """The rule of one RuleId.
 
-    `client` is whose verifications those are that nobody but Tencent told of. Text is kept for `retention`, media for
-    `media_retention`, counted from the intake. `redirect_state` takes tokens in that a browser brings with a signed
-    state.
+    `client` owns verifications that only Tencent's bill names. `text_first` stores the verdict before the media are
+    requested. Text is kept for `retention`, media for `media_retention`, both from the intake. `redirect_state` accepts
+    unknown tokens from browsers that bring a signed state.
     """
 
     account: str = DEFAULT_ACCOUNT
@@ -47,21 +46,21 @@ class Rule:
     media_retention: timedelta = MEDIA_RETENTION
     redirect_state: bool = False
 
-    def missing(self, pulled: Collection[Part]) -> frozenset[Part]:
-        """Which of the wanted parts are not among the pulled ones."""
-        return self.info_type.parts - frozenset(pulled)
+    def missing(self, fetched: Collection[Part]) -> frozenset[Part]:
+        """Returns the wanted parts that are not among the fetched ones."""
+        return self.info_type.parts - frozenset(fetched)
 
-    def next_parts(self, pulled: Collection[Part], *, one_by_one: bool, failures: int) -> InfoType:
-        """What to ask for next. The text comes first wherever the parts come apart, since it says who is finished.
+    def next_parts(self, fetched: Collection[Part], *, separately: bool, failures: int) -> InfoType:
+        """Returns the parts to request next. If parts come separately, the text is first: it shows who is finished.
 
         Args:
-            pulled: what is stored already; where that is all, everything is pulled anew.
-            one_by_one: whether all at once were too much.
-            failures: in a row; one by one, a part that cannot be had does not keep the others waiting.
+            fetched: the stored parts. If nothing is missing, everything is requested again.
+            separately: request one part at a time.
+            failures: consecutive failures; they rotate the part, so one unavailable part does not block the others.
         """
-        missing = self.missing(pulled) or self.info_type.parts
-        if Part.TEXT in missing and (one_by_one or self.text_first):
+        missing = self.missing(fetched) or self.info_type.parts
+        if Part.TEXT in missing and (separately or self.text_first):
             return InfoType(Part.TEXT)
-        if one_by_one:
+        if separately:
             return InfoType(sorted(missing)[failures % len(missing)])
         return InfoType("".join(sorted(missing))) if missing < self.info_type.parts else self.info_type

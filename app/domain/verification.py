@@ -1,22 +1,22 @@
-"""A verification: one person's run through FaceID, named by its BizToken, and where its retrieval stands."""
+"""A verification: one person's run through FaceID, identified by its BizToken, and the progress of its retrieval."""
 
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 
-from app.domain.detection import Detection, Medium, Outcome, Part
-from app.domain.masking import Masked
+from app.domain.detection import Detection, Outcome, Part
+from app.domain.media import MediaItem
+from app.domain.personal import Masked
 from app.domain.rule import DEFAULT_ACCOUNT
 
-SPELLING = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
-"""What may be a BizToken, as a regular expression."""
+BIZ_TOKEN_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
+"""The syntax of a BizToken, as a regular expression."""
 
-
-FOR_EVER = datetime(9999, 12, 31, tzinfo=UTC)
+NEVER = datetime(9999, 12, 31, tzinfo=UTC)
 
 
 class State(StrEnum):
-    """Where the retrieval stands; Tencent's verdict is the `Outcome`, apart from it."""
+    """The state of the retrieval. Tencent's verdict is separate: see `Outcome`."""
 
     PENDING = "pending"
     RETRIEVED = "retrieved"
@@ -25,17 +25,32 @@ class State(StrEnum):
     ERASED = "erased"
 
 
-class Priority(IntEnum):
-    """Who goes first where the quota does not suffice for all that is due."""
+STANDINGS: tuple[tuple[State, Outcome | None], ...] = (
+    (State.PENDING, None),
+    (State.RETRIEVED, Outcome.PASSED),
+    (State.RETRIEVED, Outcome.FAILED),
+    (State.RETRIEVED, Outcome.UNFINISHED),
+    (State.RETRIEVED, None),
+    (State.FAILED, None),
+    (State.EXPIRED, None),
+    (State.ERASED, None),
+)
+"""Every pair of state and outcome that `app.domain.lifecycle` can produce. A retrieved one lacks an outcome only if its
+rule does not request the text."""
 
-    FRESH = 0  # somebody waits for it
+
+class Priority(IntEnum):
+    """The order of retrieval when more is due than the quota allows."""
+
+    # A caller is waiting for it.
+    FRESH = 0
     RETRY = 1
     POLL = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Facts:
-    """What a business system may tell about a token when it registers it; None where it says nothing."""
+class TokenFacts:
+    """The facts that a business system may state about a token at registration; None where it states nothing."""
 
     rule_id: str | None = None
     subject_ref: str | None = None
@@ -45,21 +60,20 @@ class Facts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verification:
-    """One verification as the database knows it; `id` is 0 until the database has numbered it.
+    """One verification as stored; `id` is 0 until the database assigns one. Instants are aware, in UTC.
 
-    Instants are aware UTC; `due_at` None means: nothing left to do.
+    The queue: `due_at` is the time of the next call, or None. `claim` counts the claims; only the newest may write
+    a result. `is_leased`: a worker holds the claim. `wake_requested`: a callback arrived during the lease.
 
-    `attempts` counts all calls to Tencent, `failures` those without an answer since the last one that had one,
-    `looks` those that found the person not finished yet. `claim` is the number of the newest claim, `leased` says that
-    its worker has not reported back, `woken` that a callback came since.
+    The counters: `attempts` counts all calls to Tencent, `failures` the consecutive calls without an answer, `polls`
+    the calls that returned "unfinished".
 
-    `pulled` are the parts that are stored while others are still to come, as the digits of InfoType; empty before the
-    first and after the last. `one_by_one` says that all at once were too much. `nonce` is what the result must have for
-    its Extra (`app.domain.redirect`).
+    The parts: `fetched_parts` are the stored parts while others are still missing (empty before the first and after the
+    last). `fetch_separately`: a request for all parts at once was too much. `nonce`: the `Extra` that the result must
+    contain (see `app.domain.redirect_state`).
 
-    `erase_at` is when there is next something to erase, None where it is held (`legal_hold`) or nothing is left.
-
-    `sealed_key` is the key of all that is sealed of the person, `callback_extra` among it; the key ring has sealed it.
+    `erase_at` is when to erase next (None: a legal hold, or nothing is left). `sealed_key` is the wrapped key of all
+    personal values, including `callback_extra`.
     """
 
     id: int = 0
@@ -81,18 +95,18 @@ class Verification:
     deadline_at: datetime
     due_at: datetime | None
     priority: Priority = Priority.FRESH
-    pulled: str = ""
-    one_by_one: bool = False
+    fetched_parts: frozenset[Part] = frozenset()
+    fetch_separately: bool = False
     claim: int = 0
-    leased: bool = False
-    woken: bool = False
+    is_leased: bool = False
+    wake_requested: bool = False
     attempts: int = 0
     failures: int = 0
-    looks: int = 0
+    polls: int = 0
     last_request_id: str | None = None
     last_error_code: str | None = None
-    retain_until: datetime = FOR_EVER
-    retain_media_until: datetime = FOR_EVER
+    retain_until: datetime = NEVER
+    retain_media_until: datetime = NEVER
     erase_at: datetime | None = None
     erased_at: datetime | None = None
     legal_hold: bool = False
@@ -100,58 +114,27 @@ class Verification:
 
     @property
     def born_at(self) -> datetime:
-        """When the token was created, as far as we know: the best lower bound of its age."""
+        """The earliest known instant of the token: the best lower bound of its age."""
         known = (self.created_at, self.registered_at, self.received_at)
         return min(at for at in known if at is not None)
-
-    @property
-    def pulled_parts(self) -> frozenset[Part]:
-        """`pulled`, as parts."""
-        return frozenset(map(Part, self.pulled))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A verification with what was retrieved for it; what is personal is in `detection` only when it is revealed."""
+    """A verification and what was retrieved for it. `detection` contains personal values only after a reveal."""
 
     verification: Verification
     detection: Detection | None = None
     masked: Masked = field(default_factory=Masked)
     callback_extra: str | None = field(default=None, repr=False)
-    media: tuple[Medium, ...] = ()
+    media: tuple[MediaItem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filter:
-    """Which verifications a list shows; None does not filter. `client` None shows those of all clients."""
+class UpstreamCall:
+    """One call to Tencent as recorded. Tencent's support asks for the `request_id`.
 
-    client: str | None = None
-    state: State | None = None
-    outcome: Outcome | None = None
-    rule_id: str | None = None
-    subject_ref: str | None = None
-    received_from: datetime | None = None
-    received_to: datetime | None = None
-
-    @property
-    def is_by_receipt(self) -> bool:
-        """Whether the list is in the order of receipt: within a range of it, but for the few of one subject."""
-        return (self.received_from or self.received_to) is not None and self.subject_ref is None
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a page of a list ended; `received_at` where the list is in the order of receipt."""
-
-    id: int
-    received_at: datetime | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One call to Tencent, as it is put on record; `request_id` is what Tencent's support asks for.
-
-    `error_code` is Tencent's, or one of ours where no answer came (`app.faceid.error_codes`), or None.
+    `error_code` is Tencent's code, one of ours if there was no answer (`app.faceid.error_codes`), or None.
     """
 
     called_at: datetime

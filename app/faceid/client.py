@@ -15,10 +15,11 @@ from typing import Generic, Self, TypeVar
 import httpx
 import msgspec
 
-from app.domain.detection import EVERYTHING, Detection, InfoType, MediaKind, Part
+from app.domain.detection import EVERYTHING, Detection, InfoType, Part
+from app.domain.media import MediaKind
 from app.domain.rule import DEFAULT_ACCOUNT, Enhanced
-from app.domain.verification import Call
-from app.errors import SetUpError, UnavailableError
+from app.domain.verification import UpstreamCall
+from app.errors import ConfigurationError, UnavailableError
 from app.faceid.credentials import CredentialSource, FaceIdSettings
 from app.faceid.decode import BilledToken, decode_bill, decode_detect_info, decode_head
 from app.faceid.error_codes import CONNECTION_FAILED, HTTP_STATUS, TIMED_OUT, TOO_LARGE, UNREADABLE
@@ -45,7 +46,7 @@ T = TypeVar("T")
 class DetectAnswer(Generic[S]):
     """The outcome of one call for a result. There is neither a detection nor media if `call.error_code` is set."""
 
-    call: Call
+    call: UpstreamCall
     detection: Detection | None = None
     media: Mapping[MediaKind, S] = field(default_factory=dict)
 
@@ -54,7 +55,7 @@ class DetectAnswer(Generic[S]):
 class BillPage:
     """One page of a day's bill. `next_cursor` is None on the last page and after an error."""
 
-    call: Call
+    call: UpstreamCall
     biz_tokens: Sequence[BilledToken] = ()
     next_cursor: int | None = None
 
@@ -63,7 +64,7 @@ class FaceIdClient:
     """The client of one account: an async context manager that owns the connections.
 
     Raises:
-        SetUpError: the endpoint is not an address, or there are no credentials.
+        ConfigurationError: the endpoint is not an address, or there are no credentials.
     """
 
     def __init__(self, settings: FaceIdSettings, account: str = DEFAULT_ACCOUNT, *, connections: int) -> None:
@@ -119,7 +120,7 @@ class FaceIdClient:
         parameters: Mapping[str, object],
         open_sink: Callable[[], S],
         decode: Callable[[LiftedBody[S]], T],
-    ) -> tuple[Call, T | None]:
+    ) -> tuple[UpstreamCall, T | None]:
         """Calls once; returns the record of the call, and the answer unless the record has an error code."""
         called_at, start, lifter = datetime.now(UTC), time.perf_counter(), Lifter(open_sink)
         request_id, error_code, answer = None, None, None
@@ -135,7 +136,7 @@ class FaceIdClient:
             error_code = CONNECTION_FAILED
         except DecodeError:
             error_code = UNREADABLE
-        call = Call(
+        call = UpstreamCall(
             called_at=called_at,
             action=action,
             info_type=str(parameters.get("InfoType", "")),
@@ -184,7 +185,7 @@ async def clock_offset(endpoint: str) -> timedelta:
     Accurate to a second. Tencent rejects signatures that are more than five minutes off.
 
     Raises:
-        SetUpError: the endpoint is not an address.
+        ConfigurationError: the endpoint is not an address.
         UnavailableError: it does not answer, or not with a date.
     """
     url, sent = _url(endpoint), time.time()
@@ -221,7 +222,7 @@ def _url(endpoint: str) -> httpx.URL:
         url = httpx.URL()
     # User information in the URL would make httpx overwrite our Authorization header.
     if url.scheme not in {"http", "https"} or not url.host or url.userinfo:
-        raise SetUpError("FACEID_ENDPOINT must be a host name or an http(s) address.")
+        raise ConfigurationError("FACEID_ENDPOINT must be a host name or an http(s) address.")
     return url.copy_with(path="/", query=None, fragment=None)
 
 

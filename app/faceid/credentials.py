@@ -10,7 +10,7 @@ import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
 from app.domain.rule import DEFAULT_ACCOUNT
-from app.errors import SetUpError
+from app.errors import ConfigurationError
 from app.faceid.signing import Credentials
 
 ENDPOINT = "https://faceid.tencentcloudapi.com"
@@ -88,7 +88,7 @@ class CredentialSource:
     """The current credentials of an account. A credentials file is read again whenever it has changed.
 
     Raises:
-        SetUpError: there are no credentials, or the file cannot be read. The message names the setting.
+        ConfigurationError: there are no credentials, or the file cannot be read. The message names the setting.
     """
 
     def __init__(self, account: str, settings: AccountSettings) -> None:
@@ -102,16 +102,16 @@ class CredentialSource:
         elif not (self._current.secret_id and self._current.secret_key):
             if account != DEFAULT_ACCOUNT:
                 name = account.upper()
-                raise SetUpError(f"ACCOUNTS.{name} has no secret_id and secret_key, and no credentials_file.")
+                raise ConfigurationError(f"ACCOUNTS.{name} has no secret_id and secret_key, and no credentials_file.")
             name = "TENCENTCLOUD_SECRET_KEY" if settings.secret_id else "TENCENTCLOUD_SECRET_ID"
-            raise SetUpError(f"{name} is not set. It is required for calls to Tencent.")
+            raise ConfigurationError(f"{name} is not set. It is required for calls to Tencent.")
 
     def current(self) -> Credentials:
         """Returns the credentials to sign with. A changed file that cannot be read is logged, and the old ones stay."""
         if self._file:
             try:
                 self._read(self._file)
-            except SetUpError:
+            except ConfigurationError:
                 log.error("credentials_unreadable", account=self._account)
         return self._current
 
@@ -124,7 +124,7 @@ class CredentialSource:
             self._version = version
             self._current = _parse(file.read_text())
         except (OSError, ValueError, KeyError, configparser.Error):
-            raise SetUpError(f"Cannot read or parse the credentials file of account {self._account}.") from None
+            raise ConfigurationError(f"Cannot read or parse the credentials file of account {self._account}.") from None
 
 
 def _parse(text: str) -> Credentials:

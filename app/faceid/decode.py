@@ -8,7 +8,8 @@ from typing import Any
 
 import msgspec
 
-from app.domain.detection import BEST_FRAMES, Detection, LivenessAttempt, MediaKind, instant_of
+from app.domain.detection import Detection, LivenessAttempt, instant_of
+from app.domain.media import BEST_FRAMES, MediaKind
 from app.faceid.extras import PARTS, has_reference, parse_value, unmapped_fields
 from app.faceid.lifter import LiftedBody, S
 from app.faceid.payloads import (
@@ -77,7 +78,7 @@ def decode_detect_info(body: LiftedBody[S]) -> tuple[Detection | None, Mapping[M
             raise DecodeError("there is no part of a result in the answer")
     info = parse(document, DetectInfo)
     detection = _detection(info.text, document, body) if isinstance(info.text, dict) else None
-    return detection, {kind: body.medium(text) for kind, text in _media(info) if text}
+    return detection, {kind: body.item(text) for kind, text in _media(info) if text}
 
 
 def _media(info: DetectInfo) -> Iterator[tuple[MediaKind, str | None]]:
@@ -98,9 +99,9 @@ def _detection(text: JsonObject, document: bytes, body: LiftedBody[S]) -> Detect
     fields, extras = _read(text, _TEXT)
     if "ErrCode" in extras:
         raise DecodeError("Text.ErrCode is not a number")
-    # A reference must not be stored instead of the medium.
+    # A reference must not be stored instead of the media item.
     if any(has_reference(name.encode() + bytes(value), body) for name, value in text.items()):
-        raise DecodeError("there is a medium in Text")
+        raise DecodeError("there is a media item in Text")
     attempts, detail_extras = fields.pop("detail", ((), {}))
     if detail_extras:
         extras["Detail"] = detail_extras

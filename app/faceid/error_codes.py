@@ -17,11 +17,11 @@ UNREADABLE = "reply.unreadable"
 TOO_LARGE = "reply.too_large"
 # Followed by a dot and the status.
 HTTP_STATUS = "http"
-# The result lacks the nonce of the redirect state that came with its token (`app.domain.redirect`).
+# The result lacks the nonce of the redirect state that came with its token (`app.domain.redirect_state`).
 FOREIGN = "reply.foreign"
 # Our own media store failed while a good answer arrived, or after that.
 MEDIA_NOT_STORED = "storage.media"
-# A bug of ours, whatever the answer was.
+# A bug of ours, for any answer.
 CRASHED = "internal.crash"
 
 KEY_PAIR = "Copy secret id and secret key again from https://console.cloud.tencent.com/cam/capi."
@@ -33,7 +33,7 @@ _RULE = "Use an enabled RuleId of https://console.cloud.tencent.com/faceid."
 
 @dataclass(frozen=True, slots=True)
 class Meaning:
-    """The reaction to an error code. `advice` is a sentence for the operator, None where waiting is all one can do."""
+    """The reaction to an error code. `advice` is a sentence for the operator, None if only waiting helps."""
 
     error_class: ErrorClass
     advice: str | None = None

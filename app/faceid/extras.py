@@ -24,7 +24,7 @@ _MAPPED = {"IdCardData": _keys(IdCardData), "BestFrame": _keys(BestFrame), "Vide
 def unmapped_fields(document: bytes, body: LiftedBody[S]) -> dict[str, object]:
     """Returns the unmapped fields outside `Text` by Tencent's names: `{"IdCardData": {"WarnInfos": [-9103]}}`.
 
-    Empty values are left out, and so is everything that may be a medium: any text as long as those that are lifted.
+    Empty values are left out, and so is everything that may be media: any text as long as those that are lifted.
 
     Raises:
         DecodeError: a value is nested too deeply.
@@ -40,7 +40,7 @@ def unmapped_fields(document: bytes, body: LiftedBody[S]) -> dict[str, object]:
 
 
 def has_reference(source: bytes, body: LiftedBody[S]) -> bool:
-    """Returns whether a medium was lifted out of this JSON."""
+    """Returns whether a media item was lifted out of this JSON."""
     return any(reference.encode() in source for reference in body.sinks)
 
 

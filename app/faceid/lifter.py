@@ -2,7 +2,7 @@
 
 Tencent sends pictures and videos as base64 inside JSON, mostly inside JSON in a JSON string. The lifter reads the bytes
 once, in pieces split anywhere, and parses no JSON. It searches for the names of media, decodes the text behind them
-into a sink, and puts a reference in its place. A name spelled in an unexpected way stays in the skeleton together with
+into a sink, and inserts a reference. A name spelled in an unexpected way stays in the skeleton together with
 its value, and is decoded from there.
 """
 
@@ -18,11 +18,11 @@ from app.faceid.payloads import DecodeError
 
 
 class LiftError(DecodeError):
-    """The value of a medium is not strict base64, or the body ends inside it."""
+    """The value of a media item is not strict base64, or the body ends inside it."""
 
 
 class Sink(Protocol):
-    """Receives the decoded bytes of one medium."""
+    """Receives the decoded bytes of one media item."""
 
     def write(self, data: bytes, /) -> object:
         """Writes all of the next bytes."""
@@ -40,7 +40,7 @@ class LiftedBody(Generic[S]):
     sinks: Mapping[str, S]
     open_sink: Callable[[], S] = field(repr=False)
 
-    def medium(self, text: str) -> S:
+    def item(self, text: str) -> S:
         """Returns the sink of a reference. Any other text was too short to be lifted, and is decoded into a new sink.
 
         Raises:
@@ -55,7 +55,7 @@ class LiftedBody(Generic[S]):
 
 
 class _Level(NamedTuple):
-    """How `/`, `+` and `=` may be escaped inside a medium. `excess` are more backslashes than any spelling has."""
+    """How `/`, `+` and `=` may be escaped inside a media item. `excess` are more backslashes than any spelling has."""
 
     spellings: Mapping[bytes, bytes]
     excess: bytes
@@ -87,7 +87,7 @@ _OPENING = re.compile(
     rb'(?P=escape)"%b:%b(?(list)\[%b)(?P=escape)"' % (_SPACE, _SPACE, _SPACE)
 )
 _OPENING_MAX = 80
-# In a list: from the end of one medium to the beginning of the next. `escape` is missing if the piece ends before that.
+# In a list: from the end of one media item to the start of the next. `escape` is missing if the piece ends earlier.
 _NEXT = re.compile(rb'\\*"%b(?:\\?\Z|,%b(?:\\?\Z|(?P<escape>\\?)"))' % (_SPACE, _SPACE))
 
 
@@ -95,8 +95,8 @@ class Lifter(Generic[S]):
     """Separates the media of one body from the rest. `bytes_fed` is the size of the body so far.
 
     Args:
-        open_sink: makes an empty sink for the next medium. The caller disposes of the sinks, including those of a body
-            that turns out to be malformed.
+        open_sink: makes an empty sink for the next media item. The caller disposes of the sinks, including those of a
+            body that turns out to be malformed.
         threshold: values of at most this many bytes stay in the skeleton; at least 1.
     """
 
@@ -104,11 +104,11 @@ class Lifter(Generic[S]):
         self.bytes_fed = 0
         self._open_sink = open_sink
         self._threshold = threshold
-        # Random, so that nothing in the body can imitate a reference.
+        # Random, because nothing in the body may imitate a reference.
         self._prefix = f"lifted:{secrets.token_hex(16)}:"
         self._skeleton = bytearray()
         self._sinks: dict[str, S] = {}
-        self._medium: _Medium | None = None
+        self._item: _Medium | None = None
         self._in_list = False
         self._rest = b""
 
@@ -116,27 +116,27 @@ class Lifter(Generic[S]):
         """Reads the next bytes of the body, any number of them.
 
         Raises:
-            LiftError: a medium is not strict base64. The lifter cannot be used any more.
+            LiftError: a media item is not strict base64. The lifter cannot be used any more.
         """
         self.bytes_fed += len(piece)
         data = self._rest + piece
         at, more = 0, True
         while more:
-            at, more = self._lift(self._medium, data, at) if self._medium else self._scan(data, at)
+            at, more = self._lift(self._item, data, at) if self._item else self._scan(data, at)
         self._rest = data[at:]
 
     def finish(self) -> LiftedBody[S]:
         """Returns the separated body. Call it after the last byte.
 
         Raises:
-            LiftError: the body ends inside a medium.
+            LiftError: the body ends inside a media item.
         """
-        if self._medium:
-            raise LiftError("the body ends within a medium")
+        if self._item:
+            raise LiftError("the body ends within a media item")
         return LiftedBody(bytes(self._skeleton + self._rest), self._sinks, self._open_sink)
 
     def _scan(self, data: bytes, at: int) -> tuple[int, bool]:
-        """Searches for the next medium; returns where to continue, and whether `data` already has enough for that."""
+        """Searches for the next media item; returns where to continue, and whether `data` has enough for that."""
         following = _NEXT.match(data, at) if self._in_list else None
         if following and following["escape"] is None:
             return at, False
@@ -153,23 +153,23 @@ class Lifter(Generic[S]):
             return self._keep(data, at, quote), True
         reference = f"{self._prefix}{len(self._sinks)}"
         sink = self._sinks[reference] = self._open_sink()
-        self._medium = _Medium(sink, _INNER if opening["escape"] else _OUTER)
+        self._item = _Medium(sink, _INNER if opening["escape"] else _OUTER)
         self._keep(data, at, start)
         self._skeleton += reference.encode()
         return start, True
 
-    def _lift(self, medium: "_Medium", data: bytes, at: int) -> tuple[int, bool]:
+    def _lift(self, item: "_Medium", data: bytes, at: int) -> tuple[int, bool]:
         """Decodes up to the closing quote and the backslashes that escape it; returns the same as `_scan`."""
         quote = data.find(b'"', at)
         if quote >= 0:
             content = data[at:quote].rstrip(b"\\")
-            medium.feed(content)
-            medium.close()
-            self._medium = None
+            item.feed(content)
+            item.close()
+            self._item = None
             return at + len(content), True
         cut = _CUT_ESCAPE.search(data, max(at, len(data) - _CUT_ESCAPE_MAX))
         end = cut.start() if cut else len(data)
-        medium.feed(data[at:end])
+        item.feed(data[at:end])
         return end, False
 
     def _keep(self, data: bytes, at: int, end: int) -> int:
@@ -178,7 +178,7 @@ class Lifter(Generic[S]):
 
 
 class _Medium:
-    """Decodes one medium into its sink."""
+    """Decodes one media item into its sink."""
 
     def __init__(self, sink: Sink, level: _Level) -> None:
         self._sink = sink
@@ -188,7 +188,7 @@ class _Medium:
     def feed(self, content: bytes) -> None:
         """Decodes whole groups of four, except the last one: only the last of all may be padded."""
         text = self._unescape(content)
-        # What the held back group lacks.
+        # The characters that the held back group lacks.
         start = -len(self._carry) % 4
         self._carry += text[:start]
         if len(text) <= start:
@@ -197,7 +197,7 @@ class _Medium:
         # One after the other: joining them would copy everything.
         for groups in (self._carry, memoryview(text)[start:end]):
             if groups[-1:] == b"=":
-                raise LiftError("a medium continues after its padding")
+                raise LiftError("a media item continues after its padding")
             self._sink.write(strict_base64(groups))
         self._carry = text[end:]
 
@@ -209,7 +209,7 @@ class _Medium:
         if b"\\" not in content:
             return content
         if self._level.excess in content:
-            raise LiftError("a medium has an escape that is not base64")
+            raise LiftError("a media item has an escape that is not base64")
         for spelling, char in self._level.spellings.items():
             content = content.replace(spelling, char)
             if b"\\" not in content:
@@ -226,4 +226,4 @@ def strict_base64(text: bytes | memoryview | str) -> bytes:
     try:
         return pybase64.b64decode(text, validate=True)
     except ValueError:
-        raise LiftError("a medium is not strict base64") from None
+        raise LiftError("a media item is not strict base64") from None

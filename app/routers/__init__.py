@@ -1,1 +1,1 @@
-"""Inbound HTTP, and the only place that knows FastAPI: requests are checked and translated, services decide."""
+"""The inbound HTTP API, and the only place that knows FastAPI: routes translate requests, services decide."""

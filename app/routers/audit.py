@@ -1,18 +1,18 @@
-"""The record of what was disclosed, searched, erased and let in: for admins."""
+"""The audit trail, for admins."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from app.domain.audit import Action, EventFilter
+from app.domain.audit import Action, AuditFilter
 from app.routers.dependencies import Admin, services_of
-from app.routers.models import AuditEvent, AuditPage, BizToken, Line, Moment
-from app.routers.problems import KEYED, declared
+from app.routers.problems import AUTH_ERRORS, declared
+from app.routers.schemas import AuditEvent, AuditPage, BizToken, Line, Moment
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"])
 
 
-@router.get("", responses=declared(*KEYED, 400))
+@router.get("", responses=declared(*AUTH_ERRORS, 400))
 async def list_events(
     request: Request,
     _: Admin,
@@ -24,7 +24,7 @@ async def list_events(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> AuditPage:
-    """The newest first, a page at a time."""
-    wanted = EventFilter(action=action, key_id=key_id, at_from=at_from, at_to=at_to)
-    page = await services_of(request).query.events(wanted, biz_token, limit=limit, cursor=cursor)
-    return AuditPage(items=[AuditEvent.of(*found) for found in page.events], next_cursor=page.next_cursor)
+    """Lists disclosures, searches, erasures, holds and key changes, newest first."""
+    wanted = AuditFilter(action=action, key_id=key_id, at_from=at_from, at_to=at_to)
+    page = await services_of(request).audit.search(wanted, biz_token, limit=limit, cursor=cursor)
+    return AuditPage(items=[AuditEvent.of(*found) for found in page.records], next_cursor=page.next_cursor)

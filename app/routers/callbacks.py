@@ -1,4 +1,4 @@
-"""Step 1 of the story: somebody says that a person is done."""
+"""Step 1 of the story: a back end or a browser reports that a person is done."""
 
 import re
 from typing import Annotated, Any
@@ -7,28 +7,32 @@ import structlog
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
-from app.domain.verification import SPELLING
+from app.domain.verification import BIZ_TOKEN_PATTERN
 from app.errors import UnavailableError
 from app.routers.dependencies import SignedNotifier, services_of
-from app.routers.document import SIGNED
-from app.routers.models import Callback, CallbackAccepted
-from app.routers.problems import KEYED, declared
+from app.routers.openapi import SIGNED
+from app.routers.problems import AUTH_ERRORS, declared
+from app.routers.schemas import Callback, CallbackAccepted
 
 router = APIRouter(prefix="/v1/callbacks", tags=["callbacks"])
 
 log = structlog.get_logger()
 
 _SEE_OTHER: dict[int | str, dict[str, Any]] = {
-    303: {"description": "To the configured page.", "headers": {"Location": {"schema": {"type": "string"}}}}
+    303: {
+        "description": "Redirects to the configured page.",
+        "headers": {"Location": {"schema": {"type": "string"}}},
+    }
 }
 
 
-@router.post("", status_code=202, responses=declared(*KEYED, 400, 404, 409), openapi_extra=SIGNED)
-async def call_back(request: Request, caller: SignedNotifier, callback: Callback) -> CallbackAccepted:
-    """Verification complete, said with an API key or signed. Durable before the answer; a repeat changes nothing."""
-    accepted = await services_of(request).receive.call_back(
-        caller, callback.biz_token, callback.rule_id, callback.extra
-    )
+@router.post("", status_code=202, responses=declared(*AUTH_ERRORS, 400, 404, 409), openapi_extra=SIGNED)
+async def call_back(request: Request, actor: SignedNotifier, callback: Callback) -> CallbackAccepted:
+    """Accepts the completion of a verification, by API key or signature.
+
+    Durable before the response. Repeating it changes nothing.
+    """
+    accepted = await services_of(request).intake.call_back(actor, callback.biz_token, callback.rule_id, callback.extra)
     return CallbackAccepted.model_validate(accepted)
 
 
@@ -36,22 +40,22 @@ async def call_back(request: Request, caller: SignedNotifier, callback: Callback
 async def redirected(
     request: Request, biz_token: Annotated[str, Query(alias="BizToken")] = "", state: str = ""
 ) -> RedirectResponse:
-    """The browser's way in, DetectAuth's RedirectUrl. Anybody can call it, so that it answers the same whatever comes.
+    """DetectAuth's RedirectUrl. Public, so the response is the same for every token.
 
-    Registered tokens are woken; a lost wake-up is no loss, they are polled as well. With a `state` of
-    `POST /v1/redirects` one token that is not registered is taken in too, and durable before the answer.
+    It wakes registered tokens; they are polled anyway, so a lost wake-up does no harm. With a `state` of
+    `POST /v1/redirects` it also accepts one unregistered token, durable before the response.
     """
-    if re.fullmatch(SPELLING, biz_token):
+    if re.fullmatch(BIZ_TOKEN_PATTERN, biz_token):
         try:
-            await services_of(request).redirect.redirected(biz_token, state)
+            await services_of(request).redirects.accept(biz_token, state)
         except UnavailableError:
             log.warning("redirect_not_recorded")
-    return RedirectResponse(services_of(request).settings.redirect_page_url, 303)
+    return RedirectResponse(services_of(request).settings.process.redirect_page_url, 303)
 
 
 @router.get("/done", include_in_schema=False)
 async def done() -> HTMLResponse:
-    """Where people land from the redirect unless the settings name a page of the business."""
+    """The default page after the redirect."""
     return HTMLResponse(_DONE)
 
 

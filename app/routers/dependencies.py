@@ -1,72 +1,85 @@
-"""What routes ask for: the services, and a caller who is known and has the scope."""
+"""The dependencies of routes: the services, and the authenticated actor with the required scope."""
 
+from dataclasses import replace
 from typing import Annotated
 
 import structlog
-from fastapi import Depends, Header, Request, params
+from fastapi import Header, Request, params
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 from fastapi.security.utils import get_authorization_scheme_param
 
-from app.domain.access import Caller, Scope
+from app.domain.api_key import Actor, Caller, Scope
 from app.errors import ForbiddenError, UnauthenticatedError
 from app.factory import Services
-from app.routers.models import HeaderLine
+from app.routers.schemas import HeaderLine
 
 SIGNATURE = "webhook-signature"
 
+Purpose = Annotated[
+    HeaderLine, Header(alias="X-Purpose", description="The purpose of the access, for the audit trail.")
+]
+
 
 def services_of(request: Request) -> Services:
-    """What does the work. No dependency, because FastAPI takes 20 µs to find one out, at every request."""
+    """Returns the services. Not a dependency, because FastAPI needs 20 µs per request to resolve one."""
     services: Services = request.app.state.services
     return services
 
 
-async def _request_id() -> str:
-    request_id: str = structlog.contextvars.get_contextvars()["request_id"]
-    return request_id
-
-
-RequestId = Annotated[str, Depends(_request_id)]
-Purpose = Annotated[HeaderLine, Header(alias="X-Purpose", description="What it is needed for; goes on record.")]
-
-
 class _Key(SecurityBase):
-    """Who sends a key that has a scope. In one step, for every request pays for each dependency of a dependency."""
+    """Authenticates an API key that has a scope. One step, because nested dependencies cost time on every request."""
 
     def __init__(self, scope: Scope) -> None:
-        self.model = HTTPBearer(description="`faceid-results keys create` makes one.")
+        self.model = HTTPBearer(description="Created by `faceid-results keys create`.")
         self.scheme_name = "ApiKey"
         self._scope = scope
 
-    async def __call__(self, request: Request) -> Caller:
+    async def __call__(self, request: Request) -> Actor:
         scheme, text = get_authorization_scheme_param(request.headers.get("Authorization"))
         if scheme.lower() != "bearer" or not text:
-            raise UnauthenticatedError("An API key is needed: `Authorization: Bearer frk_…`.")
-        address = request.client.host if request.client else None
-        key = await services_of(request).access.authenticate(text, address=address)
+            raise UnauthenticatedError("An API key is required: `Authorization: Bearer frk_…`.")
+        key = await services_of(request).api_keys.authenticate(text, address=_address(request))
         if not key.allows(self._scope):
             raise ForbiddenError(f"The API key lacks the scope {self._scope}.")
-        return key
+        return _actor(request, key)
 
 
 class _KeyOrSignature(_Key):
-    """The same, or whoever signed the body; `app.routers.document` describes the signature."""
+    """Like `_Key`, or authenticates a signature of the body, which `app.routers.openapi` describes."""
 
-    async def __call__(self, request: Request) -> Caller:
+    async def __call__(self, request: Request) -> Actor:
         if SIGNATURE not in request.headers or "Authorization" in request.headers:
             return await super().__call__(request)
-        return services_of(request).signatures.authenticate(request.headers, await request.body())
+        return _actor(request, services_of(request).signatures.authenticate(request.headers, await request.body()))
+
+
+def _actor(request: Request, caller: Caller) -> Actor:
+    request_id: str = structlog.contextvars.get_contextvars()["request_id"]
+    return Actor(caller=caller, request_id=request_id, address=_address(request))
+
+
+def _address(request: Request) -> str | None:
+    return request.client.host if request.client else None
 
 
 def _by(kind: type[_Key], scope: Scope) -> params.Security:
-    return params.Security(kind(scope), scopes=[scope])  # the latter so that the API's description names it
+    # The `scopes` make the OpenAPI document name the scope.
+    return params.Security(kind(scope), scopes=[scope])
 
 
-Notifier = Annotated[Caller, _by(_Key, Scope.CALLBACKS_WRITE)]
-SignedNotifier = Annotated[Caller, _by(_KeyOrSignature, Scope.CALLBACKS_WRITE)]
-Reader = Annotated[Caller, _by(_Key, Scope.RESULTS_READ)]
-Revealer = Annotated[Caller, _by(_Key, Scope.RESULTS_REVEAL)]
-Viewer = Annotated[Caller, _by(_Key, Scope.MEDIA_READ)]
-Eraser = Annotated[Caller, _by(_Key, Scope.RESULTS_ERASE)]
-Admin = Annotated[Caller, _by(_Key, Scope.ADMIN)]
+def _for_a_purpose(scope: Scope) -> params.Depends:
+    async def actor(known: Annotated[Actor, _by(_Key, scope)], purpose: Purpose) -> Actor:
+        return replace(known, purpose=purpose)
+
+    return params.Depends(actor)
+
+
+Notifier = Annotated[Actor, _by(_Key, Scope.CALLBACKS_WRITE)]
+SignedNotifier = Annotated[Actor, _by(_KeyOrSignature, Scope.CALLBACKS_WRITE)]
+Reader = Annotated[Actor, _by(_Key, Scope.RESULTS_READ)]
+Revealer = Annotated[Actor, _for_a_purpose(Scope.RESULTS_REVEAL)]
+Viewer = Annotated[Actor, _for_a_purpose(Scope.MEDIA_READ)]
+Eraser = Annotated[Actor, _by(_Key, Scope.RESULTS_ERASE)]
+Admin = Annotated[Actor, _by(_Key, Scope.ADMIN)]
+AdminWithPurpose = Annotated[Actor, _for_a_purpose(Scope.ADMIN)]

@@ -1,101 +1,118 @@
-"""The bytes of pictures and videos: whole, by range, or only their headers."""
+"""The bytes of media items: whole, a range, or only their headers."""
 
 import re
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.responses import StreamingResponse
 
-from app.domain.detection import MediaKind, Medium
+from app.domain.media import MediaItem, MediaKind
 from app.errors import RangeNotSatisfiableError
-from app.routers.dependencies import Purpose, RequestId, Viewer, services_of
-from app.routers.models import BizToken
-from app.routers.problems import KEYED, declared
+from app.routers.dependencies import Viewer, services_of
+from app.routers.problems import AUTH_ERRORS, declared
+from app.routers.schemas import BizToken
+from app.services.media import MediaReplacedError
 
 router = APIRouter(prefix="/v1/verifications", tags=["media"])
 
 _RANGE = re.compile(r"bytes=([0-9]{0,20})-([0-9]{0,20})", re.IGNORECASE)
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
-_MEDIUM = {"content": dict.fromkeys(("image/*", "video/*", "application/octet-stream"), _BYTES)}
+_MEDIA_ITEM = {"content": dict.fromkeys(("image/*", "video/*", "application/octet-stream"), _BYTES)}
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "The whole medium.", **_MEDIUM},
-    304: {"description": "The caller has it already."},
-    **declared(*KEYED, 404, 410),
+    200: {"description": "The whole media item.", **_MEDIA_ITEM},
+    304: {"description": "The caller has the current version already."},
+    **declared(*AUTH_ERRORS, 404, 410),
 }
 _PARTIAL: dict[int | str, dict[str, Any]] = {
-    206: {"description": "The range that was asked for.", **_MEDIUM},
+    206: {"description": "The requested range.", **_MEDIA_ITEM},
     **declared(416),
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Conditions:
+    """The headers that decide what is sent."""
+
+    range: str | None
+    if_range: str | None
+    if_none_match: str | None
+
+    def is_unchanged(self, item: MediaItem) -> bool:
+        return self.if_none_match is not None and (_etag(item) in self.if_none_match or self.if_none_match == "*")
+
+    def span(self, item: MediaItem) -> tuple[int, int] | None:
+        """Returns (start, stop) of the requested range; None for the whole item."""
+        return parse_range(self.range, item.size_bytes) if self.if_range in {None, _etag(item)} else None
 
 
 @router.get("/{biz_token}/media/{kind}", response_class=Response, responses=_ANSWERS | _PARTIAL)
 @router.head("/{biz_token}/media/{kind}", response_class=Response, responses=_ANSWERS)
 async def download(
     request: Request,
-    caller: Viewer,
+    actor: Viewer,
     biz_token: Annotated[BizToken, Path()],
     kind: MediaKind,
-    purpose: Purpose,
-    request_id: RequestId,
     range_: Annotated[str | None, Header(alias="Range", description="One range, `bytes=0-1023`.")] = None,
     if_range: Annotated[str | None, Header()] = None,
     if_none_match: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """The bytes of one medium, with the type that they show themselves. It is on record before they are sent."""
-
-    def is_known(medium: Medium) -> bool:
-        return if_none_match is not None and (_etag(medium) in if_none_match or if_none_match == "*")
-
-    def ranged(medium: Medium) -> tuple[int, int] | None:
-        return parse_range(range_, medium.size_bytes) if if_range in {None, _etag(medium)} else None
-
-    def part(medium: Medium) -> tuple[int, int] | None:
-        if is_known(medium) or request.method == "HEAD":  # for which RFC 9110 defines no ranges
-            return None
-        return ranged(medium) or (0, medium.size_bytes)
-
-    medium, pieces = await services_of(request).query.open_medium(
-        caller, biz_token, kind, part, purpose=purpose, request_id=request_id
-    )
-    if is_known(medium):
-        return Response(status_code=304, headers={"ETag": _etag(medium)})
-    if pieces is None:
-        return Response(headers=_headers(medium, None))
-    wanted = ranged(medium)
-    return StreamingResponse(pieces, 206 if wanted else 200, _headers(medium, wanted))
+    """Returns the bytes of a media item with the content type that they show. Audited before they are sent."""
+    conditions = _Conditions(range_, if_range, if_none_match)
+    try:
+        return await _respond(request, actor, biz_token, kind, conditions)
+    except MediaReplacedError:
+        return await _respond(request, actor, biz_token, kind, conditions)
 
 
-def parse_range(text: str | None, size: int) -> tuple[int, int] | None:
-    """(start, stop) of a Range header after RFC 9110, section 14; None where the whole is to be sent.
+async def _respond(
+    request: Request, actor: Viewer, biz_token: str, kind: MediaKind, conditions: _Conditions
+) -> Response:
+    media = services_of(request).media
+    found = await media.find(actor, biz_token, kind)
+    item = found.item
+    if conditions.is_unchanged(item):
+        return Response(status_code=304, headers={"ETag": _etag(item)})
+    # RFC 9110 defines no ranges for HEAD.
+    if request.method == "HEAD":
+        return Response(headers=_headers(item, None))
+    span = conditions.span(item)
+    start, stop = span or (0, item.size_bytes)
+    pieces = await media.open(actor, found, start, stop)
+    return StreamingResponse(pieces, 206 if span else 200, _headers(item, span))
 
-    Several ranges at once, other units and nonsense may be ignored, and are.
+
+def parse_range(text: str | None, size_bytes: int) -> tuple[int, int] | None:
+    """Parses a Range header after RFC 9110, section 14; returns (start, stop), or None for the whole item.
+
+    Several ranges, other units and malformed values may be ignored, and are.
 
     Raises:
-        RangeNotSatisfiableError: the range begins behind the end.
+        RangeNotSatisfiableError: the range begins after the end.
     """
     match = _RANGE.fullmatch(text) if text else None
     if match is None or match.groups() == ("", ""):
         return None
     first, last = match.groups()
-    start = int(first) if first else max(0, size - int(last))
-    stop = min(size, int(last) + 1) if first and last else size
+    start = int(first) if first else max(0, size_bytes - int(last))
+    stop = min(size_bytes, int(last) + 1) if first and last else size_bytes
     if first and last and int(last) < int(first):
         return None
-    if start >= size:
-        raise RangeNotSatisfiableError("The range lies outside the medium.", size=size)
+    if start >= size_bytes:
+        raise RangeNotSatisfiableError("The range lies outside the media item.", size_bytes=size_bytes)
     return start, stop
 
 
-def _etag(medium: Medium) -> str:
-    return f'"{medium.sha256}"'
+def _etag(item: MediaItem) -> str:
+    return f'"{item.sha256}"'
 
 
-def _headers(medium: Medium, wanted: tuple[int, int] | None) -> dict[str, str]:
-    start, stop = wanted or (0, medium.size_bytes)
+def _headers(item: MediaItem, span: tuple[int, int] | None) -> dict[str, str]:
+    start, stop = span or (0, item.size_bytes)
     headers = {
         "Accept-Ranges": "bytes",
         "Content-Length": str(stop - start),
-        "Content-Type": medium.content_type,
-        "ETag": _etag(medium),
+        "Content-Type": item.content_type,
+        "ETag": _etag(item),
     }
-    return headers | ({"Content-Range": f"bytes {start}-{stop - 1}/{medium.size_bytes}"} if wanted else {})
+    return headers | ({"Content-Range": f"bytes {start}-{stop - 1}/{item.size_bytes}"} if span else {})

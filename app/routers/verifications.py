@@ -1,13 +1,15 @@
-"""Step 7 of the story: business systems and admins register, wait for, read and pull again."""
+"""Step 7 of the story: business systems and admins register, wait, read, search, erase and retrieve again."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
 from app.domain.detection import Outcome
-from app.domain.verification import Filter, State
-from app.routers.dependencies import Admin, Eraser, Notifier, Purpose, Reader, RequestId, Revealer, services_of
-from app.routers.models import (
+from app.domain.listing import VerificationFilter
+from app.domain.verification import State
+from app.routers.dependencies import AdminWithPurpose, Eraser, Notifier, Reader, Revealer, services_of
+from app.routers.problems import AUTH_ERRORS, declared
+from app.routers.schemas import (
     BizToken,
     Identity,
     Line,
@@ -19,56 +21,53 @@ from app.routers.models import (
     VerificationStanding,
     VerificationView,
 )
-from app.routers.problems import KEYED, declared
 
 router = APIRouter(prefix="/v1/verifications", tags=["verifications"])
 
 Token = Annotated[BizToken, Path()]
 
 
-@router.post("/search", responses=declared(*KEYED, 400, 429))
-async def find(request: Request, caller: Reader, request_id: RequestId, wanted: PersonSearch) -> VerificationPage:
-    """One person's verifications by the exact ID number, or by it and the exact name. The search goes on record."""
-    page = await services_of(request).query.find(
-        caller, wanted.filter(), wanted.person(), limit=wanted.limit, cursor=wanted.cursor, request_id=request_id
+@router.post("/search", responses=declared(*AUTH_ERRORS, 400, 429))
+async def find(request: Request, actor: Reader, wanted: PersonSearch) -> VerificationPage:
+    """Finds one person's verifications by the exact ID number, or number and exact name. Audited."""
+    page = await services_of(request).read.search_person(
+        actor, wanted.filter(), wanted.person(), limit=wanted.limit, cursor=wanted.cursor
     )
-    return VerificationPage(
-        items=[VerificationView.of(result) for result in page.results], next_cursor=page.next_cursor
-    )
+    return VerificationPage.of(page)
 
 
-@router.get("/{biz_token}", responses=declared(*KEYED, 404, 410))
+@router.get("/{biz_token}", responses=declared(*AUTH_ERRORS, 404, 410))
 async def get(
     request: Request,
-    caller: Reader,
+    actor: Reader,
     biz_token: Token,
     wait: Annotated[float, Query(ge=0, le=60, description="Seconds to wait while the state is pending.")] = 0,
 ) -> VerificationView:
-    """State, verdict, masked identity, media and retrieval of one verification."""
-    return VerificationView.of(await services_of(request).query.wait(caller, biz_token, wait))
+    """Returns the state, verdict, masked identity, media and retrieval of one verification."""
+    return VerificationView.of(await services_of(request).read.wait(actor, biz_token, wait))
 
 
 @router.put(
     "/{biz_token}",
     responses={
-        201: {"model": VerificationStanding, "description": "It was not known before."},
-        **declared(*KEYED, 400, 404, 409),
+        201: {"model": VerificationStanding, "description": "The token is new."},
+        **declared(*AUTH_ERRORS, 400, 404, 409),
     },
 )
 async def register(
-    request: Request, caller: Notifier, biz_token: Token, response: Response, registration: Registration | None = None
+    request: Request, actor: Notifier, biz_token: Token, response: Response, registration: Registration | None = None
 ) -> VerificationStanding:
-    """Register a token when DetectAuth returned it: from then on its result is retrieved even without a callback."""
+    """Registers a token when DetectAuth returned it. Its result is then retrieved even without a callback."""
     facts = (registration or Registration()).facts()
-    verification, is_new = await services_of(request).receive.register(caller, biz_token, facts)
-    response.status_code = 201 if is_new else 200
-    return VerificationStanding.of(verification)
+    accepted = await services_of(request).intake.register(actor, biz_token, facts)
+    response.status_code = 201 if accepted.is_new else 200
+    return VerificationStanding.of(accepted.verification)
 
 
-@router.get("", responses=declared(*KEYED, 400))
+@router.get("", responses=declared(*AUTH_ERRORS, 400))
 async def search(
     request: Request,
-    caller: Reader,
+    actor: Reader,
     state: State | None = None,
     outcome: Outcome | None = None,
     rule_id: RuleId | None = None,
@@ -78,8 +77,8 @@ async def search(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> VerificationPage:
-    """The newest first, a page at a time; in a range of receipt, what was received last, unless a subject is named."""
-    wanted = Filter(
+    """Lists verifications, newest first. With a range of receipt and no subject, in the order of receipt."""
+    wanted = VerificationFilter(
         state=state,
         outcome=outcome,
         rule_id=rule_id,
@@ -87,45 +86,34 @@ async def search(
         received_from=received_from,
         received_to=received_to,
     )
-    page = await services_of(request).query.search(caller, wanted, limit=limit, cursor=cursor)
-    return VerificationPage(
-        items=[VerificationView.of(result) for result in page.results], next_cursor=page.next_cursor
-    )
+    return VerificationPage.of(await services_of(request).read.list(actor, wanted, limit=limit, cursor=cursor))
 
 
-@router.delete("/{biz_token}", status_code=204, responses=declared(*KEYED, 404, 409))
-async def erase(request: Request, caller: Eraser, biz_token: Token, request_id: RequestId) -> None:
-    """Erase text, media and the keys to them. What stays is the fact that it was erased."""
-    await services_of(request).erase.erase(caller, biz_token, request_id=request_id)
+@router.delete("/{biz_token}", status_code=204, responses=declared(*AUTH_ERRORS, 404, 409))
+async def erase(request: Request, actor: Eraser, biz_token: Token) -> None:
+    """Erases the text, the media and their keys. Only the fact that it was erased stays."""
+    await services_of(request).erase.erase(actor, biz_token)
 
 
-@router.put("/{biz_token}/legal-hold", status_code=204, responses=declared(*KEYED, 404))
-async def hold(request: Request, caller: Admin, biz_token: Token, purpose: Purpose, request_id: RequestId) -> None:
-    """Keep a verification from every erasure."""
-    await services_of(request).erase.hold(caller, biz_token, is_held=True, purpose=purpose, request_id=request_id)
+@router.put("/{biz_token}/legal-hold", status_code=204, responses=declared(*AUTH_ERRORS, 404))
+async def hold(request: Request, actor: AdminWithPurpose, biz_token: Token) -> None:
+    """Sets the legal hold, which prevents every erasure."""
+    await services_of(request).erase.hold(actor, biz_token, is_held=True)
 
 
-@router.delete("/{biz_token}/legal-hold", status_code=204, responses=declared(*KEYED, 404))
-async def release(request: Request, caller: Admin, biz_token: Token, purpose: Purpose, request_id: RequestId) -> None:
-    """Let a verification go again; what is overdue is erased within a minute."""
-    await services_of(request).erase.hold(caller, biz_token, is_held=False, purpose=purpose, request_id=request_id)
+@router.delete("/{biz_token}/legal-hold", status_code=204, responses=declared(*AUTH_ERRORS, 404))
+async def release(request: Request, actor: AdminWithPurpose, biz_token: Token) -> None:
+    """Lifts the legal hold. Overdue data is erased within a minute."""
+    await services_of(request).erase.hold(actor, biz_token, is_held=False)
 
 
-@router.get("/{biz_token}/identity", responses=declared(*KEYED, 404, 410))
-async def reveal(
-    request: Request,
-    caller: Revealer,
-    biz_token: Token,
-    purpose: Purpose,
-    request_id: RequestId,
-) -> Identity:
-    """Every text field unmasked. The look is on record before it is answered."""
-    return Identity.of(
-        await services_of(request).query.reveal(caller, biz_token, purpose=purpose, request_id=request_id)
-    )
+@router.get("/{biz_token}/identity", responses=declared(*AUTH_ERRORS, 404, 410))
+async def reveal(request: Request, actor: Revealer, biz_token: Token) -> Identity:
+    """Returns every text field unmasked. Audited before the response."""
+    return Identity.of(await services_of(request).read.reveal(actor, biz_token))
 
 
-@router.post("/{biz_token}/retrieve", status_code=202, responses=declared(*KEYED, 404, 410))
-async def retrieve_again(request: Request, caller: Notifier, biz_token: Token) -> VerificationStanding:
-    """Pull the result again now. A stored one stays readable until a newer one takes its place."""
-    return VerificationStanding.of(await services_of(request).receive.retrieve_again(caller, biz_token))
+@router.post("/{biz_token}/retrieve", status_code=202, responses=declared(*AUTH_ERRORS, 404, 410))
+async def retrieve_again(request: Request, actor: Notifier, biz_token: Token) -> VerificationStanding:
+    """Retrieves the result again now. A stored one stays readable until a newer one replaces it."""
+    return VerificationStanding.of(await services_of(request).intake.retrieve_again(actor, biz_token))

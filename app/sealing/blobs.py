@@ -1,8 +1,8 @@
-"""Sealed blobs: Cobblestone-256 (https://c2sp.org/chunked-encryption), streamed in, read back from anywhere.
+"""Encrypted blobs: Cobblestone-256 (https://c2sp.org/chunked-encryption), written as a stream, read at random.
 
-A blob is a header of 56 bytes (salt, commitment to the key) and chunks of 16 KiB, each with a tag of its own; the last
-one is shorter, so that a truncated blob shows. `cryptography` seals; its decryptor cannot begin in the middle, so that
-opening is done here, a chunk at a time, after the same specification.
+A blob is a header of 56 bytes (salt, commitment to the key) and chunks of 16 KiB, each with its own tag. The last chunk
+is shorter, which exposes truncation. `cryptography` encrypts. Its decryptor cannot start in the middle, so decryption
+is implemented here, chunk by chunk, after the same specification.
 """
 
 from collections.abc import AsyncIterator, Callable
@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-from app.domain.sniffing import HEAD_BYTES
-from app.sealing.aead import KEY_BYTES, NONCE_BYTES, altered, context_of, fresh_key
+from app.domain.media import HEAD_BYTES
+from app.sealing.aead import KEY_BYTES, NONCE_BYTES, context_of, fresh_key, tampered
 
 _CONTEXT = context_of("blob")
 _SALT_BYTES, _COMMITMENT_BYTES, _TAG_BYTES = 24, 32, 16
@@ -25,55 +25,55 @@ _SEALED_CHUNK_BYTES = _CHUNK_BYTES + _TAG_BYTES
 _INFO = b"c2sp.org/chunked-encryption@v1+AEAD_AES_256_GCM\x00"
 
 
-class Sink(Protocol):
-    """Where sealed bytes go."""
+class Writable(Protocol):
+    """The destination of encrypted bytes."""
 
     def write(self, data: bytes, /) -> object:
-        """Take the next bytes, all of them."""
+        """Writes all of the next bytes."""
         ...
 
 
-S = TypeVar("S", bound=Sink)
+W = TypeVar("W", bound=Writable)
 
 
-class BlobSealer(Generic[S]):
-    """Seals one blob into `sink` while it streams in, under a key of its own. `finish` ends it.
+class BlobSealer(Generic[W]):
+    """Encrypts one blob into `target` while it is written, under its own key. Call `finish` at the end.
 
-    `size_bytes` and `head` are of what was written, not of what is sealed.
+    `size_bytes` and `head` describe the unencrypted bytes.
     """
 
-    def __init__(self, sink: S) -> None:
-        self.sink = sink
+    def __init__(self, target: W) -> None:
+        self.target = target
         self.key = fresh_key()
         self.size_bytes = 0
         self.head = b""
         self._encryptor = Cobblestone256Encryptor(self.key, _CONTEXT)
 
     def write(self, data: bytes) -> None:
-        """Seals the next bytes. Raises what the sink raises."""
+        """Encrypts the next bytes. Raises what the target raises."""
         self.head += data[: HEAD_BYTES - len(self.head)]
         self.size_bytes += len(data)
-        self.sink.write(self._encryptor.update(data))
+        self.target.write(self._encryptor.update(data))
 
     def finish(self) -> None:
-        """Seals the end, without which the blob counts as truncated."""
-        self.sink.write(self._encryptor.finalize())
+        """Encrypts the end, without which the blob counts as truncated."""
+        self.target.write(self._encryptor.finalize())
 
 
 def sealed_size(size_bytes: int) -> int:
-    """How many bytes a blob of this size takes when it is sealed."""
+    """Returns the encrypted size of a blob."""
     return _HEADER_BYTES + size_bytes + (size_bytes // _CHUNK_BYTES + 1) * _TAG_BYTES
 
 
 async def open_blob(
     key: bytes, size_bytes: int, start: int, stop: int, read: Callable[[int, int], AsyncIterator[bytes]]
 ) -> AsyncIterator[memoryview]:
-    """The bytes from `start` to before `stop` of a blob of `size_bytes`, each piece verified before it is given out.
+    """Yields the bytes from `start` up to but not including `stop` of a blob of `size_bytes`, each piece verified.
 
-    `read` gives the sealed bytes from an offset to before another, in pieces.
+    `read` returns the encrypted bytes between two offsets, in pieces.
 
     Raises:
-        AlteredError: a byte of it is not what was sealed, or its end is missing.
+        TamperedDataError: a byte was changed, or the end is missing.
     """
     first, last = start // _CHUNK_BYTES, (size_bytes if stop == size_bytes else stop - 1) // _CHUNK_BYTES
     begin = _HEADER_BYTES + first * _SEALED_CHUNK_BYTES
@@ -86,17 +86,18 @@ async def open_blob(
         skip, left = max(skip - len(piece), 0), left - len(part)
         yield part
     if left or opener.fed_bytes != end - begin:
-        raise altered()
+        raise tampered()
 
 
 class _Opener:
-    """Verifies and opens chunks, from the first on that is wanted."""
+    """Verifies and decrypts consecutive chunks, starting at number `first`."""
 
     def __init__(self, key: bytes, header: bytes, first: int) -> None:
         info = _INFO + header[:_SALT_BYTES] + _CONTEXT
         derived = HKDFExpand(SHA512(), KEY_BYTES + NONCE_BYTES + _COMMITMENT_BYTES, info).derive(key)
-        if derived[KEY_BYTES + NONCE_BYTES :] != header[_SALT_BYTES:]:  # public, so that time tells nothing
-            raise altered()
+        # The commitment is public, so the comparison need not take constant time.
+        if derived[KEY_BYTES + NONCE_BYTES :] != header[_SALT_BYTES:]:
+            raise tampered()
         self._cipher = AESGCM(derived[:KEY_BYTES])
         self._nonce = int.from_bytes(derived[KEY_BYTES : KEY_BYTES + NONCE_BYTES], "big")
         self._number = first
@@ -104,7 +105,7 @@ class _Opener:
         self.fed_bytes = 0
 
     def feed(self, sealed: bytes, *, is_end: bool) -> memoryview:
-        """What the chunks hold that are whole now; at the end the rest is one as well."""
+        """Decrypts the chunks that are complete now. At the end, the rest is a chunk too."""
         self.fed_bytes += len(sealed)
         data = self._rest + sealed if self._rest else sealed
         end = len(data) if is_end else len(data) - len(data) % _SEALED_CHUNK_BYTES
@@ -122,4 +123,4 @@ class _Opener:
         try:
             self._cipher.decrypt_into(nonce, chunk, None, into)
         except (InvalidTag, ValueError):
-            raise altered() from None
+            raise tampered() from None

@@ -1,11 +1,11 @@
-"""The key ring: the keys that wrap all other keys, in versions, in one file that no backup of the database holds.
+"""The key ring: the versioned keys that wrap all other keys, in one file outside every backup of the database.
 
-    identity    wraps the keys of verifications, and seals what opens API keys
+    identity    wraps the keys of verifications, and seals the digests of API keys
     biometric   wraps the keys of media
-    index       makes the blind index and whatever else has to be recognised without being read
+    index       computes the blind index and other values that must be recognised without being readable
 
-The newest version seals; older ones still open, until all is sealed anew and they are destroyed. What they wrapped is
-lost with them, wherever copies of it may lie: that is what makes an erasure final.
+The newest version of a ring wraps; older versions still unwrap until everything is wrapped again and they are
+destroyed. Their wrapped keys are then lost in every copy, which makes an erasure final.
 """
 
 import fcntl
@@ -25,17 +25,20 @@ import structlog
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import BaseModel
 
-from app.errors import SetUpError
-from app.sealing.aead import altered, context_of, fresh_key, seal, unseal
+from app.errors import ConfigurationError
+from app.sealing.aead import context_of, fresh_key, seal, tampered, unseal
 
-_VERSION_BYTES = 4
-_MAC_BYTES = 16  # 128 bits: no two values meet by chance, and no guess hits
+VERSION_BYTES = 4
+"""The length of the version number that every wrapped key and every digest begins with."""
+
+# 128 bits: no collisions by chance, and no successful guess.
+_MAC_BYTES = 16
 
 log = structlog.get_logger()
 
 
 class Ring(StrEnum):
-    """What a key is for; a key is for one thing only."""
+    """The purpose of a key; each key has one purpose."""
 
     IDENTITY = "identity"
     BIOMETRIC = "biometric"
@@ -43,14 +46,14 @@ class Ring(StrEnum):
 
 
 class KeyringSettings(BaseModel):
-    """Where the key ring is: by default in `data_dir`, next to the embedded database."""
+    """The path of the key ring: by default in `data_dir`, next to the embedded database."""
 
     data_dir: Path = Path("data")
     keyring_file: Path | None = None
 
     @property
     def keyring_path(self) -> Path:
-        """`keyring_file`, or its default."""
+        """`keyring_file` or its default."""
         return self.keyring_file or self.data_dir / "keyring.json"
 
 
@@ -69,10 +72,10 @@ _Versions = Mapping[Ring, Sequence[KeyVersion]]
 
 
 class KeyRing:
-    """The keys of a file, which is read again whenever it has changed: a rotation reaches every process by itself.
+    """The keys of a file. The file is read again after each change, so a rotation reaches every running process.
 
     Raises:
-        SetUpError: there is no such file, or it is no key ring.
+        ConfigurationError: the file does not exist or is not a key ring.
     """
 
     def __init__(self, path: Path) -> None:
@@ -84,76 +87,76 @@ class KeyRing:
 
     @classmethod
     def create(cls, path: Path) -> "KeyRing":
-        """A new ring in a new file that only its owner can read. Whoever comes second takes the first one's.
+        """Creates a key ring in a new file that only its owner can read.
+
+        If another process created the file first, its key ring is used.
 
         Raises:
-            SetUpError: the file cannot be written.
+            ConfigurationError: the file cannot be written.
         """
-        with _written_by_us(path):
+        with _locked(path):
             if not path.exists():
                 _write(path, {ring: [_new_version(1)] for ring in Ring})
         return cls(path)
 
     @property
     def is_open_to_others(self) -> bool:
-        """Whether the file is ours, and somebody else may read it."""
+        """Whether the file belongs to this user and other users may read it."""
         found = self.path.stat()
         return found.st_uid == os.getuid() and bool(found.st_mode & (stat.S_IRGRP | stat.S_IROTH))
 
     def versions(self, ring: Ring) -> Sequence[KeyVersion]:
-        """The versions of a ring, the oldest first."""
+        """Returns the versions of a ring, oldest first."""
         self._refresh()
         return self._rings[ring]
 
     def newest(self, ring: Ring) -> int:
-        """The version that seals."""
+        """Returns the number of the version that wraps."""
         return self.versions(ring)[-1].version
 
     def add(self, ring: Ring) -> int:
-        """Makes a newer version, which seals from now on; answers its number."""
-        with _written_by_us(self.path):
+        """Adds a version, which wraps from now on; returns its number."""
+        with _locked(self.path):
             versions = [*self.versions(ring), _new_version(self.newest(ring) + 1)]
             _write(self.path, {**self._rings, ring: versions})
         return self.newest(ring)
 
     def destroy(self, ring: Ring, version: int) -> None:
-        """Takes an older version out of the file, for ever.
+        """Removes an older version from the file for good.
 
         Raises:
-            SetUpError: it is the newest one, or there is none of this number.
+            ConfigurationError: it is the newest version, or it does not exist.
         """
-        with _written_by_us(self.path):
+        with _locked(self.path):
             left = [known for known in self.versions(ring) if known.version != version]
             if version == self.newest(ring) or len(left) == len(self._rings[ring]):
-                raise SetUpError(f"The {ring} ring has no older version {version}.")
+                raise ConfigurationError(f"The {ring} ring has no older version {version}.")
             _write(self.path, {**self._rings, ring: left})
         self._refresh()
 
     def wrap(self, ring: Ring, key: bytes, *names: str) -> bytes:
-        """A key, sealed by the ring's newest version for what these names say."""
+        """Wraps a key by the newest version of a ring, bound to the names."""
         version = self.newest(ring)
-        return version.to_bytes(_VERSION_BYTES, "big") + seal(
-            self._cipher(ring, version), key, context_of(ring, *names)
-        )
+        return version.to_bytes(VERSION_BYTES, "big") + seal(self._cipher(ring, version), key, context_of(ring, *names))
 
     def unwrap(self, ring: Ring, wrapped: bytes, *names: str) -> bytes:
-        """The key that was sealed for these names.
+        """Unwraps a key that is bound to the names.
 
         Raises:
-            AlteredError: it was not, or the version that wrapped it is destroyed.
+            TamperedDataError: it is bound to other names, or its version is destroyed.
         """
-        return unseal(self._cipher(ring, version_of(wrapped)), wrapped[_VERSION_BYTES:], context_of(ring, *names))
+        return unseal(self._cipher(ring, version_of(wrapped)), wrapped[VERSION_BYTES:], context_of(ring, *names))
 
     def knows(self, ring: Ring, wrapped: bytes) -> bool:
-        """Whether the version that wrapped it is still there."""
+        """Returns whether the version that wrapped a key still exists."""
         return any(known.version == version_of(wrapped) for known in self.versions(ring))
 
     def mac(self, *names: str) -> bytes:
-        """A keyed digest of the names, by the newest version of the index ring: the same names give the same one."""
+        """Returns a keyed digest of the names by the newest version of the index ring."""
         return _mac(self.versions(Ring.INDEX)[-1], names)
 
     def macs(self, *names: str) -> Sequence[bytes]:
-        """The digests of the names by all versions: what one of them may have made."""
+        """Returns the keyed digests of the names by all versions of the index ring, oldest first."""
         return [_mac(version, names) for version in self.versions(Ring.INDEX)]
 
     def _cipher(self, ring: Ring, version: int) -> AESGCM:
@@ -162,13 +165,13 @@ class KeyRing:
         try:
             return self._ciphers[ring, version]
         except KeyError:
-            raise altered() from None
+            raise tampered() from None
 
     def _refresh(self) -> None:
-        """Reads the file if it is another one. A new file that makes no sense is reported, and what was good stays."""
+        """Reads the file if it has changed. If the new one is invalid, reports that and keeps the old keys."""
         try:
             self._read()
-        except SetUpError:
+        except ConfigurationError:
             log.error("keyring_unreadable")
 
     def _read(self) -> None:
@@ -180,23 +183,23 @@ class KeyRing:
             rings = msgspec.json.decode(self.path.read_bytes(), type=dict[Ring, list[KeyVersion]])
             ciphers = {(ring, known.version): AESGCM(known.key) for ring in Ring for known in rings[ring]}
         except (OSError, ValueError, KeyError):
-            raise SetUpError(
-                "KEYRING_FILE names no key ring that can be read. Put it back, or make a first one with "
+            raise ConfigurationError(
+                "KEYRING_FILE does not exist or is not a key ring. Restore it, or create the first one with "
                 "`faceid-results keyring new`."
             ) from None
         if not all(rings[ring] for ring in Ring):
-            raise SetUpError("KEYRING_FILE names a key ring without keys.")
+            raise ConfigurationError("KEYRING_FILE contains a key ring without keys.")
         self._stamp, self._rings, self._ciphers = stamp, rings, ciphers
 
 
 def version_of(wrapped: bytes) -> int:
-    """Which version of its ring wrapped a key, or made a digest."""
-    return int.from_bytes(wrapped[:_VERSION_BYTES], "big")
+    """Returns the key version of a wrapped key or digest."""
+    return int.from_bytes(wrapped[:VERSION_BYTES], "big")
 
 
 def _mac(version: KeyVersion, names: Sequence[str]) -> bytes:
     digest = hmac.digest(version.key, context_of(*names), hashlib.sha256)
-    return version.version.to_bytes(_VERSION_BYTES, "big") + digest[:_MAC_BYTES]
+    return version.version.to_bytes(VERSION_BYTES, "big") + digest[:_MAC_BYTES]
 
 
 def _new_version(number: int) -> KeyVersion:
@@ -204,8 +207,8 @@ def _new_version(number: int) -> KeyVersion:
 
 
 @contextmanager
-def _written_by_us(path: Path) -> Iterator[None]:
-    """Only one process at a time changes the file: a version that another one overwrites would take data with it."""
+def _locked(path: Path) -> Iterator[None]:
+    """Locks the file for changes by one process: an overwritten version would make data unreadable."""
     try:
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -215,7 +218,7 @@ def _written_by_us(path: Path) -> Iterator[None]:
         finally:
             os.close(folder)
     except OSError as error:
-        raise SetUpError(f"KEYRING_FILE cannot be written: {error.strerror}.") from None
+        raise ConfigurationError(f"KEYRING_FILE cannot be written: {error.strerror}.") from None
 
 
 def _write(path: Path, rings: _Versions) -> None:

@@ -1,1 +1,1 @@
-"""What the service does, step by step, in terms of nobody's framework."""
+"""Use cases. Framework-independent: no FastAPI, SQLAlchemy or httpx here."""

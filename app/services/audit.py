@@ -1,31 +1,29 @@
-"""The audit: written before anything is disclosed, linked to a chain, and verified against what was logged of that."""
+"""The audit trail: written before a disclosure, linked to a hash chain, and verified against logged anchors."""
 
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Required, TypedDict, Unpack
 
 import structlog
 
-from app.domain.access import Caller
-from app.domain.audit import GENESIS, Action, Event, EventFilter, Link
+from app.domain.api_key import Actor
+from app.domain.audit import GENESIS, Action, AuditFilter, AuditRecord, ChainLink
+from app.domain.listing import decode_audit_cursor, encode_audit_cursor
 from app.domain.verification import Verification
 from app.errors import ServiceError, UnavailableError
-from app.services.together import Together
-from app.storage.audit import AuditStore
+from app.services.batching import Batcher
 from app.storage.database import Database, Transaction
 
 _BATCH = 1000
 
-log = structlog.get_logger()
-# Whatever LOG_LEVEL says: without the seals in the log nobody outside the database can vouch for the chain.
-_anchor = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
+# At every LOG_LEVEL: without the anchors in the log nobody outside the database can vouch for the chain.
+_anchor_log = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """What a verification of the chain came to: how far it is whole, and the first row that is not."""
+class ChainReport:
+    """The result of a verification: how many links are intact, and the first problem."""
 
     links: int
     unsealed: int
@@ -33,125 +31,146 @@ class Finding:
     trouble: str | None = None
 
 
-class Facts(TypedDict, total=False):
-    """What is known of an event beside who did what."""
+@dataclass(frozen=True, slots=True)
+class AuditPage:
+    """A page of records with their BizTokens; `next_cursor` is None on the last one."""
 
-    verification: Verification
-    subject: str
-    fields: Collection[str]
-    purpose: str
-    request_id: Required[str]
-    outcome: str
+    records: Sequence[tuple[AuditRecord, str | None]]
+    next_cursor: str | None
 
 
+@dataclass(kw_only=True)
 class AuditService:
-    """Records, links, lists and verifies."""
+    """Records, lists, links and verifies."""
 
-    def __init__(self, *, database: Database, audit: AuditStore, clock: Callable[[], datetime]) -> None:
-        self._database = database
-        self._audit = audit
-        self._clock = clock
-        self._record_one = Together(self._record_all)
+    database: Database
+    clock: Callable[[], datetime]
+    _record_one: Batcher[AuditRecord, None] = field(init=False)
 
-    async def record(self, tx: Transaction, caller: Caller, action: Action, **facts: Unpack[Facts]) -> None:
-        """Puts it on record in the caller's transaction: what it tells of is to happen after the commit, or in it.
+    def __post_init__(self) -> None:
+        self._record_one = Batcher(self._record_batch)
 
-        Raises:
-            UnavailableError: it cannot be put on record, so it must not happen.
+    def describe(
+        self,
+        actor: Actor,
+        action: Action,
+        *,
+        verification: Verification | None = None,
+        subject: str | None = None,
+        fields: Collection[str] = (),
+        outcome: str = "done",
+    ) -> AuditRecord:
+        """Returns the record of an action, to be passed to `record` or `record_now`.
+
+        Args:
+            actor: who acts.
+            action: what happens.
+            verification: what it happens to.
+            subject: the id of the API key that a key action is about.
+            fields: the names of the disclosed or searched fields.
+            outcome: how it ended.
         """
-        await self._add(tx, [self._event(caller, action, facts)])
-
-    async def record_by_itself(self, caller: Caller, action: Action, **facts: Unpack[Facts]) -> None:
-        """The same, durable when it returns; together with whoever does so at the same time."""
-        await self._record_one(self._event(caller, action, facts))
-
-    async def _record_all(self, events: Sequence[Event]) -> Sequence[None]:
-        async with self._database.write() as tx:
-            await self._add(tx, events)
-        return [None] * len(events)
-
-    async def _add(self, tx: Transaction, events: Sequence[Event]) -> None:
-        try:
-            await self._audit.add(tx, events)
-        except ServiceError:
-            raise UnavailableError("The audit cannot be written.") from None
-
-    def _event(self, caller: Caller, action: Action, facts: Facts) -> Event:
-        verification = facts.get("verification")
-        return Event(
-            at=self._clock(),
-            who=caller.name,
-            key_id=caller.id,
-            client=caller.client,
+        return AuditRecord(
+            at=self.clock(),
+            who=actor.caller.name,
+            key_id=actor.caller.id,
+            client=actor.caller.client,
             action=action,
             verification_id=verification.id if verification else None,
-            subject=facts.get("subject"),
-            fields=" ".join(facts.get("fields", ())),
-            purpose=facts.get("purpose"),
-            request_id=facts["request_id"],
-            outcome=facts.get("outcome", "done"),
+            subject=subject,
+            fields=" ".join(fields),
+            purpose=actor.purpose,
+            request_id=actor.request_id,
+            outcome=outcome,
         )
 
-    async def list(
-        self, wanted: EventFilter, *, limit: int, before_id: int | None
-    ) -> Sequence[tuple[Event, str | None]]:
-        """The newest events, each with its BizToken."""
-        async with self._database.read() as tx:
-            return await self._audit.list(tx, wanted, limit=limit, before_id=before_id)
+    async def record(self, tx: Transaction, *records: AuditRecord) -> None:
+        """Writes records in the caller's transaction. The recorded action must happen in it or after its commit.
 
-    async def seal(self) -> int:
-        """Links all rows that are not linked yet, and logs each end of the chain: an anchor outside the database."""
+        Raises:
+            UnavailableError: the records cannot be written, so the action must not happen.
+        """
+        try:
+            await tx.audit.add(records)
+        except ServiceError:
+            raise UnavailableError("The audit trail cannot be written.") from None
+
+    async def record_now(self, record: AuditRecord) -> None:
+        """Writes a record, durable on return, in one transaction with the records that arrive at the same time."""
+        await self._record_one(record)
+
+    async def _record_batch(self, records: Sequence[AuditRecord]) -> Sequence[None]:
+        async with self.database.write() as tx:
+            await self.record(tx, *records)
+        return [None] * len(records)
+
+    async def search(self, wanted: AuditFilter, biz_token: str | None, *, limit: int, cursor: str | None) -> AuditPage:
+        """Returns a page of records, newest first; with a BizToken, only those about it.
+
+        Raises:
+            InvalidRequestError: the cursor is invalid or belongs to another list.
+        """
+        before_id = decode_audit_cursor(cursor) if cursor else None
+        async with self.database.read() as tx:
+            if biz_token is not None:
+                known = await tx.verifications.find(biz_token)
+                wanted = replace(wanted, verification_id=known.id if known else 0)
+            found = await tx.audit.list(wanted, limit=limit + 1, before_id=before_id)
+        return AuditPage(found[:limit], encode_audit_cursor(found[limit - 1][0].id) if len(found) > limit else None)
+
+    async def link(self) -> int:
+        """Links all unlinked rows; returns how many. Logs the new end of the chain, an anchor outside the database."""
         total = 0
-        while count := await self._seal_batch():
+        while count := await self._link_batch():
             total += count
         return total
 
-    async def _seal_batch(self) -> int:
-        async with self._database.write() as tx:
-            await self._audit.stop_writers(tx)
-            last = await self._audit.last_link(tx) or Link(0, 0, GENESIS)
+    async def _link_batch(self) -> int:
+        async with self.database.write() as tx:
+            await tx.audit.stop_writers()
+            last = await tx.audit.last_link() or ChainLink(0, 0, GENESIS)
             links = []
-            for event in await self._audit.after(tx, last.audit_id, limit=_BATCH):
-                last = Link(last.position + 1, event.id, event.linked_to(last.hash))
+            for record in await tx.audit.after(last.audit_id, limit=_BATCH):
+                last = ChainLink(last.position + 1, record.id, record.linked_to(last.hash))
                 links.append(last)
             if links:
-                await self._audit.add_links(tx, links)
+                await tx.audit.add_links(links)
         if links:
-            _anchor.info("audit_sealed", position=last.position, hash=last.hash.hex())
+            _anchor_log.info("audit_sealed", position=last.position, hash=last.hash.hex())
         return len(links)
 
-    async def verify(self, seals: Mapping[int, str]) -> Finding:
-        """Walks the chain and compares it with the seals that were logged, digests by their positions."""
-        last, trouble = Link(0, 0, GENESIS), None
-        while trouble is None:
-            async with self._database.read() as tx:
-                batch = await self._audit.chain(tx, last.position, limit=_BATCH)
+    async def verify(self, anchors: Mapping[int, str]) -> ChainReport:
+        """Walks the chain and compares it with the logged anchors (hash in hex by position)."""
+        last, problem = ChainLink(0, 0, GENESIS), None
+        while problem is None:
+            async with self.database.read() as tx:
+                batch = await tx.audit.chain(last.position, limit=_BATCH)
             if not batch:
                 break
-            for link, event in batch:
-                if trouble := _trouble(last, link, event, seals.get(link.position)):
+            for link, record in batch:
+                if problem := _problem(last, link, record, anchors.get(link.position)):
                     break
                 last = link
-        async with self._database.read() as tx:
-            unlinked = await self._audit.unlinked(tx, up_to=last.audit_id)
-            unsealed = await self._audit.count_after(tx, last.audit_id)
-        if trouble is None and unlinked is not None:
-            trouble = f"Row {unlinked} was inserted after the rows around it were sealed."
-        if trouble is None and max(seals, default=0) > last.position:
-            trouble = f"Everything behind position {last.position} was removed, up to {max(seals)}."
-        return Finding(last.position, unsealed if trouble is None else 0, last.hash.hex(), trouble)
+        async with self.database.read() as tx:
+            unlinked = await tx.audit.first_unlinked(up_to=last.audit_id)
+            unsealed = await tx.audit.count_after(last.audit_id)
+        if problem is None and unlinked is not None:
+            problem = f"Row {unlinked} was inserted after the rows around it were sealed."
+        if problem is None and max(anchors, default=0) > last.position:
+            problem = f"Everything after position {last.position} was removed, up to {max(anchors)}."
+        return ChainReport(last.position, unsealed if problem is None else 0, last.hash.hex(), problem)
 
 
-def _trouble(last: Link, link: Link, event: Event | None, seal: str | None) -> str | None:
-    """What is wrong with a link, if anything is."""
+def _problem(last: ChainLink, link: ChainLink, record: AuditRecord | None, anchor: str | None) -> str | None:
+    """Returns what is wrong with a link, if anything is."""
     if link.position != last.position + 1:
         return f"The row at position {last.position + 1} was removed."
-    if event is None:
+    if record is None:
         return f"Row {link.audit_id}, at position {link.position}, was removed."
     if link.audit_id < last.audit_id:
         return f"Row {link.audit_id}, at position {link.position}, was moved."
-    if event.linked_to(last.hash) != link.hash:
+    if record.linked_to(last.hash) != link.hash:
         return f"Row {link.audit_id}, at position {link.position}, was changed or moved."
-    if seal is not None and seal != link.hash.hex():
+    if anchor is not None and anchor != link.hash.hex():
         return f"The chain was rewritten at position {link.position} or before: the log has another seal."
     return None

@@ -1,4 +1,4 @@
-"""Step 2 of the story: a worker takes what is due, account by account, within each one's quota and past no pause."""
+"""Step 2 of the story: claims due verifications per account, limited by the account's quota and its pauses."""
 
 import asyncio
 import time
@@ -11,23 +11,26 @@ from app.domain.pause import Pause, next_probe_at
 from app.domain.rule import DEFAULT_ACCOUNT
 from app.domain.verification import Verification
 from app.faceid.client import FaceIdClient
-from app.services.rules import RulesSettings
+from app.services.rule_settings import RulesSettings
 from app.storage.database import Database, Transaction
-from app.storage.pauses import PauseStore
-from app.storage.queue import Due, Queue
-from app.storage.quota import QuotaStore
+from app.storage.queue import Due
 
-LEASE = timedelta(seconds=15)  # renewed while the worker lives; what a dead one held comes due after it
+LEASE = timedelta(seconds=15)
+"""Renewed while the worker lives. The claims of a dead worker come due after it."""
 
-_FARTHEST_SLOT = timedelta(seconds=2.5)  # what would have to wait longer stays due, for whoever comes first
-_RENEW_SECONDS = 3.0  # a renewal that hangs leaves time for another
-_MOST_LATE_SECONDS = 0.02  # a slot used later than this crowds its successors
-_SLOT_TRIES = 2  # a machine that is always late goes on all the same
+# Verifications that would have to wait longer stay due, for any worker.
+_FARTHEST_SLOT = timedelta(seconds=2.5)
+# Leaves time for another renewal if one hangs.
+_RENEW_SECONDS = 3.0
+# A slot that is used later than this comes too close to the next one.
+_MAX_LATE_SECONDS = 0.02
+# A machine that is always late proceeds all the same.
+_SLOT_TRIES = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A Tencent account: its client, and how far its calls lie apart."""
+    """A Tencent account: its client, and the interval between its calls."""
 
     name: str
     faceid: FaceIdClient
@@ -36,9 +39,9 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A verification that is ours for the length of a lease; its call is to be made at `slot` (monotonic).
+    """A verification claimed for a lease. Its call may be made at `slot` (monotonic).
 
-    Its answer says whether the pause `probe` is over.
+    `probe`: the pause that the call checks.
     """
 
     verification: Verification
@@ -47,116 +50,105 @@ class Claim:
     probe: Pause | None = None
 
 
+@dataclass(slots=True, kw_only=True)
 class ClaimService:
-    """Gives out claims, keeps them alive, and takes them back."""
+    """Takes claims, renews them, and hands them back."""
 
-    def __init__(
-        self,
-        *,
-        accounts: Collection[Account],
-        rules: RulesSettings,
-        database: Database,
-        queue: Queue,
-        quota: QuotaStore,
-        pauses: PauseStore,
-        clock: Callable[[], datetime],
-    ) -> None:
-        self._accounts = accounts
-        self._rules = rules
-        self._database = database
-        self._queue = queue
-        self._quota = quota
-        self._pauses = pauses
-        self._clock = clock
+    accounts: Collection[Account]
+    rules: RulesSettings
+    database: Database
+    clock: Callable[[], datetime]
 
     async def adopt(self) -> None:
-        """Takes over what waits for accounts that the settings name no more."""
-        async with self._database.write() as tx:
-            await self._queue.adopt(tx, [account.name for account in self._accounts], adopter=DEFAULT_ACCOUNT)
+        """Moves what waits for accounts that are no longer configured to the default account."""
+        async with self.database.write() as tx:
+            await tx.queue.adopt([account.name for account in self.accounts], adopter=DEFAULT_ACCOUNT)
 
     async def take(self, limit: int, *, held: Collection[Claim] = ()) -> Sequence[Claim]:
-        """Takes what is due, no more than there are slots for, each with its slot in the quota.
+        """Claims what is due, as far as there are slots in the quota.
 
         Args:
-            limit: how many claims the caller wants to hold of each account; none keeps the others waiting.
+            limit: how many claims the worker wants to hold per account, so no account blocks another.
             held: the claims that it holds already.
         """
         claims: list[Claim] = []
-        for account in self._accounts:
+        for account in self.accounts:
             free = limit - sum(claim.account is account for claim in held)
-            claims += await self._take_of(account, free) if free > 0 else []
+            claims += await self._take_for(account, free) if free > 0 else []
         return claims
 
     async def renew(self, claims: Collection[Claim]) -> None:
-        """Says that these are still being worked on."""
-        async with self._database.write(seconds=_RENEW_SECONDS) as tx:
-            await self._queue.renew(tx, [claim.verification for claim in claims], until=self._clock() + LEASE)
+        """Extends the leases."""
+        async with self.database.write(seconds=_RENEW_SECONDS) as tx:
+            await tx.queue.renew([claim.verification for claim in claims], until=self.clock() + LEASE)
 
     async def hand_back(self, claims: Collection[Claim]) -> None:
-        """Gives up claims that will not be worked on: the next worker takes them at once."""
-        async with self._database.write() as tx:
-            await self._queue.hand_back(tx, [claim.verification for claim in claims], now=self._clock())
+        """Releases claims, so the next worker takes them at once."""
+        async with self.database.write() as tx:
+            await tx.queue.hand_back([claim.verification for claim in claims], now=self.clock())
 
     async def until_slot(self, claim: Claim) -> None:
-        """Returns when the call may be made."""
+        """Waits until the call may be made. Reserves another slot if the first was missed."""
         slot = claim.slot
         for _ in range(_SLOT_TRIES):
             await asyncio.sleep(slot - time.monotonic())
-            if time.monotonic() - slot <= _MOST_LATE_SECONDS:
+            if time.monotonic() - slot <= _MAX_LATE_SECONDS:
                 return
-            async with self._database.write() as tx:
-                slot = await self._quota.reserve(tx, claim.account.name, interval=claim.account.interval, slots=1)
+            async with self.database.write() as tx:
+                slot = await tx.quota.reserve(claim.account.name, interval=claim.account.interval, slots=1)
         await asyncio.sleep(slot - time.monotonic())
 
-    async def _take_of(self, account: Account, limit: int) -> Sequence[Claim]:
-        async with self._database.write() as tx:
-            room = (_FARTHEST_SLOT - await self._quota.wait(tx, account.name)) // account.interval + 1
-            if (limit := min(limit, room)) <= 0:
+    async def _take_for(self, account: Account, limit: int) -> Sequence[Claim]:
+        async with self.database.write() as tx:
+            free_slots = (_FARTHEST_SLOT - await tx.quota.wait(account.name)) // account.interval + 1
+            if (limit := min(limit, free_slots)) <= 0:
                 return []
-            taken = await self._sort_out(tx, account.name, await self._due(tx, account.name, limit))
+            taken = await self._keep_own(tx, account.name, await self._take_due(tx, account.name, limit))
             if not taken:
                 return []
-            slot = await self._quota.reserve(tx, account.name, interval=account.interval, slots=len(taken))
+            slot = await tx.quota.reserve(account.name, interval=account.interval, slots=len(taken))
         seconds = account.interval.total_seconds()
         return [
             Claim(verification, account, slot + place * seconds, probe)
             for place, (verification, probe) in enumerate(taken.items())
         ]
 
-    async def _due(self, tx: Transaction, account: str, limit: int) -> dict[Verification, Pause | None]:
-        now = self._clock()
-        pauses = await self._pauses.list(tx, account)
+    async def _take_due(self, tx: Transaction, account: str, limit: int) -> dict[Verification, Pause | None]:
+        """Claims what is due, with the pause to probe where a claim is for that."""
+        now = self.clock()
+        pauses = await tx.pauses.list(account)
         taken: dict[Verification, Pause | None] = {}
         for pause in pauses:
             if pause.probe_at <= now and len(taken) < limit:
-                taken |= dict.fromkeys(await self._probe(tx, pause, now), pause)
+                taken |= dict.fromkeys(await self._take_probe(tx, pause, now), pause)
         due = Due(
             account=account,
             now=now,
             last_try_before=now + LAST_TRY,
-            is_closed=any(pause.rule_id is None for pause in pauses),
-            closed_rule_ids=[pause.rule_id for pause in pauses if pause.rule_id],
+            is_paused=any(pause.rule_id is None for pause in pauses),
+            paused_rule_ids=[pause.rule_id for pause in pauses if pause.rule_id],
         )
-        claimed = await self._queue.claim(tx, due, lease=LEASE, limit=limit - len(taken))
+        claimed = await tx.queue.claim(due, lease=LEASE, limit=limit - len(taken))
         return taken | dict.fromkeys(claimed)
 
-    async def _probe(self, tx: Transaction, pause: Pause, now: datetime) -> Sequence[Verification]:
-        """One verification to find out with whether the pause is over, if there is one and nobody else does it."""
+    async def _take_probe(self, tx: Transaction, pause: Pause, now: datetime) -> Sequence[Verification]:
+        """Claims one verification to check whether the pause can end, unless another worker probes it."""
         due = Due(account=pause.account, now=now, last_try_before=now, rule_id=pause.rule_id)
-        found = await self._queue.claim(tx, due, lease=LEASE, limit=1)
-        if not found and not await self._queue.has_any(tx, pause.account, pause.rule_id):
-            await self._pauses.end(tx, pause)  # nobody waits for it any more; who comes later finds out anew
-        if not found or await self._pauses.take_probe(tx, pause, next_at=next_probe_at(pause, now)):
+        found = await tx.queue.claim(due, lease=LEASE, limit=1)
+        if not found and not await tx.queue.has_any(pause.account, pause.rule_id):
+            # Nothing waits for the pause to end. The next verification finds out whether the cause persists.
+            await tx.pauses.end(pause)
+        if not found or await tx.pauses.take_probe(pause, next_at=next_probe_at(pause, now)):
             return found
-        await self._queue.hand_back(tx, found, now=now)
+        await tx.queue.hand_back(found, now=now)
         return []
 
-    async def _sort_out(
+    async def _keep_own(
         self, tx: Transaction, account: str, taken: dict[Verification, Pause | None]
     ) -> dict[Verification, Pause | None]:
-        """Moves what belongs to another account: rules change, and whoever took it in may not have known them."""
-        owners = {verification: self._rules.rule(verification.rule_id).account for verification in taken}
+        """Moves verifications whose rule belongs to another account, since the settings of rules may change."""
+        owners = {verification: self.rules.rule(verification.rule_id).account for verification in taken}
         for owner in set(owners.values()) - {account}:
             moved = [verification for verification, name in owners.items() if name == owner]
-            await self._queue.hand_back(tx, moved, now=self._clock(), account=owner)
+            await tx.queue.hand_back(moved, now=self.clock(), account=owner)
         return {verification: probe for verification, probe in taken.items() if owners[verification] == account}

@@ -1,129 +1,123 @@
-"""Step 6 of the story: writes all that was learned, of many verifications in one transaction where many wait for it."""
+"""Step 6 of the story: writes the outcomes of fetches, many in one transaction under load."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import structlog
 
 from app.domain import lifecycle, pause
-from app.domain.decision import ErrorClass, Pause, Step, Store
-from app.domain.detection import Medium
-from app.domain.verification import Call, Verification
-from app.faceid.error_codes import advice, classify
+from app.domain.decision import ErrorClass, PauseCalls, Step, Store
+from app.domain.detection import SealedText
+from app.domain.media import MediaItem
+from app.domain.verification import UpstreamCall, Verification
+from app.faceid.error_codes import advice
+from app.services.batching import Batcher
 from app.services.claim import Claim
-from app.services.together import Together
 from app.storage.database import Database, Transaction
-from app.storage.pauses import PauseStore
-from app.storage.quota import QuotaStore
-from app.storage.results import ResultStore, SealedText
-from app.storage.signals import DUE, Signals
-from app.storage.verifications import VerificationStore
+from app.storage.wakeups import DUE, Wakeups
 
-_PAUSE = timedelta(seconds=1)  # Tencent counts by the second
-_IT_ANSWERS = {ErrorClass.FINAL, ErrorClass.EXPIRED, ErrorClass.SLOW_DOWN, ErrorClass.ASK_FOR_LESS}
+# Tencent counts calls per second.
+_SLOW_DOWN = timedelta(seconds=1)
+# Errors that Tencent returns only while the account and the rule work.
+_ENDS_PAUSE = {ErrorClass.FINAL, ErrorClass.EXPIRED, ErrorClass.SLOW_DOWN, ErrorClass.ASK_FOR_LESS}
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learned:
-    """What a call came to, and what is to be kept of it."""
+class FetchOutcome:
+    """The result of a call, its decision, and the values to store. `error_class` is None after a result."""
 
     claim: Claim
-    call: Call
+    call: UpstreamCall
+    error_class: ErrorClass | None
     step: Step
     text: SealedText | None = None
-    media: Sequence[Medium] = ()
+    media: Sequence[MediaItem] = ()
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the text and media are to be stored."""
+        return isinstance(self.step, Store)
 
 
+@dataclass(kw_only=True)
 class RecordService:
     """The last transaction of a retrieval."""
 
-    def __init__(
-        self,
-        *,
-        database: Database,
-        verifications: VerificationStore,
-        results: ResultStore,
-        quota: QuotaStore,
-        pauses: PauseStore,
-        signals: Signals,
-        clock: Callable[[], datetime],
-    ) -> None:
-        self._database = database
-        self._verifications = verifications
-        self._results = results
-        self._quota = quota
-        self._pauses = pauses
-        self._signals = signals
-        self._clock = clock
-        self._record = Together(self._record_all)
+    database: Database
+    wakeups: Wakeups
+    clock: Callable[[], datetime]
+    _record: Batcher[FetchOutcome, Collection[str]] = field(init=False)
 
-    async def record(self, learned: Learned) -> Collection[str]:
-        """Writes it, unless a newer claim is at work; answers the object keys that nothing names.
+    def __post_init__(self) -> None:
+        self._record = Batcher(self._record_batch)
+
+    async def record(self, outcome: FetchOutcome) -> Collection[str]:
+        """Writes the outcome, unless a newer claim exists; returns the object keys that no row names.
 
         Raises:
             UnavailableError: the database failed.
         """
-        return await self._record(learned)
+        return await self._record(outcome)
 
-    async def _record_all(self, together: Sequence[Learned]) -> Sequence[Collection[str]]:
-        outdated: list[Collection[str]] = []
+    async def _record_batch(self, outcomes: Sequence[FetchOutcome]) -> Sequence[Collection[str]]:
+        unreferenced: list[Collection[str]] = []
         changes: list[tuple[Verification, Verification]] = []
-        stored: list[Learned] = []
-        async with self._database.write() as tx:
-            ids = [learned.claim.verification.id for learned in together]
-            rows = {row.id: row for row in await self._verifications.lock_all(tx, ids)}
-            for learned in together:
-                claimed = learned.claim.verification
-                current = rows.get(claimed.id)
-                if current is None or current.claim != claimed.claim:
-                    outdated.append([medium.object_key for medium in learned.media])
-                    continue
-                changes.append((current, lifecycle.after(current, learned.step, learned.call, self._clock())))
-                is_stored = isinstance(learned.step, Store)
-                outdated.append(await self._make_room(tx, current, learned) if is_stored else [])
-                if is_stored:
-                    stored.append(learned)
-            await self._results.add_calls(tx, zip(ids, (learned.call for learned in together), strict=True))
-            await self._verifications.save_all(tx, changes)
-            await self._results.add_all(
-                tx, [(learned.claim.verification.id, learned.text, learned.media) for learned in stored]
+        stored: list[FetchOutcome] = []
+        async with self.database.write() as tx:
+            ids = [outcome.claim.verification.id for outcome in outcomes]
+            rows = {row.id: row for row in await tx.verifications.lock_by_id(ids)}
+            for outcome in outcomes:
+                current = rows.get(outcome.claim.verification.id)
+                is_newest = current is not None and current.claim == outcome.claim.verification.claim
+                if current is not None and is_newest:
+                    changes.append((current, lifecycle.after(current, outcome.step, outcome.call, self.clock())))
+                if current is not None and is_newest and outcome.is_stored:
+                    unreferenced.append(await self._replace(tx, current, outcome))
+                    stored.append(outcome)
+                else:
+                    unreferenced.append([item.object_key for item in outcome.media])
+            await tx.results.add_calls(zip(ids, (outcome.call for outcome in outcomes), strict=True))
+            await tx.verifications.save_all(changes)
+            await tx.results.add_all(
+                [(outcome.claim.verification.id, outcome.text, outcome.media) for outcome in stored]
             )
-            await self._heed(tx, together)
-        now = self._clock()
+            await self._update_accounts(tx, outcomes)
+        now = self.clock()
         if any(after.due_at and after.due_at <= now for _, after in changes):
-            self._signals.send(DUE)
-        return outdated
+            self.wakeups.send(DUE)
+        return unreferenced
 
-    async def _make_room(self, tx: Transaction, before: Verification, learned: Learned) -> Collection[str]:
+    async def _replace(self, tx: Transaction, before: Verification, outcome: FetchOutcome) -> Collection[str]:
+        """Removes an earlier result as far as the new one replaces it."""
         if not before.retrieved_at:
             return []
-        kinds = [medium.kind for medium in learned.media]
-        return await self._results.remove(tx, before.id, text=learned.text is not None, kinds=kinds)
+        kinds = [item.kind for item in outcome.media]
+        return await tx.results.remove(before.id, text=outcome.text is not None, kinds=kinds)
 
-    async def _heed(self, tx: Transaction, together: Sequence[Learned]) -> None:
-        """What the answers mean for their accounts as a whole; the quota's row comes last, as in a claim."""
+    async def _update_accounts(self, tx: Transaction, outcomes: Sequence[FetchOutcome]) -> None:
+        """Begins and ends pauses, and slows down accounts. The quota's row comes last, as in a claim."""
         slow: set[str] = set()
-        for learned in together:
-            claim, code = learned.claim, learned.call.error_code
-            error_class, account = classify(code) if code else None, claim.account.name
-            if isinstance(learned.step, Pause):
-                rule_id = claim.verification.rule_id if learned.step.rule_only else None
-                begun = pause.begin(account, rule_id, code or "", self._clock())
-                if await self._pauses.begin(tx, begun):
+        for outcome in outcomes:
+            claim, account = outcome.claim, outcome.claim.account.name
+            if isinstance(outcome.step, PauseCalls):
+                rule_id = claim.verification.rule_id if outcome.step.rule_only else None
+                begun = pause.begin(account, rule_id, outcome.call.error_code or "", self.clock())
+                if await tx.pauses.begin(begun):
                     log.error("paused", **begun.cause, advice=advice(begun.error_code))
-            if claim.probe and _is_over(claim.probe, error_class):
-                await self._pauses.end(tx, claim.probe)
+            if claim.probe and _is_over(claim.probe, outcome.error_class):
+                await tx.pauses.end(claim.probe)
                 log.warning("resumed", **claim.probe.cause)
-            if error_class is ErrorClass.SLOW_DOWN:
+            if outcome.error_class is ErrorClass.SLOW_DOWN:
                 slow.add(account)
         for account in sorted(slow):
-            await self._quota.slow_down(tx, account, pause=_PAUSE)
+            await tx.quota.slow_down(account, pause=_SLOW_DOWN)
 
 
 def _is_over(probed: pause.Pause, error_class: ErrorClass | None) -> bool:
-    """Whether an answer of this class (None: a result) says that the operator has acted."""
-    is_another_pause = error_class is ErrorClass.RULE and probed.rule_id is None
-    return error_class is None or error_class in _IT_ANSWERS or is_another_pause
+    """Returns whether a probe's answer (None: a result) shows that the cause of the pause is fixed."""
+    # A rule's error shows that the account works.
+    is_other_cause = error_class is ErrorClass.RULE and probed.rule_id is None
+    return error_class is None or error_class in _ENDS_PAUSE or is_other_cause

@@ -1,1 +1,1 @@
-"""Our stores: the database (SQLite or Postgres, by the same statements) and the media (a folder, or any S3)."""
+"""Storage: the database (SQLite or Postgres, by the same statements) and the media store (a folder, or any S3)."""

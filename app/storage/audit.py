@@ -1,34 +1,38 @@
-"""The audit: rows that are only ever added, and the chain that shows whether they are still what they were."""
+"""The audit trail in the database: rows that are only added, and the hash chain that shows tampering."""
 
 from collections.abc import Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Row, func, insert, select, text
+from sqlalchemy import func, insert, select, text
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.audit import Action, Event, EventFilter, Link
-from app.storage.database import Transaction
+from app.domain.audit import AuditFilter, AuditRecord, ChainLink
 from app.storage.tables import audit as table
 from app.storage.tables import audit_link, columns_of, verification
 
-_COLUMNS = [table.c[field.name] for field in fields(Event)]
+_COLUMNS = [table.c[field.name] for field in fields(AuditRecord)]
+_NAMES = [column.name for column in _COLUMNS]
 _INSERT = insert(table)
 
 
+@dataclass(frozen=True, slots=True)
 class AuditStore:
-    """The tables of the audit. The caller brings the transaction."""
+    """The tables of the audit trail."""
 
-    async def add(self, tx: Transaction, events: Sequence[Event]) -> None:
-        """Puts events on record, before what they tell of happens."""
-        rows = [columns_of(event) for event in events]
+    connection: AsyncConnection
+
+    async def add(self, records: Sequence[AuditRecord]) -> None:
+        """Inserts records."""
+        rows = [columns_of(record) for record in records]
         for row in rows:
             del row["id"]
-        await tx.execute(_INSERT, rows)
+        await self.connection.execute(_INSERT, rows)
 
     async def list(
-        self, tx: Transaction, wanted: EventFilter, *, limit: int, before_id: int | None
-    ) -> Sequence[tuple[Event, str | None]]:
-        """The newest first, all older than `before_id`, each with its BizToken."""
+        self, wanted: AuditFilter, *, limit: int, before_id: int | None
+    ) -> Sequence[tuple[AuditRecord, str | None]]:
+        """Returns records older than `before_id`, newest first, each with its BizToken."""
         statement = (
             select(*_COLUMNS, verification.c.biz_token)
             .outerjoin(verification, verification.c.id == table.c.verification_id)
@@ -44,33 +48,34 @@ class AuditStore:
             statement = statement.where(table.c.at < wanted.at_to)
         if before_id is not None:
             statement = statement.where(table.c.id < before_id)
-        return [(_event(row), row.biz_token) for row in await tx.execute(statement)]
+        return [(_as_record(row[:-1]), row.biz_token) for row in await self.connection.execute(statement)]
 
-    async def stop_writers(self, tx: Transaction) -> None:
-        """Waits for all that is being added, and lets nobody add until the transaction is over.
+    async def stop_writers(self) -> None:
+        """Waits for transactions that add records and blocks new ones until this transaction ends.
 
-        Numbers are given out before rows are committed: without this, a row could come up below one that is linked
-        already. SQLite has one writer anyway.
+        Ids are assigned before the commit. Without the lock a row could appear below one that is already linked. SQLite
+        has one writer anyway.
         """
-        if tx.dialect.name == "postgresql":
-            await tx.execute(text("LOCK TABLE audit IN SHARE ROW EXCLUSIVE MODE"))
+        if self.connection.dialect.name == "postgresql":
+            await self.connection.execute(text("LOCK TABLE audit IN SHARE ROW EXCLUSIVE MODE"))
 
-    async def last_link(self, tx: Transaction) -> Link | None:
-        """The end of the chain."""
-        row = (await tx.execute(select(audit_link).order_by(audit_link.c.position.desc()).limit(1))).one_or_none()
-        return Link(*row) if row else None
+    async def last_link(self) -> ChainLink | None:
+        """Returns the end of the chain."""
+        statement = select(audit_link).order_by(audit_link.c.position.desc()).limit(1)
+        row = (await self.connection.execute(statement)).one_or_none()
+        return ChainLink(*row) if row else None
 
-    async def after(self, tx: Transaction, audit_id: int, *, limit: int) -> Sequence[Event]:
-        """The rows with larger numbers, in their order."""
+    async def after(self, audit_id: int, *, limit: int) -> Sequence[AuditRecord]:
+        """Returns records with larger ids, in ascending order."""
         statement = select(*_COLUMNS).where(table.c.id > audit_id).order_by(table.c.id).limit(limit)
-        return [_event(row) for row in await tx.execute(statement)]
+        return [_as_record(row) for row in await self.connection.execute(statement)]
 
-    async def add_links(self, tx: Transaction, links: Sequence[Link]) -> None:
-        """Makes the chain longer."""
-        await tx.execute(insert(audit_link), [columns_of(link) for link in links])
+    async def add_links(self, links: Sequence[ChainLink]) -> None:
+        """Appends links to the chain."""
+        await self.connection.execute(insert(audit_link), [columns_of(link) for link in links])
 
-    async def chain(self, tx: Transaction, position: int, *, limit: int) -> Sequence[tuple[Link, Event | None]]:
-        """The links behind a position, each with its row; None where that is missing."""
+    async def chain(self, position: int, *, limit: int) -> Sequence[tuple[ChainLink, AuditRecord | None]]:
+        """Returns the links after a position, each with its record; None if the record is missing."""
         statement = (
             select(audit_link, *_COLUMNS)
             .outerjoin(table, table.c.id == audit_link.c.audit_id)
@@ -78,21 +83,22 @@ class AuditStore:
             .order_by(audit_link.c.position)
             .limit(limit)
         )
-        return [(Link(*row[:3]), _event(row) if row.id else None) for row in await tx.execute(statement)]
+        found = await self.connection.execute(statement)
+        return [(ChainLink(*row[:3]), _as_record(row[3:]) if row.id else None) for row in found]
 
-    async def unlinked(self, tx: Transaction, *, up_to: int) -> int | None:
-        """The first row up to this number that no link names."""
+    async def first_unlinked(self, *, up_to: int) -> int | None:
+        """Returns the smallest id, at most `up_to`, that no link covers."""
         links = select(audit_link.c.audit_id)
-        first: int | None = await tx.scalar(
+        first: int | None = await self.connection.scalar(
             select(func.min(table.c.id)).where(table.c.id <= up_to, table.c.id.not_in(links))
         )
         return first
 
-    async def count_after(self, tx: Transaction, audit_id: int) -> int:
-        """How many rows have larger numbers."""
-        return (await tx.execute(select(func.count()).where(table.c.id > audit_id))).scalar_one()
+    async def count_after(self, audit_id: int) -> int:
+        """Counts the records with larger ids."""
+        statement = select(func.count()).where(table.c.id > audit_id)
+        return (await self.connection.execute(statement)).scalar_one()
 
 
-def _event(row: Row[*tuple[Any, ...]]) -> Event:
-    values = {field.name: getattr(row, field.name) for field in fields(Event)}
-    return Event(**values | {"action": Action(values["action"])})
+def _as_record(values: Sequence[Any]) -> AuditRecord:
+    return AuditRecord(**dict(zip(_NAMES, values, strict=True)))

@@ -1,6 +1,7 @@
-"""The database: one engine, two kinds of transaction, and one place where its troubles become ours."""
+"""The database: one engine, transactions that carry the stores, and the translation of database errors."""
 
 import asyncio
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
@@ -13,19 +14,26 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from app.errors import ServiceError, SetUpError, UnavailableError
+from app.errors import ConfigurationError, ServiceError, UnavailableError
 from app.storage import sqlite
+from app.storage.api_keys import ApiKeyStore
+from app.storage.audit import AuditStore
+from app.storage.billing import BillingStore
+from app.storage.key_usage import KeyUsageStore
+from app.storage.pauses import PauseStore
+from app.storage.queue import QueueStore
+from app.storage.quota import QuotaStore
+from app.storage.results import ResultStore
+from app.storage.verifications import VerificationStore
 
-Transaction = AsyncConnection
-"""What services pass on to the stores; only the stores use it."""
-
-TRANSACTION_SECONDS = 10.0  # all waiting included: ours are short, and what takes longer will not come to an end
+TRANSACTION_SECONDS = 10.0
+"""The deadline of a transaction, including all waiting. Ours are short; one that takes longer will not finish."""
 
 log = structlog.get_logger()
 
 
 class DatabaseSettings(BaseModel):
-    """Where the database is: `sqlite+aiosqlite:///file`, `postgresql+asyncpg://…`, by default a file in `data_dir`."""
+    """`sqlite+aiosqlite:///file` or `postgresql+asyncpg://…`; by default a SQLite file in `data_dir`."""
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
@@ -34,10 +42,10 @@ class DatabaseSettings(BaseModel):
     data_dir: Path = Path("data")
 
     def url(self) -> URL:
-        """The URL to connect to; it may hold a password.
+        """Returns the URL to connect to. It may contain a password.
 
         Raises:
-            SetUpError: it is not one of a supported database. It is not quoted.
+            ConfigurationError: the database is not supported. The URL is not quoted.
         """
         if not self.database_url:
             return URL.create("sqlite+aiosqlite", database=str(self.data_dir.absolute() / "faceid-results.db"))
@@ -47,23 +55,41 @@ class DatabaseSettings(BaseModel):
             url = URL.create("unknown")
         is_file = url.drivername == "sqlite+aiosqlite" and url.database not in {None, "", ":memory:"}
         if not is_file and url.drivername != "postgresql+asyncpg":
-            raise SetUpError("DATABASE_URL must begin with sqlite+aiosqlite:/// and a file, or postgresql+asyncpg://.")
+            raise ConfigurationError(
+                "DATABASE_URL must begin with sqlite+aiosqlite:/// and a file, or postgresql+asyncpg://."
+            )
         if "sslmode" in url.query:
-            raise SetUpError("DATABASE_URL says sslmode: with postgresql+asyncpg:// it is called ssl.")
+            raise ConfigurationError("DATABASE_URL contains sslmode; with postgresql+asyncpg:// it is called ssl.")
         return url
+
+
+class Transaction:
+    """An open transaction and the stores that work in it."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self.connection = connection
+        self.api_keys = ApiKeyStore(connection)
+        self.audit = AuditStore(connection)
+        self.billing = BillingStore(connection)
+        self.key_usage = KeyUsageStore(connection)
+        self.pauses = PauseStore(connection)
+        self.queue = QueueStore(connection)
+        self.quota = QuotaStore(connection)
+        self.results = ResultStore(connection)
+        self.verifications = VerificationStore(connection)
 
 
 class Database:
     """Opens transactions. Close it with `aclose`.
 
     Raises:
-        SetUpError: the URL is not one of a supported database.
+        ConfigurationError: the database is not supported.
     """
 
     def __init__(self, settings: DatabaseSettings) -> None:
         url = settings.url()
         self.dialect = url.get_backend_name()
-        self.engine = _engine(url, settings.database_pool_size)
+        self.engine = _create_engine(url, settings.database_pool_size)
         self._writer = asyncio.Lock() if self.is_embedded else None
 
     @property
@@ -72,7 +98,7 @@ class Database:
         return self.dialect == "sqlite"
 
     def read(self) -> AbstractAsyncContextManager[Transaction]:
-        """A transaction that only reads: all of it sees the same instant.
+        """Opens a read-only transaction, which sees one snapshot.
 
         Raises:
             UnavailableError: the database does not answer.
@@ -81,12 +107,12 @@ class Database:
         return self._begin(None, TRANSACTION_SECONDS, options)
 
     def write(self, seconds: float | None = TRANSACTION_SECONDS) -> AbstractAsyncContextManager[Transaction]:
-        """A transaction that writes: committed and on disk when the block is left, rolled back if it raises.
+        """Opens a transaction that is committed and on disk after the block, or rolled back if the block raises.
 
-        SQLite has one writer: the lock queues this process's writers fairly, `BEGIN IMMEDIATE` those of others.
+        SQLite has one writer. The lock queues the writers of this process fairly, `BEGIN IMMEDIATE` those of others.
 
         Args:
-            seconds: how long it may take, waiting included; None for as long as it needs.
+            seconds: the deadline, including all waiting; None for none.
 
         Raises:
             UnavailableError: the database does not answer.
@@ -98,14 +124,14 @@ class Database:
         self, lock: asyncio.Lock | None, seconds: float | None, options: dict[str, Any]
     ) -> AsyncIterator[Transaction]:
         async with (
-            _our_errors(),
+            _translated_errors(),
             asyncio.timeout(seconds),
             lock or nullcontext(),
             self.engine.connect() as connection,
         ):
             await connection.execution_options(**options)
             async with connection.begin():
-                yield connection
+                yield Transaction(connection)
 
     async def aclose(self) -> None:
         """Closes all connections."""
@@ -113,11 +139,11 @@ class Database:
 
 
 @asynccontextmanager
-async def _our_errors() -> AsyncIterator[None]:
-    """Turns the driver's errors into ours, without their text: Postgres quotes whole rows in its DETAIL."""
+async def _translated_errors() -> AsyncIterator[None]:
+    """Replaces driver errors by ours without their text: Postgres quotes whole rows in its DETAIL."""
     try:
         yield
-    except (DBAPIError, OSError) as error:
+    except (DBAPIError, sqlite3.Error, OSError) as error:
         original = getattr(error, "orig", None)
         log.error(
             "database_failed",
@@ -125,21 +151,24 @@ async def _our_errors() -> AsyncIterator[None]:
             sqlstate=getattr(original, "sqlstate", None),
         )
         if isinstance(error, IntegrityError):
-            raise ServiceError("The database refuses what is to be written.") from None
+            raise ServiceError("The database rejected the write.") from None
         raise UnavailableError("The database does not answer.") from None
 
 
-def _engine(url: URL, pool_size: int) -> AsyncEngine:
+def _create_engine(url: URL, pool_size: int) -> AsyncEngine:
     is_embedded = url.get_backend_name() == "sqlite"
     engine = create_async_engine(
         url,
         hide_parameters=True,
         pool_size=pool_size,
         max_overflow=0,
-        pool_timeout=None,  # a transaction has one deadline for all of its waiting
+        # A transaction has one deadline for all its waiting.
+        pool_timeout=None,
         pool_pre_ping=not is_embedded,
-        connect_args={"async_creator_fn": sqlite.connect} if is_embedded else {},
+        # The listeners of app.storage.sqlite begin transactions and reset connections.
+        pool_reset_on_return=None if is_embedded else "rollback",
+        connect_args={"async_creator_fn": sqlite.connect, "isolation_level": None} if is_embedded else {},
     )
     if is_embedded:
-        sqlite.set_up(engine)
+        sqlite.configure(engine)
     return engine

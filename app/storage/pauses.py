@@ -1,44 +1,50 @@
-"""The pauses of accounts and rules, which all workers keep to."""
+"""The pauses of accounts and rules, which all workers respect."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, bindparam, delete, select, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.pause import Pause
-from app.storage.database import Transaction
 from app.storage.tables import columns_of
 from app.storage.tables import pause as table
 
 _ALL = select(table).order_by(table.c.account, table.c.rule_id)
-_OF_ONE = _ALL.where(table.c.account == bindparam("account"))  # made once: it is asked at every claim
+# Compiled once because every claim runs it.
+_OF_ACCOUNT = _ALL.where(table.c.account == bindparam("account"))
 
 
+@dataclass(frozen=True, slots=True)
 class PauseStore:
-    """The table of pauses. The caller brings the transaction."""
+    """The table of pauses."""
 
-    async def list(self, tx: Transaction, account: str | None = None) -> Sequence[Pause]:
-        """The pauses of an account, or all."""
-        found = await (tx.execute(_ALL) if account is None else tx.execute(_OF_ONE, {"account": account}))
+    connection: AsyncConnection
+
+    async def list(self, account: str | None = None) -> Sequence[Pause]:
+        """Returns the pauses of an account, or all pauses."""
+        execute = self.connection.execute
+        found = await (execute(_ALL) if account is None else execute(_OF_ACCOUNT, {"account": account}))
         rows = [row._asdict() for row in found]
         return [Pause(**row | {"rule_id": row["rule_id"] or None}) for row in rows]
 
-    async def begin(self, tx: Transaction, pause: Pause) -> bool:
-        """Puts the pause in force; whether there was none."""
-        insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
+    async def begin(self, pause: Pause) -> bool:
+        """Inserts a pause; returns whether it is new."""
+        insert = postgresql.insert if self.connection.dialect.name == "postgresql" else sqlite.insert
         values = columns_of(pause) | {"rule_id": pause.rule_id or ""}
         statement = insert(table).values(values).on_conflict_do_nothing().returning(table.c.account)
-        return (await tx.scalar(statement)) is not None
+        return (await self.connection.scalar(statement)) is not None
 
-    async def take_probe(self, tx: Transaction, pause: Pause, *, next_at: datetime) -> bool:
-        """Moves the next probe; whether this one was still to be made, and nobody else makes it."""
+    async def take_probe(self, pause: Pause, *, next_at: datetime) -> bool:
+        """Schedules the next probe; returns False if another worker already took the current one."""
         statement = update(table).where(_is(pause), table.c.probe_at == pause.probe_at).values(probe_at=next_at)
-        return (await tx.scalar(statement.returning(table.c.account))) is not None
+        return (await self.connection.scalar(statement.returning(table.c.account))) is not None
 
-    async def end(self, tx: Transaction, pause: Pause) -> None:
-        """The operator has acted."""
-        await tx.execute(delete(table).where(_is(pause)))
+    async def end(self, pause: Pause) -> None:
+        """Deletes a pause."""
+        await self.connection.execute(delete(table).where(_is(pause)))
 
 
 def _is(pause: Pause) -> ColumnElement[bool]:

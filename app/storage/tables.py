@@ -1,7 +1,9 @@
-"""The schema. Private to this folder; `migrations/` brings a database here and a test holds the two together."""
+"""The schema. Private to this folder. `migrations/` creates it, and a test compares the two."""
 
+from collections.abc import Collection
 from dataclasses import fields
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -24,6 +26,11 @@ from sqlalchemy import (
     text,
 )
 
+from app.domain.audit import Action
+from app.domain.detection import Outcome, Part
+from app.domain.media import MediaKind
+from app.domain.verification import Priority, State
+
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
@@ -37,43 +44,84 @@ metadata = MetaData(
 )
 
 
-class Instant(TypeDecorator[datetime]):
-    """An aware instant in UTC. SQLite keeps no zone, so it is taken off on the way in and put back on the way out."""
+class UtcDateTime(TypeDecorator[datetime]):
+    """An aware instant in UTC. SQLite stores no time zone, so it is removed on the way in and added on the way out."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """To the driver."""
+        """Converts for the driver."""
         if value is None:
             return None
         utc = value.astimezone(UTC)
         return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """From the driver."""
+        """Converts from the driver."""
         return value and value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value and value.astimezone(UTC)
 
 
 NO_OUTCOME = ""
 
 
-class Verdict(TypeDecorator[str]):
-    """An outcome. None is an empty text, which indexes can be searched for like any other (`app.storage.lists`)."""
+class OutcomeType(TypeDecorator[Outcome]):
+    """An outcome. None is stored as an empty text, which an index can find like any other (`app.storage.listing`)."""
 
     impl = String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, _: Dialect) -> str:
-        """To the driver."""
+        """Converts for the driver."""
         return value or NO_OUTCOME
 
-    def process_result_value(self, value: str | None, _: Dialect) -> str | None:
-        """From the driver."""
-        return value or None
+    def process_result_value(self, value: str | None, _: Dialect) -> Outcome | None:
+        """Converts from the driver."""
+        return Outcome(value) if value else None
 
 
-# SQLite numbers rows by itself only where the key is exactly an INTEGER.
+class EnumType(TypeDecorator[StrEnum]):
+    """A member of a `StrEnum`, stored as its value."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, kind: type[StrEnum]) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def process_result_value(self, value: str | None, _: Dialect) -> StrEnum | None:
+        """Converts from the driver. The other direction needs nothing: a member is a text."""
+        return None if value is None else self.kind(value)
+
+
+class PriorityType(TypeDecorator[Priority]):
+    """A priority, stored as its number."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_result_value(self, value: int | None, _: Dialect) -> Priority | None:
+        """Converts from the driver. The other direction needs nothing: a member is a number."""
+        return None if value is None else Priority(value)
+
+
+class PartsType(TypeDecorator[frozenset[Part]]):
+    """A set of parts, stored as the digits of `InfoType` in ascending order."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: Collection[Part] | None, _: Dialect) -> str:
+        """Converts for the driver."""
+        return "".join(sorted(value or ()))
+
+    def process_result_value(self, value: str | None, _: Dialect) -> frozenset[Part]:
+        """Converts from the driver."""
+        return frozenset(map(Part, value or ""))
+
+
+# SQLite assigns ids only if the primary key is exactly an INTEGER.
 BigId = BigInteger().with_variant(Integer, "sqlite")
 
 
@@ -106,32 +154,32 @@ verification = Table(
     Column("purpose", String),
     Column("callback_extra", LargeBinary),
     Column("sealed_key", LargeBinary),
-    Column("state", String, nullable=False),
-    Column("outcome", Verdict, nullable=False, server_default=text("''")),
+    Column("state", EnumType(State), nullable=False),
+    Column("outcome", OutcomeType, nullable=False, server_default=text("''")),
     Column("provisional", Boolean, nullable=False, default=False),
-    Column("created_at", Instant),
-    Column("registered_at", Instant),
-    Column("received_at", Instant),
-    Column("retrieved_at", Instant),
-    Column("deadline_at", Instant, nullable=False),
-    # The queue: what is due, and whose claim is the newest. `woken` remembers a callback that came during a fetch.
-    Column("due_at", Instant),
-    Column("priority", Integer, nullable=False, server_default="1"),
-    Column("pulled", String, nullable=False, server_default=text("''")),
-    Column("one_by_one", Boolean, nullable=False, server_default=false()),
+    Column("created_at", UtcDateTime),
+    Column("registered_at", UtcDateTime),
+    Column("received_at", UtcDateTime),
+    Column("retrieved_at", UtcDateTime),
+    Column("deadline_at", UtcDateTime, nullable=False),
+    # The queue. A column with a `key` has an older name in the database.
+    Column("due_at", UtcDateTime),
+    Column("priority", PriorityType, nullable=False, server_default="1"),
+    Column("pulled", PartsType, key="fetched_parts", nullable=False, server_default=text("''")),
+    Column("one_by_one", Boolean, key="fetch_separately", nullable=False, server_default=false()),
     Column("claim", Integer, nullable=False, default=0),
-    Column("leased", Boolean, nullable=False, default=False),
-    Column("woken", Boolean, nullable=False, default=False),
+    Column("leased", Boolean, key="is_leased", nullable=False, default=False),
+    Column("woken", Boolean, key="wake_requested", nullable=False, default=False),
     Column("attempts", Integer, nullable=False, default=0),
     Column("failures", Integer, nullable=False, default=0),
-    Column("looks", Integer, nullable=False, default=0),
+    Column("looks", Integer, key="polls", nullable=False, default=0),
     Column("last_request_id", String),
     Column("last_error_code", String),
-    # How long it is kept, and when there is next something to erase; null where it is held, or nothing is left.
-    Column("retain_until", Instant, nullable=False),
-    Column("retain_media_until", Instant, nullable=False),
-    Column("erase_at", Instant),
-    Column("erased_at", Instant),
+    # Retention. `erase_at` is null under a legal hold and if nothing is left to erase.
+    Column("retain_until", UtcDateTime, nullable=False),
+    Column("retain_media_until", UtcDateTime, nullable=False),
+    Column("erase_at", UtcDateTime),
+    Column("erased_at", UtcDateTime),
     Column("legal_hold", Boolean, nullable=False, server_default=false()),
     Column("nonce", String),
     UniqueConstraint("biz_token"),
@@ -139,7 +187,7 @@ verification = Table(
     _partial_index("erase_at", "erase_at IS NOT NULL", "erase_at"),
     _partial_index("queue", "due_at IS NOT NULL", "account", "priority", "due_at"),
     _partial_index("deadline_at", "state = 'pending' OR pulled <> ''", "deadline_at"),
-    # The lists, one after the other (`app.storage.lists`); those without a client are admins'.
+    # One index per list (`app.storage.listing`). Those without a client serve admins.
     _partial_index("subject_ref_id", "subject_ref IS NOT NULL", "subject_ref", "id"),
     *(
         Index(None, *first, "state", "outcome", *last)
@@ -153,10 +201,11 @@ verification = Table(
             ([], ["received_at", "id"]),
         )
     ),
-    sqlite_autoincrement=True,  # an id that was erased never names another person
+    # The id of an erased row is never assigned to another person.
+    sqlite_autoincrement=True,
 )
 
-# What is binary is sealed (`app.services.vault`); the two indexes are keyed digests, to be found by and not to be read.
+# Binary columns are encrypted (`app.sealing.personal_data`), except the two indexes, which are keyed digests.
 detection = Table(
     "detection",
     metadata,
@@ -206,13 +255,13 @@ media = Table(
     "media",
     metadata,
     _verification_key(primary=True),
-    Column("kind", String, primary_key=True),
+    Column("kind", EnumType(MediaKind), primary_key=True),
     Column("object_key", String, nullable=False),
     Column("content_type", String, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("sealed_key", LargeBinary, nullable=False),
-    Column("stored_at", Instant, nullable=False),
+    Column("stored_at", UtcDateTime, nullable=False),
     UniqueConstraint("object_key"),
 )
 
@@ -221,7 +270,7 @@ upstream_call = Table(
     metadata,
     Column("id", BigId, primary_key=True),
     _verification_key(),
-    Column("called_at", Instant, nullable=False),
+    Column("called_at", UtcDateTime, nullable=False),
     Column("action", String, nullable=False),
     Column("info_type", String, nullable=False),
     Column("request_id", String),
@@ -235,17 +284,19 @@ quota = Table(
     "quota",
     metadata,
     Column("account", String, primary_key=True),
-    Column("tat_us", BigInteger, nullable=False),  # theoretical arrival time: microseconds since the epoch
+    # The theoretical arrival time in microseconds since the epoch.
+    Column("tat_us", BigInteger, nullable=False),
 )
 
 pause = Table(
     "pause",
     metadata,
     Column("account", String, primary_key=True),
-    Column("rule_id", String, primary_key=True),  # empty: the whole account
+    # Empty for a pause of the whole account.
+    Column("rule_id", String, primary_key=True),
     Column("error_code", String, nullable=False),
-    Column("paused_at", Instant, nullable=False),
-    Column("probe_at", Instant, nullable=False),
+    Column("paused_at", UtcDateTime, nullable=False),
+    Column("probe_at", UtcDateTime, nullable=False),
 )
 
 reconciliation = Table(
@@ -254,7 +305,7 @@ reconciliation = Table(
     Column("rule_id", String, primary_key=True),
     Column("day", Date, primary_key=True),
     Column("cursor", BigInteger, nullable=False),
-    Column("due_at", Instant),
+    Column("due_at", UtcDateTime),
 )
 
 api_key = Table(
@@ -265,22 +316,22 @@ api_key = Table(
     Column("client", String, nullable=False),
     Column("scopes", String, nullable=False),
     Column("sealed_digest", LargeBinary, nullable=False),
-    Column("created_at", Instant, nullable=False),
-    Column("expires_at", Instant, nullable=False),
-    Column("revoked_at", Instant),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Column("revoked_at", UtcDateTime),
     Column("networks", String, nullable=False, server_default=text("''")),
 )
 
-# Names no verification by a foreign key: what was disclosed stays on record when the data are gone.
+# Without a foreign key to the verification: the record of a disclosure stays when the data are erased.
 audit = Table(
     "audit",
     metadata,
     Column("id", BigId, primary_key=True),
-    Column("at", Instant, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
     Column("who", String, nullable=False),
     Column("key_id", String, nullable=False),
     Column("client", String, nullable=False),
-    Column("action", String, nullable=False),
+    Column("action", EnumType(Action), nullable=False),
     Column("verification_id", BigInteger),
     Column("subject", String),
     Column("fields", String, nullable=False),
@@ -302,5 +353,5 @@ audit_link = Table(
 
 
 def columns_of(value: "DataclassInstance") -> dict[str, Any]:
-    """A dataclass as the columns of its table; `asdict` would copy all that it holds."""
+    """Returns a dataclass as the columns of its table. `asdict` would deep-copy the values."""
     return {field.name: getattr(value, field.name) for field in fields(value)}

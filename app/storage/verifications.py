@@ -1,29 +1,30 @@
-"""The rows of verifications: found, locked, listed, and written as `app.domain.lifecycle` says."""
+"""The rows of verifications: found, locked, listed, and saved as `app.domain.lifecycle` returns them."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, bindparam, func, select, update
+from sqlalchemy import Executable, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.detection import Outcome
-from app.domain.verification import Filter, Place, Priority, State, Verification
-from app.storage.database import Transaction
-from app.storage.lists import Index, page_of
+from app.domain.listing import Position, VerificationFilter
+from app.domain.verification import State, Verification
+from app.storage.listing import PersonIndex, page_statement
 from app.storage.tables import columns_of
 from app.storage.tables import verification as table
 
-_COLUMNS = [table.c[field.name] for field in fields(Verification)]
-# Made once: to put a statement together takes several times as long as to run it.
-_FIND = select(*_COLUMNS).where(table.c.biz_token == bindparam("biz_token"))
-_FIND_ALL = select(*_COLUMNS).where(table.c.biz_token.in_(bindparam("biz_tokens", expanding=True)))
-_LOCK = _FIND.with_for_update()
-_LOCK_ALL = (
-    select(*_COLUMNS).where(table.c.id.in_(bindparam("ids", expanding=True))).order_by(table.c.id).with_for_update()
+_NAMES = [field.name for field in fields(Verification)]
+COLUMNS = [table.c[name] for name in _NAMES]
+"""The columns in the order that `as_verification` expects."""
+
+# Built once: building a statement takes several times as long as running it.
+_FIND = select(*COLUMNS).where(table.c.biz_token.in_(bindparam("biz_tokens", expanding=True)))
+_LOCK = _FIND.order_by(table.c.id).with_for_update()
+_LOCK_BY_ID = (
+    select(*COLUMNS).where(table.c.id.in_(bindparam("ids", expanding=True))).order_by(table.c.id).with_for_update()
 )
-_LOCK_ALL_OF = _FIND_ALL.order_by(table.c.id).with_for_update()
 _ADD = {
     name: dialect.insert(table).on_conflict_do_nothing().returning(table.c.id, table.c.biz_token)
     for name, dialect in (("postgresql", postgresql), ("sqlite", sqlite))
@@ -31,96 +32,92 @@ _ADD = {
 _SAVE = update(table).where(table.c.id == bindparam("row_id"))
 
 
+@dataclass(frozen=True, slots=True)
 class VerificationStore:
-    """The table of verifications. The caller brings the transaction."""
+    """The table of verifications."""
 
-    async def add(self, tx: Transaction, verification: Verification) -> Verification | None:
-        """Inserts a new row; None if its token or nonce is already there, whoever inserted it just now included."""
-        return (await self.add_all(tx, [verification])).get(verification.biz_token)
+    connection: AsyncConnection
 
-    async def add_all(self, tx: Transaction, verifications: Collection[Verification]) -> Mapping[str, Verification]:
-        """The same of many, none of a token twice; answers those that are new, by token.
+    async def add_all(self, verifications: Collection[Verification]) -> Mapping[str, Verification]:
+        """Inserts rows with different tokens; returns those that are new, by token, with their ids.
 
-        In the order of their tokens, so that two who add the same ones do not wait for each other.
+        A row whose token or nonce exists is skipped, even if another transaction inserted it a moment ago. The rows are
+        inserted in the order of their tokens, so two transactions with the same ones cannot deadlock.
         """
         new = {one.biz_token: one for one in sorted(verifications, key=lambda one: one.biz_token)}
         rows = [columns_of(one) for one in new.values()]
         for row in rows:
             del row["id"]
-        added = (await tx.execute(_ADD[tx.dialect.name], rows)).all() if rows else []
+        added = (await self.connection.execute(_ADD[self.connection.dialect.name], rows)).all() if rows else []
         return {row.biz_token: replace(new[row.biz_token], id=row.id) for row in added}
 
-    async def find(self, tx: Transaction, biz_token: str) -> Verification | None:
-        """The row of a token."""
-        row = (await tx.execute(_FIND, {"biz_token": biz_token})).one_or_none()
-        return as_verification(row) if row else None
+    async def find(self, biz_token: str) -> Verification | None:
+        """Returns the row of a token."""
+        return next(iter(await self.find_all([biz_token])), None)
 
-    async def find_all(self, tx: Transaction, biz_tokens: Collection[str]) -> Sequence[Verification]:
-        """The rows of those tokens that are known, in no order."""
-        return [as_verification(row) for row in await tx.execute(_FIND_ALL, {"biz_tokens": list(biz_tokens)})]
+    async def find_all(self, biz_tokens: Collection[str]) -> Sequence[Verification]:
+        """Returns the rows of the known tokens, in no order."""
+        return await self._select(_FIND, biz_tokens=list(biz_tokens))
 
-    async def lock(self, tx: Transaction, biz_token: str) -> Verification | None:
-        """The row of a token, which nobody else changes until the transaction is over."""
-        row = (await tx.execute(_LOCK, {"biz_token": biz_token})).one_or_none()
-        return as_verification(row) if row else None
+    async def lock(self, biz_token: str) -> Verification | None:
+        """Locks and returns the row of a token. No other transaction changes it until this one ends."""
+        return next(iter(await self.lock_all([biz_token])), None)
 
-    async def lock_all(self, tx: Transaction, ids: Collection[int]) -> Sequence[Verification]:
-        """The same of many rows, in the one order in which nobody waits for another who waits for them."""
-        return [as_verification(row) for row in await tx.execute(_LOCK_ALL, {"ids": list(ids)})]
+    async def lock_all(self, biz_tokens: Collection[str]) -> Sequence[Verification]:
+        """Locks and returns the rows of the known tokens, in the order of their ids, which prevents deadlocks."""
+        return await self._select(_LOCK, biz_tokens=list(biz_tokens))
 
-    async def lock_all_of(self, tx: Transaction, biz_tokens: Collection[str]) -> Sequence[Verification]:
-        """The same by their tokens; those that are known."""
-        return [as_verification(row) for row in await tx.execute(_LOCK_ALL_OF, {"biz_tokens": list(biz_tokens)})]
+    async def lock_by_id(self, ids: Collection[int]) -> Sequence[Verification]:
+        """Like `lock_all`, by id."""
+        return await self._select(_LOCK_BY_ID, ids=list(ids))
 
-    async def save(self, tx: Transaction, before: Verification, after: Verification) -> None:
-        """Writes what differs between the locked row and what became of it."""
-        await self.save_all(tx, [(before, after)])
+    async def lock_due_for_erasure(self, now: datetime, *, limit: int) -> Sequence[Verification]:
+        """Locks and returns rows with something to erase, the longest overdue first; skips locked rows."""
+        due = select(*COLUMNS).where(table.c.erase_at <= now).order_by(table.c.erase_at).limit(limit)
+        return await self._select(due.with_for_update(skip_locked=True))
 
-    async def save_all(self, tx: Transaction, changed: Collection[tuple[Verification, Verification]]) -> None:
-        """The same of many rows: those in which the same columns differ at once."""
-        alike: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    async def save(self, before: Verification, after: Verification) -> None:
+        """Writes the columns that differ between a locked row and its new value."""
+        await self.save_all([(before, after)])
+
+    async def save_all(self, changed: Collection[tuple[Verification, Verification]]) -> None:
+        """Like `save`, for many rows: one statement for all rows in which the same columns differ."""
+        groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         for before, after in changed:
             old, new = columns_of(before), columns_of(after)
             changes = {name: value for name, value in new.items() if value != old[name]}
-            alike.setdefault(tuple(changes), []).append({"row_id": before.id} | changes)
-        for names, rows in alike.items():
+            groups.setdefault(tuple(changes), []).append({"row_id": before.id} | changes)
+        for names, rows in groups.items():
             if names:
-                await tx.execute(_SAVE, rows)
+                await self.connection.execute(_SAVE, rows)
 
-    async def lock_due_for_erasure(self, tx: Transaction, now: datetime, *, limit: int) -> Sequence[Verification]:
-        """What has something to erase, the longest overdue first; what another process is at is left to it."""
-        due = select(*_COLUMNS).where(table.c.erase_at <= now).order_by(table.c.erase_at).limit(limit)
-        return [as_verification(row) for row in await tx.execute(due.with_for_update(skip_locked=True))]
+    async def find_newest_sealed(self) -> Verification | None:
+        """Returns the newest row with a sealed key."""
+        statement = select(*COLUMNS).where(table.c.sealed_key.is_not(None)).order_by(table.c.id.desc()).limit(1)
+        return next(iter(await self._select(statement)), None)
 
-    async def newest_sealed(self, tx: Transaction) -> Verification | None:
-        """The newest row that is sealed at all."""
-        statement = select(*_COLUMNS).where(table.c.sealed_key.is_not(None)).order_by(table.c.id.desc()).limit(1)
-        row = (await tx.execute(statement)).one_or_none()
-        return as_verification(row) if row else None
-
-    async def count_pending(self, tx: Transaction, *, deadline_before: datetime) -> int:
-        """How many are not retrieved completely and cannot be from then on."""
-        is_open = (table.c.state == State.PENDING) | (table.c.pulled != "")
+    async def count_pending(self, *, deadline_before: datetime) -> int:
+        """Counts the incompletely retrieved verifications with an earlier deadline."""
+        is_open = (table.c.state == State.PENDING) | (table.c.fetched_parts != frozenset())
         statement = select(func.count()).where(is_open, table.c.deadline_at < deadline_before)
-        return (await tx.execute(statement)).scalar_one()
+        return (await self.connection.execute(statement)).scalar_one()
 
     async def search(
         self,
-        tx: Transaction,
-        wanted: Filter,
+        wanted: VerificationFilter,
         *,
         limit: int,
-        before: Place | None,
-        index: Index | None = None,
+        before: Position | None,
+        person: PersonIndex | None = None,
     ) -> Sequence[Verification]:
-        """The newest first: at most `limit` rows, all behind a place; one person's by an index of the texts."""
-        statement, parameters = page_of(wanted, limit=limit, before=before, index=index)
-        return [as_verification(row) for row in await tx.execute(statement, parameters)]
+        """Returns at most `limit` rows after a position, newest first; with `person`, only those of one person."""
+        statement, parameters = page_statement(wanted, limit=limit, before=before, person=person)
+        return await self._select(statement, **parameters)
+
+    async def _select(self, statement: Executable, **parameters: Any) -> Sequence[Verification]:
+        return [as_verification(row) for row in await self.connection.execute(statement, parameters)]
 
 
-def as_verification(row: Row[Any]) -> Verification:
-    """A row of the table as a value."""
-    values = row._asdict()
-    values["state"], values["priority"] = State(values["state"]), Priority(values["priority"])
-    values["outcome"] = values["outcome"] and Outcome(values["outcome"])
-    return Verification(**values)
+def as_verification(row: Sequence[Any]) -> Verification:
+    """Converts a row of `COLUMNS`."""
+    return Verification(**dict(zip(_NAMES, row, strict=True)))

@@ -1,4 +1,4 @@
-"""Lay the foundation: verifications and their queue, results, media, calls, quota, keys, audit."""
+"""Create the tables: verifications and their queue, results, media, calls, quota, API keys and audit."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Come to terms with accounts: whose a verification is, what of it is due first, its parts, and what is paused."""
+"""Add accounts: the account, priority and fetched parts of a verification, and the pauses."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -17,7 +17,7 @@ def upgrade() -> None:
         sa.Column("probe_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("account", "rule_id", name=op.f("pk_pause")),
     )
-    # Columns with a constant default cost no rewrite, on either database.
+    # Adding a column with a constant default rewrites no rows, on either database.
     op.add_column("verification", sa.Column("account", sa.String(), server_default="default", nullable=False))
     op.add_column("verification", sa.Column("priority", sa.Integer(), server_default="1", nullable=False))
     op.add_column("verification", sa.Column("pulled", sa.String(), server_default=sa.text("''"), nullable=False))

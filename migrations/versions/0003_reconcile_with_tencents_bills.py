@@ -1,4 +1,4 @@
-"""Reconcile with Tencent's bills: how far each day's bill of each rule has been read."""
+"""Add the reconciliation with Tencent's bills: how far each rule's bill of each day has been read."""
 
 import sqlalchemy as sa
 from alembic import op

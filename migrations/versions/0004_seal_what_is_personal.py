@@ -1,13 +1,13 @@
-"""Seal what is personal: binary in place of text, the keys that open it, and digests to find it by.
+"""Encrypt personal data: binary columns instead of text, the wrapped keys, and digests for the search.
 
-Versions before this one kept everything readable and were never released: a database of theirs that holds something is
-refused instead of sealed, because its media could not be sealed along with it.
+Versions before this one stored everything in clear and were never released. A database of such a version that has rows
+is rejected, not encrypted, because its media cannot be encrypted here.
 """
 
 import sqlalchemy as sa
 from alembic import op
 
-from app.errors import SetUpError
+from app.errors import ConfigurationError
 
 revision = "0004"
 down_revision = "0003"
@@ -30,7 +30,7 @@ _NEW = {
 def upgrade() -> None:
     for table in ("verification", "api_key"):
         if op.get_bind().scalar(sa.select(sa.literal(1)).select_from(sa.table(table)).limit(1)):
-            raise SetUpError(
+            raise ConfigurationError(
                 "The database was filled by a version that sealed nothing. This one needs an empty database and an "
                 "empty media store: set others, and keep those until nobody needs them."
             )

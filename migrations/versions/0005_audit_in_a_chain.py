@@ -1,4 +1,4 @@
-"""Audit more than disclosures, and link the rows to a chain. The table is empty: 0004 takes no other database."""
+"""Audit more than disclosures, and chain the rows. The table is empty, because 0004 requires an empty database."""
 
 import sqlalchemy as sa
 from alembic import op

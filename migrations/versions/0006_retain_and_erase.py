@@ -1,4 +1,4 @@
-"""Say how long everything is kept, and when there is next something to erase."""
+"""Add the retention: how long data is kept, and when the next erasure is due."""
 
 import sqlalchemy as sa
 from alembic import op

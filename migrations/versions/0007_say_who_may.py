@@ -1,4 +1,4 @@
-"""Say who may: the networks of keys, and the nonce of verifications that a signed redirect began."""
+"""Add the networks of API keys, and the nonce of verifications that a signed redirect created."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0006"
 
 
 def upgrade() -> None:
-    # Columns with a constant default cost no rewrite, on either database.
+    # Adding a column with a constant default rewrites no rows, on either database.
     op.add_column("api_key", sa.Column("networks", sa.String(), server_default=sa.text("''"), nullable=False))
     op.add_column("verification", sa.Column("nonce", sa.String(), nullable=True))
     has_nonce = sa.text("nonce IS NOT NULL")

@@ -1,7 +1,6 @@
-"""Keep lists constant in time: one index for each kind of list in place of one for each column.
+"""Index each kind of list instead of each column, so lists take constant time.
 
-What has no outcome has an empty one from here on: a null cannot be compared with, so no index leads to it in the order
-of a list.
+A missing outcome becomes an empty text. Nulls cannot be compared, so no index leads to them in the order of a list.
 """
 
 import sqlalchemy as sa
@@ -44,7 +43,7 @@ def _fill_outcome() -> None:
         op.execute("UPDATE verification SET outcome = '' WHERE outcome IS NULL")
         op.alter_column("verification", "outcome", existing_type=sa.String(), nullable=False, server_default=empty)
         return
-    # A copy of the table, as alembic would make, would erase the results with the table that they refer to.
+    # Alembic would copy the table. Dropping the original would delete the results, which refer to it.
     op.add_column("verification", sa.Column("outcome_or_none", sa.String(), server_default=empty, nullable=False))
     op.execute("UPDATE verification SET outcome_or_none = outcome WHERE outcome IS NOT NULL")
     op.execute("ALTER TABLE verification DROP COLUMN outcome")

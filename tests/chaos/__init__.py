@@ -1,5 +1,6 @@
-"""What becomes of acknowledged callbacks while everything around them dies: `make chaos ARGS="--seed 7 --kills 1000"`.
+"""Kills and breaks everything around the service, and checks that no acknowledged callback is lost.
 
-`plan` draws what is told and what breaks from a seed, `run` lets it happen to real processes (`processes`, `postgres`)
-and to the FaceID that they ask (`upstream`), `reconcile` compares what was acknowledged with what is stored.
+Run it with `make chaos ARGS="--seed 7 --kills 1000"`. `plan` draws the notices and the faults from a seed. `run` starts
+the real processes and an unreliable FaceID (`upstream`), and `scene` plays the plan with them. `reconcile` compares the
+acknowledgements with the stored data.
 """

@@ -1,4 +1,4 @@
-"""The command: `python -m tests.chaos --seed 7 --kills 1000 --database postgres`. Exit code 1 if a zero is not zero."""
+"""Runs `python -m tests.chaos --seed 7 --kills 1000 --database postgres`. Exit code 1 if a check fails."""
 
 import argparse
 import asyncio
@@ -13,31 +13,40 @@ from rich.table import Table
 from app.observability import configure_logging
 from tests.chaos.run import QUIET_SECONDS, Options, Report, run
 
-_SHOWN = 10
+_MAX_SHOWN = 10
 
 
 def main() -> int:
     """Runs on each database and prints the figures."""
-    asked = _arguments()
+    arguments = _arguments()
     configure_logging("ERROR")
-    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)  # the simulator's server says of every cut that it was one
+    # The simulator's server logs an error for every connection that the plan cuts.
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
     console = Console()
-    is_good = True
-    for database in [asked.database] if asked.database else ["sqlite", "postgres"]:
-        options = Options(database=database, seed=asked.seed, kills=asked.kills, pace=asked.pace, seconds=asked.seconds)
+    is_ok = True
+    for database in [arguments.database] if arguments.database else ["sqlite", "postgres"]:
+        options = Options(
+            database=database,
+            seed=arguments.seed,
+            kills=arguments.kills,
+            pace=arguments.pace,
+            seconds=arguments.seconds,
+        )
         report = asyncio.run(run(options))
         console.print(_table(report))
-        console.print(*_troubles(report), sep="\n", markup=False, highlight=False, soft_wrap=True)
-        is_good = is_good and not any(report.zeros.values())
-    return 0 if is_good else 1
+        console.print(*_problems(report), sep="\n", markup=False, highlight=False, soft_wrap=True)
+        is_ok = is_ok and not any(report.zeros.values())
+    return 0 if is_ok else 1
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="make chaos", description="Kills, cuts and spoils; then counts what is left.")
+    parser = argparse.ArgumentParser(
+        prog="make chaos", description="Kills processes, injects faults, then checks the stored data."
+    )
     parser.add_argument("--seed", type=int, default=1, help="the same seed draws the same tokens and faults")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--pace", type=float, default=0.5, help="mean of the seconds between two kills")
-    parser.add_argument("--seconds", type=float, default=float("inf"), help="end the faults after that long")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="end the faults after this time")
     parser.add_argument("--database", choices=["sqlite", "postgres"], help="only this one")
     return parser.parse_args()
 
@@ -57,15 +66,15 @@ def _figures(report: Report) -> Iterator[tuple[str, str]]:
     scene, found = report.scene, report.findings
     yield "kills -9", f"{scene.kills.total()}: {_listed(scene.kills.items())}"
     yield "other faults", f"{scene.faults.total()}: {_listed(scene.faults.items())}"
-    yield "calls that met one", _listed(scene.upstream.met.items())
-    yield "tokens", f"{len(scene.told)} told of, {len(scene.acknowledged)} acknowledged"
+    yield "calls with a fault", _listed(scene.upstream.met.items())
+    yield "tokens", f"{len(scene.sent_tokens)} sent, {len(scene.acknowledged)} acknowledged"
     yield "requests to the API", f"{scene.sent}: {_listed(scene.statuses.items())}"
     yield "calls to FaceID", f"{found.calls}, {found.refused} refused, {report.most_per_second} within a second"
     yield "media", f"{found.media} named by rows"
-    yield "orphans before the sweep", f"{found.objects_before} objects, {found.drafts_before} drafts"
-    yield "the faults took", f"{report.fault_seconds:.1f} s"
+    yield "orphans before the sweep", f"{found.objects_before} objects, {found.spool_files_before} spool files"
+    yield "duration of the faults", f"{report.fault_seconds:.1f} s"
     settings = f"FACEID_TIMEOUT_SECONDS={report.options.call_seconds}"
-    yield "quiet after the last", f"{report.seconds_to_quiet:.1f} s of {QUIET_SECONDS:.0f}, with {settings}"
+    yield "quiet after the last fault", f"{report.seconds_to_quiet:.1f} s of {QUIET_SECONDS:.0f}, with {settings}"
     if found.seconds:
         seconds = list(found.seconds.values())
         worst = max(found.seconds, key=lambda biz_token: found.seconds[biz_token])
@@ -76,10 +85,10 @@ def _figures(report: Report) -> Iterator[tuple[str, str]]:
         yield child.name, f"{child.starts} starts, {times}, exit codes {dict(child.exit_codes)}"
 
 
-def _troubles(report: Report) -> Iterator[str]:
+def _problems(report: Report) -> Iterator[str]:
     found = report.findings
     for name in ("lost", "open", "wrong", "dangling"):
-        for text in getattr(found, name)[:_SHOWN]:
+        for text in getattr(found, name)[:_MAX_SHOWN]:
             yield f"{name}: {text}"
     for child in report.children:
         for text, times in sorted(child.logged.items()):

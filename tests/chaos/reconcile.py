@@ -1,7 +1,7 @@
-"""What was acknowledged against what is there: the database, the media store, the people, FaceID's own ledger.
+"""Compares the acknowledgements with the database, the media store, the simulated persons and FaceID's ledger.
 
-Rows are read by statements of their own and files by their names, not through the services that wrote them; what is
-sealed in them is opened with the key ring.
+Rows are read by separate statements and files by their names, not through the services that wrote them. Encrypted
+values are decrypted with the key ring.
 """
 
 import hashlib
@@ -18,15 +18,15 @@ from cryptography.cobblestone import Cobblestone256Decryptor
 from sqlalchemy import Table, func, or_, select
 
 from app.config import Settings
-from app.domain.detection import Detection, LivenessAttempt, MediaKind, Medium, Outcome
+from app.domain.detection import Detection, LivenessAttempt, Outcome, SealedText
+from app.domain.media import MediaItem, MediaKind
 from app.domain.verification import State, Verification
 from app.factory import open_services
-from app.sealing.aead import AlteredError, context_of
+from app.sealing.aead import TamperedDataError, context_of
 from app.sealing.keyring import KeyRing
-from app.services.vault import Vault
+from app.sealing.personal_data import PersonalDataCipher
 from app.storage import tables
 from app.storage.database import Database
-from app.storage.results import SealedText
 from app.storage.verifications import as_verification
 from simulator.ledger import Entry
 from simulator.media import media_of
@@ -34,16 +34,19 @@ from simulator.people import person_of
 from tests.chaos.plan import Token
 from tests.chaos.upstream import VIDEO_BYTES
 
-_SOON = timedelta(minutes=5)  # a provisional verdict is looked at again in about two hours
-_AGED_SECONDS = 2 * 3600  # older than any fetch, and than what the sweeper leaves alone
-_NEVER_ANSWERS = {"cut", "garbage"}  # and the gateways: the ledger has them, whoever called got nothing
+# Provisional results are polled again after about two hours, so they are not open.
+_SOON = timedelta(minutes=5)
+# Older than any fetch, and than the files that the sweeper keeps.
+_AGED_SECONDS = 2 * 3600
+# The ledger has these calls, and those with gateway errors, but their callers got no answer.
+_NEVER_ANSWERS = {"cut", "garbage"}
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Acknowledged:
-    """What the service answered of one token: the instants by which it named its first callback."""
+    """The acknowledgements of one token: every `received_at`, and whether a registration was among them."""
 
     received: frozenset[datetime]
     is_registered: bool
@@ -51,7 +54,7 @@ class Acknowledged:
 
 @dataclass(kw_only=True)
 class Findings:
-    """Tokens with what is the matter with them, and the objects and drafts that no row names."""
+    """The problems of tokens, and the numbers of calls, media, and files that no row names."""
 
     lost: list[str] = field(default_factory=list)
     open: list[str] = field(default_factory=list)
@@ -63,8 +66,8 @@ class Findings:
     media: int = 0
     objects_before: int = 0
     objects_after: int = 0
-    drafts_before: int = 0
-    drafts_after: int = 0
+    spool_files_before: int = 0
+    spool_files_after: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,52 +77,52 @@ class Store:
     root: Path
 
     def objects(self) -> set[str]:
-        """The keys of all objects."""
+        """Returns the keys of all objects."""
         return {f"{file.parent.name}/{file.name}" for file in self.root.glob("[0-9a-f][0-9a-f]/*")}
 
-    def drafts(self) -> set[Path]:
-        """What somebody began to write."""
+    def spool_files(self) -> set[Path]:
+        """Returns the spool files."""
         return set((self.root / ".spool").glob("*"))
 
     def age(self) -> None:
-        """Makes everything old enough to be swept."""
+        """Makes all files old enough for the sweeper."""
         then = time.time() - _AGED_SECONDS
-        for file in (*self.drafts(), *(self.root / key for key in self.objects())):
+        for file in (*self.spool_files(), *(self.root / key for key in self.objects())):
             os.utime(file, (then, then))
 
 
 @dataclass(frozen=True, slots=True)
 class _Stored:
-    """Everything that the database has."""
+    """The content of the database."""
 
-    vault: Vault
+    cipher: PersonalDataCipher
     verifications: Mapping[str, Verification]
     texts: Mapping[int, SealedText]
     media: Mapping[int, Sequence[Row]]
     calls: Mapping[int, Sequence[Row]]
 
     def text(self, owner: Verification) -> Detection | None:
-        """The text of a verification.
+        """Returns the text of a verification.
 
         Raises:
-            AlteredError: it cannot be opened.
+            TamperedDataError: the text cannot be decrypted.
         """
         sealed = self.texts.get(owner.id)
-        return self.vault.open_text(owner, sealed) if sealed else None
+        return self.cipher.open_text(owner, sealed) if sealed else None
 
     @property
     def keys(self) -> set[str]:
-        """The objects that rows name."""
+        """The keys of the objects that rows name."""
         return {row["object_key"] for rows in self.media.values() for row in rows}
 
 
 async def count_open(database: Database) -> int:
-    """How many verifications are being worked on, or will be within minutes."""
+    """Returns how many verifications are pending, leased or due within minutes."""
     table = tables.verification
     soon = table.c.due_at < datetime.now(UTC) + _SOON
-    statement = select(func.count()).where(or_(table.c.state == "pending", table.c.leased, soon))
+    statement = select(func.count()).where(or_(table.c.state == "pending", table.c.is_leased, soon))
     async with database.read() as tx:
-        return (await tx.execute(statement)).scalar_one()
+        return (await tx.connection.execute(statement)).scalar_one()
 
 
 async def reconcile(
@@ -129,31 +132,31 @@ async def reconcile(
     store: Store,
     ledger: Sequence[Entry],
 ) -> Findings:
-    """Compares it all, and sweeps in between: what rows name must be there afterwards, and nothing else."""
+    """Compares everything, and sweeps in between. After the sweep the store must have the named objects only."""
     stored = await _read(settings)
     findings = Findings(
         calls=len(ledger),
         refused=sum(entry.code == "RequestLimitExceeded" and entry.scenario is None for entry in ledger),
         media=len(stored.keys),
         objects_before=len(store.objects() - stored.keys),
-        drafts_before=len(store.drafts()),
+        spool_files_before=len(store.spool_files()),
     )
     store.age()
     async with open_services(settings) as services:
-        await services.sweep.sweep()
+        await services.orphans.sweep()
     findings.objects_after = len(store.objects() - stored.keys)
-    findings.drafts_after = len(store.drafts())
+    findings.spool_files_after = len(store.spool_files())
     answered = _answered(ledger)
     for token in tokens:
         if token.biz_token in acknowledged:
-            _judge(findings, token, acknowledged[token.biz_token], stored, store, answered)
-    strangers = {*stored.verifications, *answered} - {token.biz_token for token in tokens}
-    findings.wrong += [f"{biz_token}: nobody told of it" for biz_token in strangers]
+            _check(findings, token, acknowledged[token.biz_token], stored, store, answered)
+    unsent = {*stored.verifications, *answered} - {token.biz_token for token in tokens}
+    findings.wrong += [f"{biz_token}: was never sent" for biz_token in unsent]
     return findings
 
 
 def _answered(ledger: Collection[Entry]) -> Counter[str]:
-    """How many answers FaceID gave for each token that its caller could read."""
+    """Counts FaceID's answers that their callers could read, by token."""
     return Counter(
         entry.biz_token
         for entry in ledger
@@ -165,7 +168,7 @@ def _answered(ledger: Collection[Entry]) -> Counter[str]:
     )
 
 
-def _judge(
+def _check(
     findings: Findings,
     token: Token,
     acknowledged: Acknowledged,
@@ -179,19 +182,19 @@ def _judge(
         return
     if acknowledged.is_registered and owner.registered_at is None:
         findings.lost.append(f"{token.biz_token}: it was registered")
-    if owner.state is State.PENDING or owner.leased:
+    if owner.state is State.PENDING or owner.is_leased:
         findings.open.append(f"{token.biz_token}: {owner.state}, due at {owner.due_at}, {owner.last_error_code}")
         return
     media, calls = stored.media.get(owner.id, ()), stored.calls.get(owner.id, ())
     try:
-        row = asdict(owner) | {"callback_extra": stored.vault.open_extra(owner)}
+        row = asdict(owner) | {"callback_extra": stored.cipher.open_extra(owner)}
         found = [
             *_differences("row", row, _expected_row(token, acknowledged)),
             *_wrong_texts(token, stored.text(owner)),
-            *_wrong_media(token, media, stored.vault, owner, store),
+            *_wrong_media(token, media, stored.cipher, owner, store),
             *_wrong_calls(row, calls, answered[token.biz_token]),
         ]
-    except AlteredError as error:
+    except TamperedDataError as error:
         found = [str(error)]
     findings.wrong += [f"{token.biz_token}: {text}" for text in found]
     findings.dangling += [f"{token.biz_token}: {text}" for text in _dangling(media, store)]
@@ -208,13 +211,13 @@ def _differences(where: str, found: Row, expected: Row) -> Iterator[str]:
 
 
 def _expected_row(token: Token, acknowledged: Acknowledged) -> Row:
-    is_retrieved = token.story.state == "retrieved"
-    outcome = "failed" if token.story.err_code else "passed"
+    is_retrieved = token.scenario.state == "retrieved"
+    outcome = "failed" if token.scenario.err_code else "passed"
     values: dict[str, Any] = {
-        "state": token.story.state,
+        "state": token.scenario.state,
         "outcome": outcome if is_retrieved else None,
-        "provisional": token.story.err_code != 0,
-        "leased": False,
+        "provisional": token.scenario.err_code != 0,
+        "is_leased": False,
     }
     if acknowledged.received:
         values["callback_extra"] = token.extra
@@ -224,7 +227,7 @@ def _expected_row(token: Token, acknowledged: Acknowledged) -> Row:
 
 
 def _wrong_texts(token: Token, text: Detection | None) -> Iterator[str]:
-    if (text is None) == (token.story.state == "retrieved"):
+    if (text is None) == (token.scenario.state == "retrieved"):
         yield "there is a text" if text else "there is no text"
     if text:
         yield from _differences("text", asdict(text), _expected_text(token))
@@ -234,7 +237,7 @@ def _wrong_texts(token: Token, text: Detection | None) -> Iterator[str]:
 def _expected_text(token: Token) -> Row:
     person = person_of(token.biz_token)
     return {
-        "err_code": token.story.err_code,
+        "err_code": token.scenario.err_code,
         "id_card": person.id_card,
         "name": person.name,
         "ocr_nation": person.nation,
@@ -249,7 +252,7 @@ def _expected_text(token: Token) -> Row:
 
 
 def _wrong_attempts(token: Token, attempts: Sequence[LivenessAttempt]) -> Iterator[str]:
-    expected = 3 if token.story.err_code else 1
+    expected = 3 if token.scenario.err_code else 1
     if len(attempts) != expected:
         yield f"{len(attempts)} liveness attempts, not {expected}"
     person = person_of(token.biz_token)
@@ -257,30 +260,32 @@ def _wrong_attempts(token: Token, attempts: Sequence[LivenessAttempt]) -> Iterat
         yield from _differences("attempt", asdict(attempt), {"id_card": person.id_card, "name": person.name})
 
 
-def _wrong_media(token: Token, media: Sequence[Row], vault: Vault, owner: Verification, store: Store) -> Iterator[str]:
-    contents = media_of(token.biz_token, video_bytes=VIDEO_BYTES) if token.story.state == "retrieved" else {}
-    if not token.story.has_video:
+def _wrong_media(
+    token: Token, media: Sequence[Row], cipher: PersonalDataCipher, owner: Verification, store: Store
+) -> Iterator[str]:
+    contents = media_of(token.biz_token, video_bytes=VIDEO_BYTES) if token.scenario.state == "retrieved" else {}
+    if not token.scenario.has_video:
         del contents[MediaKind.LIVENESS_VIDEO]
-    if {row["kind"]: _content(vault, owner, row, store) for row in media} != {**contents}:
+    if {row["kind"]: _content(cipher, owner, row, store) for row in media} != {**contents}:
         yield f"other media: {sorted(row['kind'] for row in media)}"
 
 
-def _content(vault: Vault, owner: Verification, row: Row, store: Store) -> bytes | None:
-    """The medium's bytes, opened by the library alone; None if the object is not there."""
+def _content(cipher: PersonalDataCipher, owner: Verification, row: Row, store: Store) -> bytes | None:
+    """Returns the bytes of an item, decrypted by the library alone, or None if the object is missing."""
     path = store.root / row["object_key"]
     if not path.is_file():
         return None
-    names = [known.name for known in fields(Medium)]
-    medium = Medium(**{name: row[name] for name in names} | {"kind": MediaKind(row["kind"])})
-    decryptor = Cobblestone256Decryptor(vault.medium_key(owner, medium), context_of("blob"))
+    names = [known.name for known in fields(MediaItem)]
+    item = MediaItem(**{name: row[name] for name in names} | {"kind": MediaKind(row["kind"])})
+    decryptor = Cobblestone256Decryptor(cipher.media_key(owner, item), context_of("blob"))
     return decryptor.update(path.read_bytes()) + decryptor.finalize()
 
 
 def _wrong_calls(row: Row, calls: Sequence[Row], answered: int) -> Iterator[str]:
     if sum(call["error_code"] is None for call in calls) > answered:
-        yield f"more answers on record than the {answered} that FaceID gave"
+        yield f"more recorded answers than the {answered} of FaceID"
     if row["attempts"] > len(calls):
-        yield f"{row['attempts']} attempts, and {len(calls)} calls on record"
+        yield f"{row['attempts']} attempts, and {len(calls)} recorded calls"
 
 
 def _dangling(media: Sequence[Row], store: Store) -> Iterator[str]:
@@ -288,16 +293,16 @@ def _dangling(media: Sequence[Row], store: Store) -> Iterator[str]:
         path = store.root / row["object_key"]
         content = path.read_bytes() if path.is_file() else None
         if content is None:
-            yield f"{row['kind']} is not there"
+            yield f"{row['kind']} is missing"
         elif hashlib.sha256(content).hexdigest() != row["sha256"]:
-            yield f"{row['kind']} is another file"
+            yield f"{row['kind']} has another hash"
 
 
 async def _read(settings: Settings) -> _Stored:
-    database = Database(settings)
+    database = Database(settings.database)
     try:
         async with database.read() as tx:
-            owners = [as_verification(row) for row in await tx.execute(select(tables.verification))]
+            owners = [as_verification(row) for row in await tx.connection.execute(select(tables.verification))]
         texts, attempts, media, calls = [
             _by_verification(await _rows(database, table))
             for table in (tables.detection, tables.liveness_attempt, tables.media, tables.upstream_call)
@@ -305,7 +310,7 @@ async def _read(settings: Settings) -> _Stored:
     finally:
         await database.aclose()
     return _Stored(
-        Vault(KeyRing(settings.keyring_path)),
+        PersonalDataCipher(KeyRing(settings.keyring.keyring_path)),
         {owner.biz_token: owner for owner in owners},
         {key: SealedText(rows[0], attempts.get(key, ())) for key, rows in texts.items()},
         media,
@@ -314,9 +319,9 @@ async def _read(settings: Settings) -> _Stored:
 
 
 async def _rows(database: Database, table: Table) -> list[Row]:
-    """All rows in the order of their keys: the position of an attempt is part of what it is sealed for."""
+    """Returns all rows in key order, because the position of an attempt is part of its encryption context."""
     async with database.read() as tx:
-        return [row._asdict() for row in await tx.execute(select(table).order_by(*table.primary_key))]
+        return [row._asdict() for row in await tx.connection.execute(select(table).order_by(*table.primary_key))]
 
 
 def _by_verification(rows: Sequence[Row]) -> Mapping[int, Sequence[Row]]:

@@ -1,4 +1,4 @@
-"""One run: everything is started, told and broken as planned; then left alone until it is quiet, and looked at."""
+"""One run: starts everything, plays the plan, waits until everything is retrieved, and checks the result."""
 
 import asyncio
 import time
@@ -23,19 +23,20 @@ from tests.support.servers import free_ports, script_path
 from tests.support.service import environment_of, set_up, settings_for
 
 QUIET_SECONDS = 60.0
-"""How long after the last fault everything must have been retrieved."""
+"""The time after the last fault within which everything must be retrieved."""
 CALL_SECONDS = 5
-"""FACEID_TIMEOUT_SECONDS of the processes, 30 by default: a dead worker's rows come due that much sooner."""
+"""FACEID_TIMEOUT_SECONDS of the processes. With less than the default of 30, a killed worker's rows are due sooner."""
 
 _REQUESTS_PER_SECOND = 46  # the default
-_PATIENCE_SECONDS = 3 * QUIET_SECONDS  # tells what came late from what never came
+# Distinguishes late results from missing ones.
+_PATIENCE_SECONDS = 3 * QUIET_SECONDS
 _POLL_SECONDS = 0.25
-_TELL_SECONDS = 15.0
+_REQUEST_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """What to run; `pace` is the mean of the seconds between two kills, `seconds` ends the faults early."""
+    """The options of a run. `pace` is the mean of the seconds between two kills; `seconds` ends the faults early."""
 
     database: str
     seed: int = 1
@@ -58,22 +59,22 @@ class Report:
 
     @property
     def children(self) -> Sequence[Child]:
-        """The places of the processes."""
+        """The supervised processes."""
         return list(self.scene.children.values())
 
     @property
     def zeros(self) -> Mapping[str, int]:
-        """What must not be, and how often it was."""
+        """The counts that must be zero, by name."""
         found, statuses = self.findings, self.scene.statuses
         return {
-            "never acknowledged": len(self.scene.told) - len(self.scene.acknowledged),
+            "never acknowledged": len(self.scene.sent_tokens) - len(self.scene.acknowledged),
             "acknowledged and lost": len(found.lost),
             "not retrieved": len(found.open),
             "retrieved too late": int(self.seconds_to_quiet > QUIET_SECONDS),
             "wrong or mixed up": len(found.wrong),
-            "rows that point at nothing": len(found.dangling),
+            "rows without their object": len(found.dangling),
             "orphans after the sweep": found.objects_after,
-            "drafts after the sweep": found.drafts_after,
+            "spool files after the sweep": found.spool_files_after,
             "answers 500 or 4xx": sum(n for status, n in statuses.items() if status == "500" or status[:1] == "4"),
             "processes that did not stop": sum(child.was_stuck for child in self.children),
         }
@@ -85,7 +86,7 @@ class Report:
 
 
 async def run(options: Options) -> Report:
-    """Does it all; leaves nothing behind.
+    """Runs the plan and returns the report. Leaves nothing behind.
 
     Raises:
         RuntimeError: a process did not come up.
@@ -133,7 +134,7 @@ async def run(options: Options) -> Report:
 async def _processes(
     folder: Path, settings: Settings, key: str, postgres: Postgres | None
 ) -> AsyncIterator[tuple[httpx.AsyncClient, Mapping[str, Child]]]:
-    """The API and two workers, as anybody starts them; a client of the API, and everything that can be killed."""
+    """Runs the API and two workers; yields a client of the API, and everything that can be killed."""
     port = free_ports(["api"])["api"]
     environment, program = environment_of(settings), script_path("faceid-results")
     api = [program, "serve", "--no-worker", "--port", str(port)]
@@ -148,7 +149,7 @@ async def _processes(
     client = httpx.AsyncClient(
         base_url=f"http://127.0.0.1:{port}",
         headers={"Authorization": f"Bearer {key}"},
-        timeout=_TELL_SECONDS,
+        timeout=_REQUEST_SECONDS,
         trust_env=False,
     )
     async with client, minded(children.values()):
@@ -156,7 +157,7 @@ async def _processes(
 
 
 async def _until_quiet(settings: Settings, give_up_at: float) -> None:
-    database = Database(settings)
+    database = Database(settings.database)
     try:
         while await _count_open(database):
             if time.monotonic() > give_up_at:

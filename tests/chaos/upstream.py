@@ -1,4 +1,4 @@
-"""The FaceID that the service asks: the simulator, and a bad line in front of it."""
+"""The FaceID endpoint of a run: the simulator behind an unreliable connection."""
 
 import asyncio
 import socket
@@ -15,45 +15,48 @@ from simulator.options import SimulatorOptions
 from simulator.server import create_simulator
 from tests.chaos.plan import FaultKind
 
-VIDEO_BYTES = 720_000  # hardly more than the sample itself has
+# Slightly more than the sample video has.
+VIDEO_BYTES = 720_000
 _LATE_SECONDS = 1.5
-_HANG_SECONDS = 6.0  # beyond the deadline that the processes are given
-_LARGE_BYTES = 100_000  # an answer of this size has the middle of a medium in its middle
+# Longer than the timeout of the processes.
+_HANG_SECONDS = 6.0
+# In an answer of this size the middle byte belongs to a media item.
+_LARGE_BYTES = 100_000
 
 
-def _refusing(code: str) -> Response:
-    refusal = {"Response": {"Error": {"Code": code, "Message": "chaos"}, "RequestId": "chaos"}}
-    return JSONResponse(refusal)
+def _error(code: str) -> Response:
+    error = {"Response": {"Error": {"Code": code, "Message": "chaos"}, "RequestId": "chaos"}}
+    return JSONResponse(error)
 
 
 _ANSWERS = {
     FaultKind.GATEWAY: PlainTextResponse("bad gateway", 502),
-    FaultKind.THROTTLE: _refusing("RequestLimitExceeded"),
-    FaultKind.ARREARS: _refusing("UnauthorizedOperation.Arrears"),
+    FaultKind.THROTTLE: _error("RequestLimitExceeded"),
+    FaultKind.ARREARS: _error("UnauthorizedOperation.Arrears"),
 }
 _DELAYS = {FaultKind.LATE: _LATE_SECONDS, FaultKind.HANG: _HANG_SECONDS}
 
 
 class Upstream:
-    """An ASGI application: the simulator, unless something is going wrong. `met` counts the calls that met a fault."""
+    """An ASGI application: the simulator, with faults. `met` counts the calls that met a fault."""
 
     def __init__(self) -> None:
         self.simulator = create_simulator(SimulatorOptions(video_bytes=VIDEO_BYTES))
-        self.simulator.ledger.entries = deque()  # all of them
+        self.simulator.ledger.entries = deque()  # keeps all
         self.met: Counter[FaultKind] = Counter()
         self.url = ""
         self._server: _Server | None = None
         self._until: dict[FaultKind, float] = {}
 
     def break_for(self, kind: FaultKind, seconds: float) -> None:
-        """Lets it go wrong for that long."""
+        """Starts a fault that lasts so many seconds."""
         if kind is FaultKind.CUT:
             self._cut()
         else:
             self._until[kind] = time.monotonic() + seconds
 
     def mend(self) -> None:
-        """Ends all that goes wrong."""
+        """Ends all faults."""
         self._until.clear()
 
     def _cut(self) -> None:
@@ -64,7 +67,7 @@ class Upstream:
                 self.met[FaultKind.CUT] += 1
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serves one call, or fails to."""
+        """Serves one call, with the current fault if there is one."""
         now = time.monotonic()
         fault = next((kind for kind, until in self._until.items() if now < until), None)
         if fault:
@@ -77,7 +80,7 @@ class Upstream:
 
     @asynccontextmanager
     async def served(self) -> AsyncIterator[None]:
-        """Serves it at `url` for as long as the block runs."""
+        """Serves the application at `url` during the block."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             config = uvicorn.Config(
@@ -95,12 +98,12 @@ class Upstream:
 class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Leaves them alone."""
+        """Leaves the signal handlers unchanged."""
         yield
 
 
 def _spoiled(send: Send) -> Send:
-    """Every body keeps its length and is not what it was."""
+    """Changes the content of every body and keeps its length."""
 
     async def spoil(message: Message) -> None:
         body: bytes = message.get("body", b"")

@@ -1,4 +1,4 @@
-"""What is decided, as tables: every error code, every verdict, every age of a token; and what holds for all of them."""
+"""The decisions as tables: every error code, verdict and age of a token; and the properties of all of them."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -9,18 +9,18 @@ from hypothesis import strategies as st
 
 from app.domain.decision import (
     LAST_TRY,
-    AskForLess,
+    Answered,
     ErrorClass,
-    Found,
+    Failure,
+    FetchSeparately,
     GiveUp,
-    Keep,
-    LookAgain,
-    Pause,
+    NoChange,
+    PauseCalls,
+    PollAgain,
     Reply,
     Retry,
     Step,
     Store,
-    Trouble,
     deadline,
     decide,
 )
@@ -44,16 +44,17 @@ PROVISIONAL = replace(PASSED, outcome=Outcome.FAILED, provisional=True)
 MEDIA_ONLY = replace(PASSED, outcome=None)
 UNFINISHED = replace(PASSED, outcome=Outcome.UNFINISHED)
 POLLED = replace(UNFINISHED, received_at=None, registered_at=NOW)
+TEXT, VIDEO = frozenset({Part.TEXT}), frozenset({Part.VIDEO})
 MAYBE_PASSES_LATER = Store(Outcome.FAILED, provisional=True, due_at=SETTLED)
 
-ON_TROUBLE = {
+ON_FAILURE = {
     ErrorClass.RETRY: Retry(NOW + SECOND / 2),
     ErrorClass.TIMED_OUT: Retry(NOW + SECOND / 2),
     ErrorClass.SLOW_DOWN: Retry(NOW + SECOND / 2),
-    ErrorClass.ASK_FOR_LESS: AskForLess(NOW + SECOND / 2),
+    ErrorClass.ASK_FOR_LESS: FetchSeparately(NOW + SECOND / 2),
     ErrorClass.CLOCK: Retry(NOW + SECOND / 2),
-    ErrorClass.ACCOUNT: Pause(NOW + SECOND / 2),
-    ErrorClass.RULE: Pause(NOW + SECOND / 2, rule_only=True),
+    ErrorClass.ACCOUNT: PauseCalls(NOW + SECOND / 2),
+    ErrorClass.RULE: PauseCalls(NOW + SECOND / 2, rule_only=True),
     ErrorClass.BUG: Retry(NOW + SECOND / 2),
     ErrorClass.FINAL: GiveUp(State.FAILED),
     ErrorClass.EXPIRED: GiveUp(State.EXPIRED),
@@ -62,26 +63,26 @@ RETRIED = [one for one in ErrorClass if one not in {ErrorClass.FINAL, ErrorClass
 ON_OUTCOME = {
     Outcome.PASSED: Store(Outcome.PASSED),
     Outcome.FAILED: MAYBE_PASSES_LATER,
-    Outcome.UNFINISHED: LookAgain(NOW + 2 * SECOND),
+    Outcome.UNFINISHED: PollAgain(NOW + 2 * SECOND),
 }
 
 
 @pytest.mark.parametrize(
     ("reply", "step"),
     [
-        *(pytest.param(Trouble(classify(code)), ON_TROUBLE[known], id=code) for code, known in CODES),
+        *(pytest.param(Failure(classify(code)), ON_FAILURE[known], id=code) for code, known in CODES),
         *(
-            pytest.param(Found(Detection(err_code=code).outcome), ON_OUTCOME[known], id=f"ErrCode {code}")
+            pytest.param(Answered(Detection(err_code=code).outcome), ON_OUTCOME[known], id=f"ErrCode {code}")
             for code, known in RESULT_CODES
         ),
-        pytest.param(Trouble(classify("Unheard.Of")), Retry(NOW + SECOND / 2), id="unknown code"),
+        pytest.param(Failure(classify("Unheard.Of")), Retry(NOW + SECOND / 2), id="unknown code"),
         pytest.param(
-            Trouble(classify("InvalidParameterValue.Of")), GiveUp(State.FAILED), id="unknown code, known prefix"
+            Failure(classify("InvalidParameterValue.Of")), GiveUp(State.FAILED), id="unknown code, known prefix"
         ),
-        pytest.param(Found(None), Store(None), id="text not asked for"),
+        pytest.param(Answered(None), Store(None), id="text not requested"),
     ],
 )
-def test_every_answer_to_a_fresh_callback_has_its_step(reply: Reply, step: Step) -> None:
+def test_every_reply_to_a_fresh_callback_has_its_step(reply: Reply, step: Step) -> None:
     assert decide(PENDING, reply, NOW, jitter=0) == step
 
 
@@ -93,35 +94,39 @@ def test_every_answer_to_a_fresh_callback_has_its_step(reply: Reply, step: Step)
         pytest.param(PENDING, Outcome.FAILED, SETTLED - MOMENT, MAYBE_PASSES_LATER, id="failed, still young"),
         pytest.param(PENDING, Outcome.FAILED, SETTLED, Store(Outcome.FAILED), id="failed, old"),
         pytest.param(PENDING, Outcome.FAILED, DEADLINE + HOUR, Store(Outcome.FAILED), id="failed, after the deadline"),
-        pytest.param(PENDING, Outcome.UNFINISHED, SETTLED - MOMENT, LookAgain(SETTLED), id="unfinished, still young"),
+        pytest.param(PENDING, Outcome.UNFINISHED, SETTLED - MOMENT, PollAgain(SETTLED), id="unfinished, still young"),
         pytest.param(PENDING, Outcome.UNFINISHED, SETTLED, Store(Outcome.UNFINISHED), id="unfinished, old"),
-        pytest.param(PENDING, None, SETTLED, Store(None), id="text not asked for, old"),
+        pytest.param(PENDING, None, SETTLED, Store(None), id="text not requested, old"),
         pytest.param(PROVISIONAL, Outcome.FAILED, NOW, MAYBE_PASSES_LATER, id="provisional, failed again, young"),
         pytest.param(PROVISIONAL, Outcome.FAILED, SETTLED, Store(Outcome.FAILED), id="provisional, failed for good"),
         pytest.param(PROVISIONAL, Outcome.PASSED, SETTLED, Store(Outcome.PASSED), id="provisional, then passed"),
-        pytest.param(PROVISIONAL, Outcome.UNFINISHED, NOW, LookAgain(NOW + 2 * SECOND), id="provisional, trying again"),
-        pytest.param(PROVISIONAL, Outcome.UNFINISHED, SETTLED, Keep(), id="provisional, tried again, never finished"),
-        pytest.param(PASSED, Outcome.UNFINISHED, SETTLED, Keep(), id="passed, nothing there when asked again"),
-        pytest.param(MEDIA_ONLY, Outcome.UNFINISHED, SETTLED, Keep(), id="media stored, none when asked again"),
-        pytest.param(PASSED, Outcome.PASSED, DEADLINE, Store(Outcome.PASSED), id="passed, asked again"),
-        pytest.param(REGISTERED, Outcome.UNFINISHED, NOW + 10 * MINUTE, LookAgain(SETTLED), id="registered, polled"),
+        pytest.param(PROVISIONAL, Outcome.UNFINISHED, NOW, PollAgain(NOW + 2 * SECOND), id="provisional, trying again"),
+        pytest.param(
+            PROVISIONAL, Outcome.UNFINISHED, SETTLED, NoChange(), id="provisional, tried again, never finished"
+        ),
+        pytest.param(PASSED, Outcome.UNFINISHED, SETTLED, NoChange(), id="passed, unfinished when polled again"),
+        pytest.param(
+            MEDIA_ONLY, Outcome.UNFINISHED, SETTLED, NoChange(), id="media only, unfinished when polled again"
+        ),
+        pytest.param(PASSED, Outcome.PASSED, DEADLINE, Store(Outcome.PASSED), id="passed, polled again"),
+        pytest.param(REGISTERED, Outcome.UNFINISHED, NOW + 10 * MINUTE, PollAgain(SETTLED), id="registered, polled"),
         pytest.param(
             REGISTERED,
             Outcome.UNFINISHED,
             SETTLED,
             Store(Outcome.UNFINISHED, due_at=SETTLED + HOUR),
-            id="registered, polled, old: unfinished, and polled on in case a callback was lost",
+            id="registered, polled, old: polling continues, because a callback may be lost",
         ),
-        pytest.param(POLLED, Outcome.UNFINISHED, SETTLED, LookAgain(SETTLED + HOUR), id="polled on, still unfinished"),
+        pytest.param(POLLED, Outcome.UNFINISHED, SETTLED, PollAgain(SETTLED + HOUR), id="polled on, still unfinished"),
         pytest.param(POLLED, Outcome.PASSED, SETTLED, Store(Outcome.PASSED), id="polled on, passed at last"),
-        pytest.param(POLLED, Outcome.UNFINISHED, DEADLINE - HOUR, Keep(), id="polled on, no time for another hour"),
-        pytest.param(UNFINISHED, Outcome.UNFINISHED, SETTLED, Keep(), id="called back, unfinished, asked again"),
+        pytest.param(POLLED, Outcome.UNFINISHED, DEADLINE - HOUR, NoChange(), id="polled on, no time for another hour"),
+        pytest.param(UNFINISHED, Outcome.UNFINISHED, SETTLED, NoChange(), id="called back, unfinished, polled again"),
     ],
 )
-def test_what_was_found_is_judged_by_the_age_of_the_token_and_by_what_is_stored(
+def test_answer_is_judged_by_token_age_and_stored_result(
     verification: Verification, outcome: Outcome | None, now: datetime, step: Step
 ) -> None:
-    assert decide(verification, Found(outcome), now, jitter=0) == step
+    assert decide(verification, Answered(outcome), now, jitter=0) == step
 
 
 @pytest.mark.parametrize(
@@ -135,39 +140,39 @@ def test_what_was_found_is_judged_by_the_age_of_the_token_and_by_what_is_stored(
         ),
     ],
 )
-def test_the_age_of_a_token_counts_from_the_earliest_that_is_known_of_it(
-    verification: Verification, settled_at: datetime
-) -> None:
-    assert decide(verification, Found(Outcome.FAILED), NOW, jitter=0) == replace(MAYBE_PASSES_LATER, due_at=settled_at)
+def test_token_age_counts_from_the_earliest_known_instant(verification: Verification, settled_at: datetime) -> None:
+    assert decide(verification, Answered(Outcome.FAILED), NOW, jitter=0) == replace(
+        MAYBE_PASSES_LATER, due_at=settled_at
+    )
 
 
 @pytest.mark.parametrize("error_class", ErrorClass)
 @pytest.mark.parametrize("stored", [PASSED, PROVISIONAL, MEDIA_ONLY, UNFINISHED])
-def test_no_trouble_takes_away_what_was_retrieved(stored: Verification, error_class: ErrorClass) -> None:
+def test_failure_never_discards_a_stored_result(stored: Verification, error_class: ErrorClass) -> None:
     last_try_at = DEADLINE - LAST_TRY
-    early, late = (decide(stored, Trouble(error_class), now, jitter=0) for now in (NOW, last_try_at))
+    early, late = (decide(stored, Failure(error_class), now, jitter=0) for now in (NOW, last_try_at))
 
-    expected = ON_TROUBLE[error_class]
-    end = Retry(last_try_at + SECOND / 2) if error_class is ErrorClass.CLOCK else Keep()
-    assert (early, late) == (Keep() if isinstance(expected, GiveUp) else expected, end)
+    expected = ON_FAILURE[error_class]
+    end = Retry(last_try_at + SECOND / 2) if error_class is ErrorClass.CLOCK else NoChange()
+    assert (early, late) == (NoChange() if isinstance(expected, GiveUp) else expected, end)
 
 
 @pytest.mark.parametrize("error_class", [one for one in RETRIED if one is not ErrorClass.CLOCK])
-def test_the_last_try_is_a_minute_before_the_deadline_and_there_is_none_after_it(error_class: ErrorClass) -> None:
+def test_last_try_is_one_minute_before_the_deadline(error_class: ErrorClass) -> None:
     last_try_at = DEADLINE - MINUTE
     tries = (last_try_at - MOMENT, last_try_at, DEADLINE, DEADLINE + HOUR)
 
-    first, *later = [decide(PENDING, Trouble(error_class), now, jitter=0.99) for now in tries]
+    first, *later = [decide(PENDING, Failure(error_class), now, jitter=0.99) for now in tries]
 
-    assert (type(first), getattr(first, "due_at", None)) == (type(ON_TROUBLE[error_class]), last_try_at)
+    assert (type(first), getattr(first, "due_at", None)) == (type(ON_FAILURE[error_class]), last_try_at)
     assert later == [GiveUp(State.EXPIRED)] * 3
 
 
-def test_a_final_no_is_final_at_any_time() -> None:
+def test_final_error_is_final_at_any_time() -> None:
     tries = (NOW, DEADLINE - MINUTE, DEADLINE + HOUR)
 
     steps = [
-        decide(PENDING, Trouble(error_class), now, jitter=0.99)
+        decide(PENDING, Failure(error_class), now, jitter=0.99)
         for error_class in (ErrorClass.FINAL, ErrorClass.EXPIRED)
         for now in tries
     ]
@@ -175,33 +180,30 @@ def test_a_final_no_is_final_at_any_time() -> None:
     assert steps == [GiveUp(State.FAILED)] * 3 + [GiveUp(State.EXPIRED)] * 3
 
 
-def test_a_clock_that_is_wrong_does_not_say_when_the_deadline_is() -> None:
-    step = decide(PENDING, Trouble(ErrorClass.CLOCK), DEADLINE + 24 * HOUR, jitter=0)
+def test_wrong_clock_does_not_expire_a_verification() -> None:
+    step = decide(PENDING, Failure(ErrorClass.CLOCK), DEADLINE + 24 * HOUR, jitter=0)
 
     assert step == Retry(DEADLINE + 24 * HOUR + SECOND / 2)
 
 
 @pytest.mark.parametrize("error_class", RETRIED)
-def test_whatever_is_tried_again_is_tried_after_a_second_and_then_in_intervals_that_grow_to_five_minutes(
+def test_retry_intervals_grow_from_one_second_to_five_minutes(
     error_class: ErrorClass,
 ) -> None:
     tried = [replace(PENDING, failures=failures) for failures in (*range(11), 10_000)]
 
-    shortest = [decide(row, Trouble(error_class), NOW, jitter=0) for row in tried]
-    middling = [decide(row, Trouble(error_class), NOW, jitter=0.5) for row in tried]
+    shortest = [decide(row, Failure(error_class), NOW, jitter=0) for row in tried]
+    middling = [decide(row, Failure(error_class), NOW, jitter=0.5) for row in tried]
 
     seconds = [1, 2, 4, 8, 16, 32, 64, 128, 256, 300, 300, 300]
     assert [getattr(step, "due_at", None) for step in shortest] == [NOW + 0.5 * SECOND * length for length in seconds]
     assert [getattr(step, "due_at", None) for step in middling] == [NOW + 0.75 * SECOND * length for length in seconds]
 
 
-def test_less_is_asked_for_when_calls_time_out_again_and_again() -> None:
-    steps = [decide(replace(PENDING, failures=n), Trouble(ErrorClass.TIMED_OUT), NOW, jitter=0) for n in range(4)]
+def test_repeated_timeouts_fetch_parts_separately() -> None:
+    steps = [decide(replace(PENDING, failures=n), Failure(ErrorClass.TIMED_OUT), NOW, jitter=0) for n in range(4)]
 
-    assert [type(step) for step in steps] == [Retry, Retry, AskForLess, AskForLess]
-
-
-TEXT, VIDEO = frozenset({Part.TEXT}), frozenset({Part.VIDEO})
+    assert [type(step) for step in steps] == [Retry, Retry, FetchSeparately, FetchSeparately]
 
 
 @pytest.mark.parametrize(
@@ -209,49 +211,54 @@ TEXT, VIDEO = frozenset({Part.TEXT}), frozenset({Part.VIDEO})
     [
         pytest.param(
             PENDING,
-            Found(Outcome.PASSED, pulled=TEXT, missing=VIDEO),
-            Store(Outcome.PASSED, due_at=NOW, pulled=TEXT),
-            id="the verdict is stored before the video is asked for",
+            Answered(Outcome.PASSED, fetched_parts=TEXT, missing=VIDEO),
+            Store(Outcome.PASSED, due_at=NOW, fetched_parts=TEXT),
+            id="the verdict is stored before the video is requested",
         ),
         pytest.param(
             PENDING,
-            Found(Outcome.FAILED, pulled=TEXT, missing=VIDEO),
-            Store(Outcome.FAILED, provisional=True, due_at=NOW, pulled=TEXT),
-            id="also one that may change",
+            Answered(Outcome.FAILED, fetched_parts=TEXT, missing=VIDEO),
+            Store(Outcome.FAILED, provisional=True, due_at=NOW, fetched_parts=TEXT),
+            id="a provisional verdict too",
         ),
         pytest.param(
             PENDING,
-            Found(Outcome.UNFINISHED, pulled=TEXT, missing=VIDEO),
-            LookAgain(NOW + 2 * SECOND),
-            id="not yet one",
+            Answered(Outcome.UNFINISHED, fetched_parts=TEXT, missing=VIDEO),
+            PollAgain(NOW + 2 * SECOND),
+            id="no verdict yet",
         ),
         pytest.param(
-            replace(PASSED, pulled="1"), Found(None, pulled=TEXT | VIDEO), Store(None), id="with the last part it ends"
+            replace(PASSED, fetched_parts=TEXT),
+            Answered(None, fetched_parts=TEXT | VIDEO),
+            Store(None),
+            id="the last part ends the retrieval",
         ),
         pytest.param(
-            replace(PROVISIONAL, pulled="1"),
-            Found(None, pulled=TEXT | VIDEO),
+            replace(PROVISIONAL, fetched_parts=TEXT),
+            Answered(None, fetched_parts=TEXT | VIDEO),
             Store(None, provisional=True, due_at=SETTLED),
-            id="or is looked at again when the verdict cannot change any more",
+            id="a provisional verdict is polled when it is settled",
         ),
         pytest.param(
-            replace(PROVISIONAL, received_at=NOW - 3 * HOUR, pulled="1"),
-            Found(None, pulled=TEXT | VIDEO),
+            replace(PROVISIONAL, received_at=NOW - 3 * HOUR, fetched_parts=TEXT),
+            Answered(None, fetched_parts=TEXT | VIDEO),
             Store(None, provisional=True, due_at=NOW),
-            id="at once where that is so by now",
+            id="at once if it is settled already",
         ),
-        pytest.param(PROVISIONAL, Found(None), Store(None), id="a verdict that nobody asks for any more is final"),
+        pytest.param(PROVISIONAL, Answered(None), Store(None), id="a verdict is final without further texts"),
     ],
 )
-def test_parts_follow_one_another_at_once(verification: Verification, reply: Reply, step: Step) -> None:
+def test_parts_are_fetched_without_delay(verification: Verification, reply: Reply, step: Step) -> None:
     assert decide(verification, reply, NOW, jitter=0) == step
 
 
-def test_an_unfinished_person_is_looked_at_in_growing_intervals() -> None:
-    steps = [decide(replace(PENDING, looks=n), Found(Outcome.UNFINISHED), NOW, jitter=0) for n in (*range(11), 10_000)]
+def test_unfinished_person_is_polled_in_growing_intervals() -> None:
+    steps = [
+        decide(replace(PENDING, polls=n), Answered(Outcome.UNFINISHED), NOW, jitter=0) for n in (*range(11), 10_000)
+    ]
 
     seconds = [2, 4, 8, 16, 32, 64, 128, 256, 512, 600, 600, 600]
-    assert steps == [LookAgain(NOW + SECOND * length) for length in seconds]
+    assert steps == [PollAgain(NOW + SECOND * length) for length in seconds]
 
 
 @pytest.mark.parametrize(
@@ -262,10 +269,10 @@ def test_an_unfinished_person_is_looked_at_in_growing_intervals() -> None:
         pytest.param(None, NOW, None, 70, id="registered"),
         pytest.param(None, None, NOW, 70, id="called back"),
         pytest.param(None, NOW - HOUR, NOW, 70, id="registered, then called back"),
-        pytest.param(None, NOW - 5 * HOUR, NOW, 67, id="registered long before: it was there by then"),
+        pytest.param(None, NOW - 5 * HOUR, NOW, 67, id="registered long before: it existed by then"),
     ],
 )
-def test_the_deadline_is_72_hours_from_creation_or_else_70_from_the_first_callback(
+def test_deadline_is_72_hours_from_creation_or_70_from_callback(
     created_at: datetime | None, registered_at: datetime | None, received_at: datetime | None, hours: int
 ) -> None:
     until = deadline(created_at=created_at, registered_at=registered_at, received_at=received_at)
@@ -273,12 +280,12 @@ def test_the_deadline_is_72_hours_from_creation_or_else_70_from_the_first_callba
     assert until == NOW + hours * HOUR
 
 
-def test_a_token_that_nobody_told_us_of_has_no_deadline() -> None:
+def test_token_without_any_instant_has_no_deadline() -> None:
     with pytest.raises(ValueError, match="registered or called back"):
         deadline(created_at=None, registered_at=None, received_at=None)
 
 
-REPLIES = st.one_of(st.sampled_from(ErrorClass).map(Trouble), st.sampled_from([*Outcome, None]).map(Found))
+REPLIES = st.one_of(st.sampled_from(ErrorClass).map(Failure), st.sampled_from([*Outcome, None]).map(Answered))
 SPANS = st.timedeltas(min_value=timedelta(0), max_value=timedelta(hours=80))
 
 
@@ -295,13 +302,13 @@ def verifications(draw: st.DrawFn) -> Verification:
         received_at=received_at,
         deadline_at=deadline(created_at=created_at, registered_at=registered_at, received_at=received_at),
         failures=draw(st.integers(0, 2000)),
-        looks=draw(st.integers(0, 200)),
+        polls=draw(st.integers(0, 200)),
     )
 
 
 @settings(max_examples=200, deadline=None)
 @given(verification=verifications(), reply=REPLIES, age=SPANS, jitter=st.floats(0, 1, exclude_max=True))
-def test_what_is_due_again_is_due_after_now_and_before_the_deadline(
+def test_next_call_is_after_now_and_before_the_deadline(
     verification: Verification, reply: Reply, age: timedelta, jitter: float
 ) -> None:
     now = NOW + age
@@ -310,26 +317,26 @@ def test_what_is_due_again_is_due_after_now_and_before_the_deadline(
 
     due_at = getattr(step, "due_at", None)
     if due_at is None:
-        assert step in {*map(Store, [*Outcome, None]), GiveUp(State.FAILED), GiveUp(State.EXPIRED), Keep()}
-    elif reply != Trouble(ErrorClass.CLOCK):
+        assert step in {*map(Store, [*Outcome, None]), GiveUp(State.FAILED), GiveUp(State.EXPIRED), NoChange()}
+    elif reply != Failure(ErrorClass.CLOCK):
         assert now < due_at <= verification.deadline_at - LAST_TRY
 
 
 @settings(max_examples=200, deadline=None)
 @given(verification=verifications(), age=SPANS, jitter=st.floats(0, 1, exclude_max=True))
-def test_no_verdict_is_made_of_an_absent_one_while_the_person_has_time(
+def test_unfinished_is_no_verdict_while_the_person_has_time(
     verification: Verification, age: timedelta, jitter: float
 ) -> None:
-    step = decide(verification, Found(Outcome.UNFINISHED), NOW + age, jitter)
+    step = decide(verification, Answered(Outcome.UNFINISHED), NOW + age, jitter)
 
     has_time = NOW + age < verification.born_at + 2 * HOUR + 5 * MINUTE
-    assert not has_time or isinstance(step, LookAgain)
+    assert not has_time or isinstance(step, PollAgain)
     assert has_time or getattr(step, "outcome", None) in {None, Outcome.UNFINISHED}
 
 
 @settings(max_examples=200, deadline=None)
 @given(verification=verifications(), reply=REPLIES, age=SPANS)
-def test_only_a_pending_verification_is_given_up(verification: Verification, reply: Reply, age: timedelta) -> None:
+def test_only_a_pending_verification_is_given_up_on(verification: Verification, reply: Reply, age: timedelta) -> None:
     step = decide(verification, reply, NOW + age, jitter=0)
 
     assert verification.state is State.PENDING or not isinstance(step, GiveUp)

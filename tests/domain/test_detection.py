@@ -1,4 +1,4 @@
-"""Tencent's codes and texts as values: the verdict, the similarity, the instants, what InfoType asks for."""
+"""Tencent's codes and texts as values: the verdict, the similarity, instants, and InfoType."""
 
 from datetime import UTC, datetime
 from itertools import permutations
@@ -12,14 +12,12 @@ from tests.support.result_codes import RESULT_CODES
 
 
 @pytest.mark.parametrize(("err_code", "outcome"), RESULT_CODES)
-def test_the_verdict_is_passed_at_0_unfinished_at_null_and_17_and_failed_else(
-    err_code: int | None, outcome: Outcome
-) -> None:
+def test_verdict_follows_the_error_code(err_code: int | None, outcome: Outcome) -> None:
     assert Detection(err_code=err_code).outcome is outcome
 
 
 @pytest.mark.parametrize("status", [0, 1001, None])
-def test_the_verdict_is_no_concern_of_the_other_codes(status: int | None) -> None:
+def test_verdict_ignores_the_other_codes(status: int | None) -> None:
     outcomes = [
         Detection(err_code=code, live_status=status, compare_status=status).outcome for code, _ in RESULT_CODES[:4]
     ]
@@ -60,18 +58,18 @@ def test_similarity_is_a_finite_number_or_absent(sim: str | None, similarity: fl
         ("2024-05-10 07", None),
     ],
 )
-def test_requested_at_is_thirteen_digits_of_milliseconds_or_absent(
+def test_requested_at_is_13_digits_of_milliseconds_or_absent(
     req_time: str | None, requested_at: datetime | None
 ) -> None:
     assert instant_of(req_time) == LivenessAttempt(req_time=req_time).requested_at == requested_at
 
 
-def test_info_type_0_asks_for_everything() -> None:
+def test_info_type_0_requests_everything() -> None:
     assert InfoType("0").parts == {Part.TEXT, Part.ID_CARD, Part.BEST_FRAME, Part.VIDEO}
 
 
 @pytest.mark.parametrize("digits", [order for size in (1, 2, 3, 4) for order in permutations("1234", size)])
-def test_info_type_asks_for_the_parts_that_its_digits_name(digits: tuple[str, ...]) -> None:
+def test_info_type_requests_the_parts_of_its_digits(digits: tuple[str, ...]) -> None:
     info_type = InfoType("".join(digits))
 
     assert (info_type.parts, str(info_type)) == (frozenset(map(Part, digits)), "".join(digits))
@@ -91,7 +89,7 @@ def test_info_type_is_0_or_any_of_four_digits_each_once(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "00", "01", "5", "11", "1 2", "12345", "１"])
-def test_any_other_info_type_is_refused_in_words_that_say_what_it_is(text: str) -> None:
+def test_invalid_info_type_is_explained(text: str) -> None:
     with pytest.raises(ValueError, match=r"InfoType is 0 for everything, or any of the digits 1, 2, 3, 4, each once"):
         InfoType(text)
 

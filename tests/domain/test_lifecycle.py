@@ -1,4 +1,4 @@
-"""How a verification changes, transition by transition, along whole lives, and through anything that may happen."""
+"""The transitions of a verification: one by one, over whole lives, and in random order."""
 
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
@@ -18,30 +18,30 @@ from hypothesis.stateful import (
 
 from app.domain import lifecycle
 from app.domain.decision import (
-    AskForLess,
+    Answered,
     ErrorClass,
-    Found,
+    Failure,
+    FetchSeparately,
     GiveUp,
-    Keep,
-    LookAgain,
-    Pause,
+    NoChange,
+    PauseCalls,
+    PollAgain,
     Reply,
     Retry,
     Step,
     Store,
-    Trouble,
     decide,
 )
 from app.domain.detection import Outcome, Part
 from app.domain.rule import Rule
-from app.domain.verification import Call, Facts, Priority, State, Verification
+from app.domain.verification import Priority, State, TokenFacts, UpstreamCall, Verification
 from app.errors import ConflictError, GoneError
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 LATER = NOW + MINUTE
 LEASE = 45 * SECOND
-ANSWERED = Call(
+ANSWERED = UpstreamCall(
     called_at=NOW,
     action="GetDetectInfo",
     info_type="0",
@@ -58,7 +58,7 @@ CALLED_BACK = replace(NEW, received_at=NOW, due_at=NOW, deadline_at=NOW + 70 * H
 REGISTERED = replace(
     NEW, registered_at=NOW, due_at=NOW + 10 * MINUTE, priority=Priority.POLL, deadline_at=NOW + 70 * HOUR
 )
-CLAIMED = replace(CALLED_BACK, claim=1, leased=True, due_at=NOW + LEASE)
+CLAIMED = replace(CALLED_BACK, claim=1, is_leased=True, due_at=NOW + LEASE)
 PASSED = replace(CALLED_BACK, state=State.RETRIEVED, outcome=Outcome.PASSED, retrieved_at=NOW, due_at=None)
 PROVISIONAL = replace(PASSED, outcome=Outcome.FAILED, provisional=True, due_at=NOW + 2 * HOUR)
 UNFINISHED = replace(PASSED, outcome=Outcome.UNFINISHED)
@@ -67,13 +67,13 @@ FAILED = replace(EXPIRED, state=State.FAILED)
 ERASED = replace(EXPIRED, state=State.ERASED)
 
 
-def test_a_registered_token_is_polled_ten_minutes_later() -> None:
-    assert lifecycle.registered(NEW, Facts(), NOW) == REGISTERED
+def test_registered_token_is_polled_ten_minutes_later() -> None:
+    assert lifecycle.registered(NEW, TokenFacts(), NOW) == REGISTERED
 
 
-def test_a_registered_token_of_known_creation_is_polled_and_expires_by_that() -> None:
+def test_known_creation_sets_first_poll_and_deadline() -> None:
     created_at = NOW - 4 * MINUTE
-    facts = Facts(rule_id="1", subject_ref="loan-4711", purpose="credit", created_at=created_at)
+    facts = TokenFacts(rule_id="1", subject_ref="loan-4711", purpose="credit", created_at=created_at)
 
     assert lifecycle.registered(NEW, facts, NOW) == replace(
         REGISTERED,
@@ -85,15 +85,15 @@ def test_a_registered_token_of_known_creation_is_polled_and_expires_by_that() ->
     )
 
 
-def test_an_old_token_is_polled_at_once_when_it_is_registered() -> None:
-    registered = lifecycle.registered(NEW, Facts(created_at=NOW - HOUR), NOW)
+def test_old_token_is_due_at_its_registration() -> None:
+    registered = lifecycle.registered(NEW, TokenFacts(created_at=NOW - HOUR), NOW)
 
     assert registered.due_at == NOW
 
 
 @pytest.mark.parametrize("known", [CALLED_BACK, REGISTERED, CLAIMED, PASSED, PROVISIONAL, EXPIRED])
-def test_registering_what_is_known_adds_facts_and_changes_nothing_else(known: Verification) -> None:
-    facts = Facts(subject_ref="loan-4711", created_at=NOW - HOUR)
+def test_registering_a_known_token_only_adds_facts(known: Verification) -> None:
+    facts = TokenFacts(subject_ref="loan-4711", created_at=NOW - HOUR)
 
     assert lifecycle.registered(known, facts, LATER) == replace(
         known,
@@ -105,24 +105,24 @@ def test_registering_what_is_known_adds_facts_and_changes_nothing_else(known: Ve
 
 
 @pytest.mark.parametrize(
-    ("told", "name"),
+    ("facts", "name"),
     [
-        (Facts(rule_id="2"), "rule_id"),
-        (Facts(subject_ref="loan-4712"), "subject_ref"),
-        (Facts(purpose="rent"), "purpose"),
-        (Facts(created_at=NOW), "created_at"),
+        (TokenFacts(rule_id="2"), "rule_id"),
+        (TokenFacts(subject_ref="loan-4712"), "subject_ref"),
+        (TokenFacts(purpose="rent"), "purpose"),
+        (TokenFacts(created_at=NOW), "created_at"),
     ],
 )
-def test_a_fact_that_contradicts_a_known_one_is_refused(told: Facts, name: str) -> None:
+def test_fact_that_contradicts_a_known_one_is_rejected(facts: TokenFacts, name: str) -> None:
     known = replace(REGISTERED, subject_ref="loan-4711", purpose="credit", created_at=NOW - HOUR)
 
-    with pytest.raises(ConflictError) as refused:
-        lifecycle.registered(known, told, LATER)
+    with pytest.raises(ConflictError) as rejected:
+        lifecycle.registered(known, facts, LATER)
 
-    assert refused.value.detail == f"The verification is already known with another {name}."
+    assert rejected.value.detail == f"The verification is already known with another {name}."
 
 
-def test_a_callback_that_contradicts_the_known_rule_is_refused() -> None:
+def test_callback_that_contradicts_the_known_rule_is_rejected() -> None:
     with pytest.raises(ConflictError, match="another rule_id"):
         lifecycle.called_back(CALLED_BACK, "2", None, LATER)
 
@@ -139,7 +139,7 @@ def test_a_callback_that_contradicts_the_known_rule_is_refused() -> None:
         pytest.param(
             replace(CALLED_BACK, due_at=NOW - MINUTE, callback_extra=b"older"),
             replace(CALLED_BACK, due_at=NOW - MINUTE, callback_extra=b"older"),
-            id="one that waits for a worker stays in its place",
+            id="one that is due keeps its place",
         ),
         pytest.param(
             replace(CALLED_BACK, due_at=NOW + HOUR, failures=9),
@@ -147,7 +147,9 @@ def test_a_callback_that_contradicts_the_known_rule_is_refused() -> None:
             id="one that is to be retried is due at once",
         ),
         pytest.param(
-            CLAIMED, replace(CLAIMED, woken=True, callback_extra=b"first"), id="one at work is due once more after it"
+            CLAIMED,
+            replace(CLAIMED, wake_requested=True, callback_extra=b"first"),
+            id="a claimed one is due once more afterwards",
         ),
         pytest.param(
             PROVISIONAL,
@@ -165,12 +167,12 @@ def test_a_callback_that_contradicts_the_known_rule_is_refused() -> None:
         pytest.param(ERASED, ERASED, id="an erased one stays erased"),
     ],
 )
-def test_after_a_callback(known: Verification, called_back: Verification) -> None:
+def test_callback_makes_the_row_due_if_it_is_not_settled(known: Verification, called_back: Verification) -> None:
     assert lifecycle.called_back(known, "1", b"first", NOW) == called_back
 
 
 @pytest.mark.parametrize(
-    ("known", "asked_again"),
+    ("known", "retrieved_again"),
     [
         pytest.param(CALLED_BACK, CALLED_BACK, id="what is due stays due"),
         pytest.param(
@@ -178,22 +180,22 @@ def test_after_a_callback(known: Verification, called_back: Verification) -> Non
             replace(REGISTERED, due_at=NOW, priority=Priority.FRESH),
             id="what waits is due at once",
         ),
-        pytest.param(CLAIMED, replace(CLAIMED, woken=True), id="one at work is due once more after it"),
+        pytest.param(CLAIMED, replace(CLAIMED, wake_requested=True), id="a claimed one is due once more afterwards"),
         pytest.param(PASSED, replace(PASSED, due_at=NOW), id="a stored result stays readable"),
         pytest.param(FAILED, CALLED_BACK, id="a failed one is pending again, with short intervals"),
         pytest.param(EXPIRED, CALLED_BACK, id="an expired one is pending again, with short intervals"),
     ],
 )
-def test_after_somebody_asked_again(known: Verification, asked_again: Verification) -> None:
-    assert lifecycle.asked_again(known, NOW) == asked_again
+def test_retrieve_again_makes_any_row_due(known: Verification, retrieved_again: Verification) -> None:
+    assert lifecycle.retrieve_again(known, NOW) == retrieved_again
 
 
-def test_what_was_erased_cannot_be_asked_for_again() -> None:
+def test_erased_verification_cannot_be_retrieved_again() -> None:
     with pytest.raises(GoneError):
-        lifecycle.asked_again(ERASED, NOW)
+        lifecycle.retrieve_again(ERASED, NOW)
 
 
-def test_an_erasure_leaves_nothing_but_the_fact() -> None:
+def test_erasure_leaves_only_the_fact() -> None:
     full = replace(
         PASSED,
         subject_ref="loan-4711",
@@ -217,8 +219,10 @@ def test_an_erasure_leaves_nothing_but_the_fact() -> None:
     )
 
 
-@pytest.mark.parametrize("facts", [Facts(), Facts(subject_ref="again", purpose="again", rule_id="2")], ids=repr)
-def test_nothing_brings_back_what_was_erased(facts: Facts) -> None:
+@pytest.mark.parametrize(
+    "facts", [TokenFacts(), TokenFacts(subject_ref="again", purpose="again", rule_id="2")], ids=repr
+)
+def test_erased_verification_stays_erased(facts: TokenFacts) -> None:
     erased = lifecycle.erased(CLAIMED, NOW)
 
     assert lifecycle.registered(erased, facts, LATER) == erased
@@ -226,22 +230,22 @@ def test_nothing_brings_back_what_was_erased(facts: Facts) -> None:
     assert lifecycle.held(erased, is_held=True) == erased
 
 
-def test_what_is_held_has_no_time_to_be_erased_until_it_is_let_go() -> None:
+def test_legal_hold_suspends_the_erasure() -> None:
     held = lifecycle.held(CALLED_BACK, is_held=True)
 
     assert (held.legal_hold, held.erase_at) == (True, None)
     assert (
-        lifecycle.after(replace(held, leased=True), Store(Outcome.PASSED, False, None), ANSWERED, LATER).erase_at
+        lifecycle.after(replace(held, is_leased=True), Store(Outcome.PASSED, False, None), ANSWERED, LATER).erase_at
         is None
     )
     assert lifecycle.held(held, is_held=False) == CALLED_BACK
 
 
-def test_without_media_the_text_is_kept_on() -> None:
+def test_text_is_kept_after_the_media_are_erased() -> None:
     assert lifecycle.without_media(PASSED).erase_at == PASSED.retain_until
 
 
-BACK = replace(CLAIMED, attempts=1, leased=False, last_request_id="request-1")
+BACK = replace(CLAIMED, attempts=1, is_leased=False, last_request_id="request-1")
 
 
 @pytest.mark.parametrize(
@@ -271,34 +275,34 @@ BACK = replace(CLAIMED, attempts=1, leased=False, last_request_id="request-1")
             ),
         ),
         (
-            Store(Outcome.PASSED, due_at=LATER, pulled=frozenset({Part.ID_CARD, Part.TEXT})),
+            Store(Outcome.PASSED, due_at=LATER, fetched_parts=frozenset({Part.ID_CARD, Part.TEXT})),
             replace(
                 BACK,
                 state=State.RETRIEVED,
                 outcome=Outcome.PASSED,
                 due_at=LATER,
                 priority=Priority.RETRY,
-                pulled="12",
+                fetched_parts=frozenset({Part.ID_CARD, Part.TEXT}),
                 retrieved_at=LATER,
             ),
         ),
         (Store(None), replace(BACK, state=State.RETRIEVED, due_at=None, priority=Priority.POLL, retrieved_at=LATER)),
-        (LookAgain(NOW + HOUR), replace(BACK, looks=1, due_at=NOW + HOUR, priority=Priority.POLL)),
+        (PollAgain(NOW + HOUR), replace(BACK, polls=1, due_at=NOW + HOUR, priority=Priority.POLL)),
         (Retry(NOW + HOUR), replace(BACK, due_at=NOW + HOUR, priority=Priority.RETRY)),
-        (Pause(NOW + HOUR), replace(BACK, due_at=NOW + HOUR, priority=Priority.RETRY)),
-        (AskForLess(NOW + HOUR), replace(BACK, due_at=NOW + HOUR, priority=Priority.RETRY, one_by_one=True)),
+        (PauseCalls(NOW + HOUR), replace(BACK, due_at=NOW + HOUR, priority=Priority.RETRY)),
+        (FetchSeparately(NOW + HOUR), replace(BACK, due_at=NOW + HOUR, priority=Priority.RETRY, fetch_separately=True)),
         (GiveUp(State.FAILED), replace(BACK, state=State.FAILED, due_at=None)),
         (GiveUp(State.EXPIRED), replace(BACK, state=State.EXPIRED, due_at=None)),
     ],
 )
-def test_after_a_step(step: Step, after: Verification) -> None:
+def test_every_step_changes_the_row(step: Step, after: Verification) -> None:
     assert lifecycle.after(CLAIMED, step, ANSWERED, LATER) == after
 
 
-def test_a_provisional_result_that_is_kept_is_final() -> None:
-    claimed = replace(PROVISIONAL, leased=True, due_at=NOW + LEASE)
+def test_unchanged_provisional_result_becomes_final() -> None:
+    claimed = replace(PROVISIONAL, is_leased=True, due_at=NOW + LEASE)
 
-    assert lifecycle.after(claimed, Keep(), ANSWERED, LATER) == replace(
+    assert lifecycle.after(claimed, NoChange(), ANSWERED, LATER) == replace(
         PROVISIONAL, provisional=False, due_at=None, attempts=1, last_request_id="request-1"
     )
 
@@ -306,17 +310,15 @@ def test_a_provisional_result_that_is_kept_is_final() -> None:
 @pytest.mark.parametrize(
     ("step", "due_at"),
     [
-        (LookAgain(NOW + HOUR), LATER),
+        (PollAgain(NOW + HOUR), LATER),
         (Retry(NOW + HOUR), LATER),
         (Store(Outcome.FAILED, provisional=True, due_at=NOW + HOUR), LATER),
         (Store(Outcome.PASSED), None),
         (GiveUp(State.FAILED), None),
     ],
 )
-def test_a_callback_during_a_call_counts_once_and_only_where_something_is_left_to_do(
-    step: Step, due_at: datetime | None
-) -> None:
-    woken = replace(CLAIMED, woken=True)
+def test_callback_during_a_call_makes_unsettled_rows_due_once(step: Step, due_at: datetime | None) -> None:
+    woken = replace(CLAIMED, wake_requested=True)
 
     undisturbed = lifecycle.after(CLAIMED, step, ANSWERED, LATER)
     priority = Priority.FRESH if due_at else undisturbed.priority
@@ -338,19 +340,19 @@ def test_calls_are_counted_and_the_last_request_id_is_kept() -> None:
 
 
 def live(row: Verification, reply: Reply) -> tuple[list[datetime], Verification]:
-    """The whole life of a verification that always gets the same reply: when calls were made, and the end."""
+    """Runs the life of a verification that always gets the same reply; returns the times of calls, and the end."""
     calls = []
-    call = CUT if isinstance(reply, Trouble) else ANSWERED
+    call = CUT if isinstance(reply, Failure) else ANSWERED
     while row.due_at is not None:
         now = row.due_at
         calls.append(now)
-        row = lifecycle.after(replace(row, leased=True), decide(row, reply, now, jitter=0.5), call, now)
+        row = lifecycle.after(replace(row, is_leased=True), decide(row, reply, now, jitter=0.5), call, now)
     return calls, row
 
 
 @pytest.mark.parametrize("error_class", [ErrorClass.RETRY, ErrorClass.TIMED_OUT, ErrorClass.ACCOUNT, ErrorClass.RULE])
-def test_trouble_is_met_with_retries_to_the_deadline_the_last_one_a_minute_before_it(error_class: ErrorClass) -> None:
-    calls, end = live(CALLED_BACK, Trouble(error_class))
+def test_failures_are_retried_until_a_minute_before_the_deadline(error_class: ErrorClass) -> None:
+    calls, end = live(CALLED_BACK, Failure(error_class))
 
     waits = [after - before for before, after in pairwise(calls)]
     assert (end.state, end.outcome, calls[-1]) == (State.EXPIRED, None, NOW + 70 * HOUR - MINUTE)
@@ -358,61 +360,61 @@ def test_trouble_is_met_with_retries_to_the_deadline_the_last_one_a_minute_befor
     assert end.attempts == len(calls) < 6000
 
 
-def test_who_never_finishes_is_unfinished_when_the_token_is_two_hours_and_five_minutes_old() -> None:
-    called_at, end = live(CALLED_BACK, Found(Outcome.UNFINISHED))
+def test_person_who_never_finishes_is_unfinished_after_2_h_5_min() -> None:
+    called_at, end = live(CALLED_BACK, Answered(Outcome.UNFINISHED))
 
     assert (end.state, end.outcome, end.provisional) == (State.RETRIEVED, Outcome.UNFINISHED, False)
     assert (len(called_at), called_at[-1]) == (21, NOW + 2 * HOUR + 5 * MINUTE)
 
 
-def test_whose_callback_may_be_lost_is_polled_after_ten_minutes_and_two_hours_and_then_hourly() -> None:
-    called_at, end = live(REGISTERED, Found(Outcome.UNFINISHED))
+def test_registered_token_is_polled_on_in_case_a_callback_is_lost() -> None:
+    called_at, end = live(REGISTERED, Answered(Outcome.UNFINISHED))
 
     settled_at = NOW + 2 * HOUR + 5 * MINUTE
     assert called_at == [NOW + 10 * MINUTE, *(settled_at + hours * HOUR for hours in range(68))]
     assert (end.state, end.outcome, end.retrieved_at) == (State.RETRIEVED, Outcome.UNFINISHED, settled_at)
 
 
-def test_who_fails_at_once_is_looked_at_once_more_when_no_other_try_is_possible() -> None:
-    called_at, end = live(CALLED_BACK, Found(Outcome.FAILED))
+def test_early_failure_is_polled_once_more_when_it_is_settled() -> None:
+    called_at, end = live(CALLED_BACK, Answered(Outcome.FAILED))
 
     assert called_at == [NOW, NOW + 2 * HOUR + 5 * MINUTE]
     assert (end.state, end.outcome, end.provisional) == (State.RETRIEVED, Outcome.FAILED, False)
 
 
-def test_a_hundred_callbacks_before_a_call_make_one_call() -> None:
+def test_hundred_callbacks_before_a_call_make_one_call() -> None:
     row = NEW
     for copy in range(100):
         row = lifecycle.called_back(row, "1", None, NOW + copy * SECOND)
 
     assert row == CALLED_BACK
-    assert live(row, Found(Outcome.PASSED))[0] == [NOW]
+    assert live(row, Answered(Outcome.PASSED))[0] == [NOW]
 
 
-def test_a_hundred_callbacks_during_a_call_make_one_more_call() -> None:
+def test_hundred_callbacks_during_a_call_make_one_more_call() -> None:
     row = CLAIMED
     for copy in range(100):
         row = lifecycle.called_back(row, "1", None, NOW + copy * SECOND)
-    row = lifecycle.after(row, LookAgain(NOW + HOUR), ANSWERED, NOW + 100 * SECOND)
+    row = lifecycle.after(row, PollAgain(NOW + HOUR), ANSWERED, NOW + 100 * SECOND)
 
-    assert row == replace(BACK, looks=1, due_at=NOW + 100 * SECOND)
-    assert live(row, Found(Outcome.PASSED))[0] == [NOW + 100 * SECOND]
+    assert row == replace(BACK, polls=1, due_at=NOW + 100 * SECOND)
+    assert live(row, Answered(Outcome.PASSED))[0] == [NOW + 100 * SECOND]
 
 
-REPLIES = st.one_of(st.sampled_from(ErrorClass).map(Trouble), st.sampled_from([*Outcome, None]).map(Found))
+REPLIES = st.one_of(st.sampled_from(ErrorClass).map(Failure), st.sampled_from([*Outcome, None]).map(Answered))
 FACTS = st.builds(
-    Facts,
+    TokenFacts,
     rule_id=st.sampled_from([None, "1", "2"]),
     subject_ref=st.sampled_from([None, "loan-4711", "loan-4712"]),
     purpose=st.sampled_from([None, "credit"]),
     created_at=st.sampled_from([None, NOW, NOW - HOUR, NOW - 71 * HOUR]),
 )
-TOLD = ("rule_id", "subject_ref", "purpose", "callback_extra", "created_at", "registered_at", "received_at")
+FACT_NAMES = ("rule_id", "subject_ref", "purpose", "callback_extra", "created_at", "registered_at", "received_at")
 VERDICTS = {Outcome.PASSED, Outcome.FAILED}
 
 
 class Life(RuleBasedStateMachine):
-    """Whatever business systems, browsers, workers and Tencent may do with one verification, in any order."""
+    """Everything that business systems, browsers, workers and Tencent may do with one verification, in any order."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -421,7 +423,7 @@ class Life(RuleBasedStateMachine):
         self.claimed: Verification | None = None
 
     @initialize(is_registered=st.booleans(), facts=FACTS)
-    def begin(self, is_registered: bool, facts: Facts) -> None:
+    def begin(self, is_registered: bool, facts: TokenFacts) -> None:
         facts = replace(facts, rule_id="1")
         self.become(
             lifecycle.registered(NEW, facts, NOW) if is_registered else lifecycle.called_back(NEW, "1", None, NOW)
@@ -432,12 +434,12 @@ class Life(RuleBasedStateMachine):
         self.now += span
 
     @rule(facts=FACTS)
-    def register(self, facts: Facts) -> None:
+    def register(self, facts: TokenFacts) -> None:
         try:
             self.become(lifecycle.registered(self.row, facts, self.now))
         except ConflictError:
             assert any(
-                getattr(facts, field.name) not in {None, getattr(self.row, field.name)} for field in fields(Facts)
+                getattr(facts, field.name) not in {None, getattr(self.row, field.name)} for field in fields(TokenFacts)
             )
 
     @rule(extra=st.sampled_from([None, b"first", b"second"]))
@@ -450,14 +452,14 @@ class Life(RuleBasedStateMachine):
         self.become(once)
 
     @rule()
-    def ask_again(self) -> None:
-        self.become(lifecycle.asked_again(self.row, self.now))
+    def retrieve_again(self) -> None:
+        self.become(lifecycle.retrieve_again(self.row, self.now))
 
     @precondition(lambda self: self.row.due_at is not None and self.row.due_at <= self.now)
     @rule()
     def claim(self) -> None:
         row = self.row
-        self.row = replace(row, due_at=self.now + LEASE, claim=row.claim + 1, leased=True, woken=False)
+        self.row = replace(row, due_at=self.now + LEASE, claim=row.claim + 1, is_leased=True, wake_requested=False)
         self.claimed = self.row
 
     @precondition(lambda self: self.claimed is not None)
@@ -466,28 +468,28 @@ class Life(RuleBasedStateMachine):
         assert self.claimed is not None
         step = decide(self.claimed, reply, self.now, jitter)
         if self.row.claim == self.claimed.claim:
-            self.become(lifecycle.after(self.row, step, CUT if isinstance(reply, Trouble) else ANSWERED, self.now))
+            self.become(lifecycle.after(self.row, step, CUT if isinstance(reply, Failure) else ANSWERED, self.now))
         self.claimed = None
 
     def become(self, row: Verification) -> None:
         before, self.row = self.row, row
-        told = {name: value for name in TOLD if (value := getattr(before, name)) is not None}
-        assert {name: getattr(row, name) for name in told} == told
+        known = {name: value for name in FACT_NAMES if (value := getattr(before, name)) is not None}
+        assert {name: getattr(row, name) for name in known} == known
         assert before.state is not State.RETRIEVED or row.state is State.RETRIEVED
         assert before.outcome not in VERDICTS or row.outcome is not Outcome.UNFINISHED
         assert row.attempts >= before.attempts
 
     @invariant()
-    def what_is_pending_or_provisional_is_due_some_time(self) -> None:
+    def pending_or_provisional_row_is_due_some_time(self) -> None:
         open_ended = self.row.state is State.PENDING or self.row.provisional
         assert self.row == NEW or self.row.due_at is not None or not open_ended
 
     @invariant()
-    def an_outcome_belongs_to_what_was_retrieved(self) -> None:
+    def only_a_retrieved_row_has_an_outcome(self) -> None:
         is_retrieved = self.row.state is State.RETRIEVED
         assert (self.row.retrieved_at is not None) is is_retrieved
         assert is_retrieved or (self.row.outcome, self.row.provisional) == (None, False)
 
 
-def test_whatever_happens_no_fact_no_result_and_no_pending_verification_is_lost() -> None:
+def test_no_order_of_events_loses_facts_results_or_pending_rows() -> None:
     run_state_machine_as_test(Life, settings=settings(max_examples=100, stateful_step_count=25, deadline=None))

@@ -17,8 +17,9 @@ import pytest
 from pydantic import SecretStr, ValidationError
 from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentCloudSDKException
 
-from app.domain.detection import Detection, InfoType, LivenessAttempt, MediaKind
-from app.errors import SetUpError, UnavailableError
+from app.domain.detection import Detection, InfoType, LivenessAttempt
+from app.domain.media import MediaKind
+from app.errors import ConfigurationError, UnavailableError
 from app.faceid import error_codes as codes
 from app.faceid.client import DetectAnswer, FaceIdClient, clock_offset
 from app.faceid.credentials import FaceIdSettings
@@ -470,7 +471,7 @@ async def test_secrets_and_personal_data_are_absent_from_repr_and_logs(
     "endpoint", ["", "ftp://host", "http://", "https://host:port", "https://id:key@host", "http://[::1"]
 )
 def test_invalid_endpoint_is_an_error(endpoint: str) -> None:
-    with pytest.raises(SetUpError, match="FACEID_ENDPOINT must be a host name"):
+    with pytest.raises(ConfigurationError, match="FACEID_ENDPOINT must be a host name"):
         client_of(endpoint)
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
-from app.errors import SetUpError
+from app.errors import ConfigurationError
 from app.faceid.credentials import AccountSettings, CredentialSource, FaceIdSettings
 from app.faceid.signing import Credentials
 
@@ -61,7 +61,7 @@ def test_empty_token_counts_as_none() -> None:
     ],
 )
 def test_account_without_credentials_is_an_error(account: str, settings: AccountSettings, sentence: str) -> None:
-    with pytest.raises(SetUpError) as stopped:
+    with pytest.raises(ConfigurationError) as stopped:
         CredentialSource(account, settings)
 
     assert stopped.value.detail == sentence

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import msgspec
 import pytest
 
-from app.domain.detection import Detection, LivenessAttempt, MediaKind
+from app.domain.detection import Detection, LivenessAttempt
+from app.domain.media import MediaKind
 from app.faceid.decode import decode_detect_info, decode_head
 from app.faceid.lifter import Lifter
 from app.faceid.payloads import DecodeError
@@ -280,7 +281,7 @@ def test_medium_is_read_however_its_name_is_spelled(body: bytes) -> None:
 
 @pytest.mark.parametrize("text", ["AAA", "AA==AAAA", "AAAA=", "AA\nA", "A-_A", "AAAA ", "é===", '"', "AAAA" * 99 + '"'])
 def test_medium_that_is_not_strict_base64_is_an_error_that_quotes_nothing(text: str) -> None:
-    with pytest.raises(DecodeError, match=r"^a medium is not strict base64$"):
+    with pytest.raises(DecodeError, match=r"^a media item is not strict base64$"):
         read(answer({"VideoData": {"LivenessVideo": text}}))
 
 
@@ -295,7 +296,7 @@ def test_medium_that_is_not_strict_base64_is_an_error_that_quotes_nothing(text: 
     ],
 )
 def test_reference_in_text_is_an_error(text: dict[str, object]) -> None:
-    with pytest.raises(DecodeError, match="there is a medium in Text"):
+    with pytest.raises(DecodeError, match="there is a media item in Text"):
         read(json.dumps({"Response": {"Text": text}}).encode())
 
 
@@ -339,7 +340,7 @@ def test_further_frames_that_are_not_base64_are_an_error(frames: object) -> None
         ({"IntentionQuestionResult": {"AsrResult": [], "Video": None}, "EncryptedBody": ""}, {}),
         ({"Encryption": {"TagList": [""], "Iv": {}}}, {}),
         ({"IdCardData": {"OcrFront": BASE64, "Avatar": "AAAA"}, "BestFrame": {"BestFrames": [BASE64]}}, {}),
-        # Never a medium, wherever it is, nor the reference to one.
+        # Never a media item, wherever it is, nor the reference to one.
         ({"IdCardData": {"NewImage": "A" * 4096, "WarnInfos": [1]}}, {"IdCardData": {"WarnInfos": [1]}}),
         ({"VideoData": {"LivenessVideos": [{"Video": "A" * 4096}]}}, {}),
         ({"IntentionVerifyData": {"IntentionVerifyVideo": "A" * 4096, "ErrorCode": 0}}, {}),

@@ -10,7 +10,8 @@ import pytest
 from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentCloudSDKException
 from tencentcloud.faceid.v20180301 import models
 
-from app.domain.detection import BEST_FRAMES, Detection, InfoType, LivenessAttempt, MediaKind
+from app.domain.detection import Detection, InfoType, LivenessAttempt
+from app.domain.media import BEST_FRAMES, MediaKind
 from app.domain.rule import Enhanced
 from app.faceid import error_codes
 from app.faceid.client import DetectAnswer, FaceIdClient

@@ -1,4 +1,4 @@
-"""Media are taken out of the streaming body, whatever their spelling and wherever the pieces end."""
+"""Media are lifted out of the streaming body, in every spelling and with every division into pieces."""
 
 import base64
 import io
@@ -159,7 +159,7 @@ def test_escape_of_two_levels_in_one_level_is_an_error(spelling: str, size: int)
 @pytest.mark.parametrize("size", CUTS)
 @pytest.mark.parametrize("end", ["", "\\", "\\\\\\"])
 def test_body_that_ends_within_a_medium_is_an_error(end: str, size: int) -> None:
-    with pytest.raises(LiftError, match="ends within a medium"):
+    with pytest.raises(LiftError, match="ends within a media item"):
         lift(inner(BASE64[:400]).partition(BASE64[396:400])[0] + end, size=size)
 
 
@@ -216,7 +216,7 @@ def test_every_medium_of_a_list_becomes_a_reference(wrap: Callable[[str], str], 
         pytest.param(f'{{"BestFrames":[["{BASE64}"]]}}', 0, id="a list in a list"),
         pytest.param(f'{{"BestFrames":"{BASE64}"}}', 0, id="no list"),
         pytest.param(f'{{"BestFrame":["{BASE64}"]}}', 0, id="a list of another key"),
-        pytest.param(f'{{"BestFrames":["AAAA"],"BestFrame":"{BASE64}"}}', 1, id="a short list and a medium"),
+        pytest.param(f'{{"BestFrames":["AAAA"],"BestFrame":"{BASE64}"}}', 1, id="a short list and a media item"),
     ],
 )
 def test_list_ends_where_something_else_begins(body: str, count: int, size: int) -> None:

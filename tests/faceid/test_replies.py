@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.domain.detection import BEST_FRAMES, Detection, LivenessAttempt, MediaKind
+from app.domain.detection import Detection, LivenessAttempt
+from app.domain.media import BEST_FRAMES, MediaKind
 from app.faceid.payloads import DecodeError
 from tests.faceid.test_decode import Reading, media, read
 

@@ -272,7 +272,7 @@ async def test_requests_beyond_the_connection_limit_wait() -> None:
 
 
 async def test_late_second_response_is_not_taken_for_the_next_one() -> None:
-    """By itself, aiohttp queues what arrives on an idle connection and gives it to the next request."""
+    """Alone, aiohttp queues what arrives on an idle connection and gives it to the next request."""
     late = PLAIN.replace(b"abc", b"XYZ")
 
     async def respond(writer: asyncio.StreamWriter) -> None:

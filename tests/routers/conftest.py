@@ -1,4 +1,4 @@
-"""What the tests of the HTTP API share: a service for what does not depend on the database, and a result to look at."""
+"""Fixtures of the HTTP tests: settings for redirects and signatures, and a shared service without a worker."""
 
 from collections.abc import AsyncIterator
 
@@ -7,11 +7,11 @@ import pytest
 from pydantic import SecretStr
 
 from app.config import Settings
-from app.domain.access import Scope
-from app.services.rules import RuleSettings
-from app.services.signatures import CallbackSettings
+from app.domain.api_key import Scope
+from app.services.rule_settings import RuleSettings
+from app.services.webhook_signatures import CallbackSettings
 from tests.support.api import PAGE, SECRETS, STATEFUL
-from tests.support.service import Running, everything, running, settings_for
+from tests.support.service import Running, changed, everything, running, settings_for
 
 ACCESS = {
     "redirect_page_url": PAGE,
@@ -23,8 +23,8 @@ ACCESS = {
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """As everywhere, and a page of its own for browsers, a rule with states, and secrets to sign with."""
-    return settings.model_copy(update=ACCESS)
+    """Returns the common settings, with a page for browsers, a rule with redirect_state and callback secrets."""
+    return changed(settings, **ACCESS)
 
 
 @pytest.fixture(scope="session")
@@ -34,7 +34,7 @@ def shared_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 @pytest.fixture(scope="session")
 async def shared_service(shared_settings: Settings) -> AsyncIterator[Running]:
-    """An embedded service without a worker, for what depends on neither."""
+    """Yields a service on SQLite without a worker, for tests that depend on neither."""
     async with running(shared_settings, with_worker=False) as started:
         yield started
 

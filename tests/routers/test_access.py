@@ -1,14 +1,14 @@
-"""Who may call what: every operation of the API's description, with every kind of key."""
+"""Access control: every operation of the API description, with every kind of key."""
 
 from datetime import timedelta
 from ipaddress import ip_network
 
 import pytest
 
-from app.domain.access import Scope
-from tests.support.api import retrieved
+from app.domain.api_key import Scope
+from tests.support.api import retrieve_new
 from tests.support.operations import DOCUMENT, OPERATIONS, REQUEST_ID, ROWS, Operation, call
-from tests.support.service import Running, everything
+from tests.support.service import Running, actor, everything
 
 UNKNOWN = {
     "type": "about:blank",
@@ -18,7 +18,7 @@ UNKNOWN = {
     "code": "not_found",
     "request_id": REQUEST_ID,
 }
-KEYED = [operation for operation in ROWS if ROWS[operation].scope]
+WITH_KEY = [operation for operation in ROWS if ROWS[operation].scope]
 REGISTERING = {("post", "/v1/callbacks"), ("put", "/v1/verifications/{biz_token}")}
 SIGNED = {("post", "/v1/callbacks")}
 PUBLIC = [operation for operation in ROWS if not ROWS[operation].scope]
@@ -29,7 +29,7 @@ def test_every_operation_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("operation", ROWS, ids=" ".join)
-def test_the_description_names_the_scope(operation: Operation) -> None:
+def test_description_names_the_scope(operation: Operation) -> None:
     method, path = operation
     scope = ROWS[operation].scope
     signed: list[dict[str, list[str]]] = [{"Signature": []}] if operation in SIGNED else []
@@ -37,53 +37,59 @@ def test_the_description_names_the_scope(operation: Operation) -> None:
     assert DOCUMENT["paths"][path][method].get("security") == (scope and [{"ApiKey": [scope]}, *signed])
 
 
-async def test_what_is_not_a_living_key_is_not_let_in(idle_service: Running) -> None:
-    good = await idle_service.key(*everything())
+async def test_invalid_expired_and_revoked_keys_are_rejected(idle_service: Running) -> None:
+    valid = await idle_service.key(*everything())
     expired = await idle_service.key(*everything(), valid_for=timedelta(0))
-    revoked_key, revoked = await idle_service.services.access.create(
-        "test", everything(), client="default", valid_for=timedelta(days=1)
+    revoked_key, revoked = await idle_service.services.api_keys.create(
+        actor(), "test", everything(), client="default", valid_for=timedelta(days=1)
     )
-    await idle_service.services.access.authenticate(revoked)
-    await idle_service.services.access.revoke(revoked_key.id)
-    _, elsewhere = await idle_service.services.access.create(
-        "test", everything(), client="default", valid_for=timedelta(days=1), networks=[ip_network("203.0.113.0/24")]
+    await idle_service.services.api_keys.authenticate(revoked)
+    await idle_service.services.api_keys.revoke(actor(), revoked_key.id)
+    _, restricted = await idle_service.services.api_keys.create(
+        actor(),
+        "test",
+        everything(),
+        client="default",
+        valid_for=timedelta(days=1),
+        networks=[ip_network("203.0.113.0/24")],
     )
-    mixed = good[:17] + (await idle_service.key(Scope.ADMIN))[17:]
-    texts = [None, "", "garbage", "ключ", good[:-1], good.upper(), mixed, expired, revoked, elsewhere]
+    mixed = valid[:17] + (await idle_service.key(Scope.ADMIN))[17:]
+    texts = [None, "", "garbage", "ключ", valid[:-1], valid.upper(), mixed, expired, revoked, restricted]
 
-    for operation in KEYED:
+    for operation in WITH_KEY:
         answers = [await call(idle_service, text, operation, "any") for text in texts]
-        answers.append(await call(idle_service, good, operation, "any", scheme="Basic"))
+        answers.append(await call(idle_service, valid, operation, "any", scheme="Basic"))
 
         assert {answer.status_code for answer in answers} == {401}, operation
         assert {answer.headers["WWW-Authenticate"] for answer in answers} == {"Bearer"}
         assert all(answer.json()["code"] == "unauthenticated" for answer in answers if answer.content)
 
 
-async def test_only_the_scope_lets_in(service: Running) -> None:
+async def test_operation_requires_its_scope_or_admin(service: Running) -> None:
     keys = {scope: await service.key(scope) for scope in Scope}
     async with service.client(keys[Scope.ADMIN]) as api:
-        biz_token = await retrieved(api)
+        biz_token = await retrieve_new(api)
 
-    for operation in KEYED:
+    for operation in WITH_KEY:
         row = ROWS[operation]
         answers = {scope: await call(service, key, operation, biz_token) for scope, key in keys.items()}
 
-        good = {scope for scope, answer in answers.items() if answer.status_code == row.status}
-        assert good == {row.scope, Scope.ADMIN}, operation
-        refused = [answer for scope, answer in answers.items() if scope not in good]
+        allowed = {scope for scope, answer in answers.items() if answer.status_code == row.status}
+        assert allowed == {row.scope, Scope.ADMIN}, operation
+        refused = [answer for scope, answer in answers.items() if scope not in allowed]
         assert {answer.status_code for answer in refused} == {403}
         assert all(answer.json()["code"] == "forbidden" for answer in refused if answer.content)
 
 
-async def test_what_is_anothers_looks_like_nothing_and_admins_see_it(service: Running) -> None:
+async def test_foreign_verification_is_404_and_visible_to_admins(service: Running) -> None:
     async with service.client(await service.key(*everything(), client="owner")) as api:
-        biz_token = await retrieved(api)
+        biz_token = await retrieve_new(api)
     stranger = await service.key(*everything(), client="stranger")
     admin = await service.key(Scope.ADMIN, client="operations")
 
-    for operation in [operation for operation in KEYED if ROWS[operation].is_of_one]:
-        if ROWS[operation].scope is Scope.ADMIN:  # who sees all
+    for operation in [operation for operation in WITH_KEY if ROWS[operation].is_about_one]:
+        # Admins see the verifications of all clients.
+        if ROWS[operation].scope is Scope.ADMIN:
             continue
         foreign = await call(service, stranger, operation, biz_token)
         assert (foreign.status_code, foreign.json() if foreign.content else UNKNOWN) == (404, UNKNOWN), operation
@@ -94,11 +100,11 @@ async def test_what_is_anothers_looks_like_nothing_and_admins_see_it(service: Ru
 
 
 @pytest.mark.parametrize("operation", PUBLIC, ids=" ".join)
-async def test_what_is_public_needs_no_key(shared_service: Running, operation: Operation) -> None:
+async def test_public_operation_needs_no_key(shared_service: Running, operation: Operation) -> None:
     assert (await call(shared_service, None, operation, "any")).status_code == ROWS[operation].status
 
 
-async def test_a_list_shows_the_own_verifications_and_admins_all(idle_service: Running) -> None:
+async def test_list_has_own_verifications_only_and_all_for_admins(idle_service: Running) -> None:
     for client in ("one", "two"):
         async with idle_service.client(await idle_service.key(*everything(), client=client)) as api:
             await api.put(f"/v1/verifications/of-{client}")
@@ -112,9 +118,9 @@ async def test_a_list_shows_the_own_verifications_and_admins_all(idle_service: R
     assert seen == {"one": ["of-one"], "two": ["of-two"], "three": ["of-two", "of-one"]}
 
 
-async def test_a_key_that_may_only_write_learns_nothing_of_the_person(service: Running) -> None:
+async def test_write_only_key_gets_no_personal_data(service: Running) -> None:
     async with service.client(await service.key(*everything())) as api:
-        biz_token = await retrieved(api)
+        biz_token = await retrieve_new(api)
     async with service.client(await service.key(Scope.CALLBACKS_WRITE)) as api:
         answers = [
             await api.put(f"/v1/verifications/{biz_token}"),
@@ -122,9 +128,9 @@ async def test_a_key_that_may_only_write_learns_nothing_of_the_person(service: R
             await api.post(f"/v1/verifications/{biz_token}/retrieve"),
         ]
 
-    standing = {"biz_token", "rule_id", "subject_ref", "state", "retrieval", "registered_at", "received_at"}
+    fields = {"biz_token", "rule_id", "subject_ref", "state", "retrieval", "registered_at", "received_at"}
     assert [set(answer.json()) for answer in answers] == [
-        standing | {"retrieved_at"},
+        fields | {"retrieved_at"},
         {"biz_token", "state", "received_at"},
-        standing | {"retrieved_at"},
+        fields | {"retrieved_at"},
     ]

@@ -1,4 +1,4 @@
-"""The filters of the audit: what is listed is what a look at each event finds."""
+"""Filters of the audit log: the list has exactly the events that match every filter."""
 
 from datetime import datetime
 from itertools import product
@@ -6,19 +6,19 @@ from typing import Any
 
 import httpx
 
-from app.domain.access import Scope
+from app.domain.api_key import Scope
 from tests.support.api import call_back
 from tests.support.service import Running, everything
 
 URL = "/v1/audit"
-Event = dict[str, Any]
+AuditRecord = dict[str, Any]
 
 
-async def events(admin: httpx.AsyncClient, **wanted: str) -> list[Event]:
-    """All pages, of two events each."""
-    found, cursor = list[Event](), None
+async def events(admin: httpx.AsyncClient, **filters: str) -> list[AuditRecord]:
+    """Returns the events of all pages, two to a page."""
+    found, cursor = list[AuditRecord](), None
     while True:
-        answer = await admin.get(URL, params=wanted | {"limit": "2"} | ({"cursor": cursor} if cursor else {}))
+        answer = await admin.get(URL, params=filters | {"limit": "2"} | ({"cursor": cursor} if cursor else {}))
         assert answer.status_code == 200
         page = answer.json()
         found += page["items"]
@@ -39,12 +39,13 @@ async def test_events_are_filtered_by_time_key_and_action(idle_service: Running)
         times = sorted({event["at"] for event in all_events})
         keys = sorted({event["key_id"] for event in all_events})
 
-        assert len(all_events) == 9  # three keys were created; two clients searched twice and erased once
+        # Three keys were created; two clients searched twice and erased once.
+        assert len(all_events) == 9
         choices = [None, times[3]], [None, times[6]], [None, *keys], [None, "search", "erase"]
         for at_from, at_to, key_id, action in product(*choices):
-            asked = {"from": at_from, "to": at_to, "key_id": key_id, "action": action}
+            filters = {"from": at_from, "to": at_to, "key_id": key_id, "action": action}
 
-            found = await events(admin, **{name: value for name, value in asked.items() if value})
+            found = await events(admin, **{name: value for name, value in filters.items() if value})
 
             assert found == [
                 event
@@ -53,5 +54,5 @@ async def test_events_are_filtered_by_time_key_and_action(idle_service: Running)
                 and (at_to is None or datetime.fromisoformat(event["at"]) < datetime.fromisoformat(at_to))
                 and key_id in {None, event["key_id"]}
                 and action in {None, event["action"]}
-            ], asked
+            ], filters
         assert await events(admin, key_id="nobody") == []

@@ -1,4 +1,4 @@
-"""Callbacks: what is taken, what is refused, and the browser's way in."""
+"""Callbacks: accepted and rejected bodies, repeats, and the redirect endpoint of browsers."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -9,7 +9,7 @@ import pytest
 from starlette.types import Message
 
 from app.config import Settings
-from tests.support.api import PAGE, called_back, get, listed, retrieved, token
+from tests.support.api import PAGE, get, list_tokens, retrieve_new, token, wait_until_received
 from tests.support.service import Running, everything, running, settings_for
 from tests.support.simulator import LiveSimulator
 
@@ -28,7 +28,7 @@ LIMIT = 8192
         ({"BizToken": "{}", "rule_id": "7", "extra": None}, "7"),
     ],
 )
-async def test_every_field_is_taken_in_both_spellings(
+async def test_fields_are_accepted_in_both_spellings(
     shared_api: httpx.AsyncClient, body: dict[str, str], rule_id: str
 ) -> None:
     biz_token = token()
@@ -82,16 +82,16 @@ async def test_every_field_is_taken_in_both_spellings(
     ],
     ids=lambda body: body[:40].decode("ascii", "replace"),
 )
-async def test_what_makes_no_sense_is_refused_and_not_stored(shared_api: httpx.AsyncClient, body: bytes) -> None:
+async def test_invalid_body_is_rejected_and_not_stored(shared_api: httpx.AsyncClient, body: bytes) -> None:
     answer = await shared_api.post(URL, content=body, headers=JSON)
 
     assert answer.status_code in {400, 422}
     assert answer.headers["Content-Type"] == "application/problem+json"
-    assert not [known for known in await listed(shared_api) if "bad" in known]
+    assert not [known for known in await list_tokens(shared_api) if "bad" in known]
 
 
 @pytest.mark.parametrize("content_type", [None, "text/plain", "application/x-www-form-urlencoded"])
-async def test_what_does_not_say_that_it_is_json_is_refused(
+async def test_body_without_json_content_type_is_rejected(
     shared_api: httpx.AsyncClient, content_type: str | None
 ) -> None:
     headers = {"Content-Type": content_type} if content_type else {}
@@ -110,7 +110,7 @@ async def in_pieces(body: bytes) -> AsyncIterator[bytes]:
 
 
 @pytest.mark.parametrize("chunked", [False, True], ids=["with Content-Length", "chunked"])
-async def test_a_body_has_eight_kib_at_most(shared_api: httpx.AsyncClient, *, chunked: bool) -> None:
+async def test_body_above_8_kib_is_rejected(shared_api: httpx.AsyncClient, *, chunked: bool) -> None:
     answers = []
     for size, biz_token in ((LIMIT, token()), (LIMIT + 1, "bad")):
         body = body_of(size, biz_token)
@@ -118,27 +118,30 @@ async def test_a_body_has_eight_kib_at_most(shared_api: httpx.AsyncClient, *, ch
 
     assert [answer.status_code for answer in answers] == [202, 413]
     assert answers[1].json()["code"] == "payload_too_large"
-    assert "bad" not in await listed(shared_api)
+    assert "bad" not in await list_tokens(shared_api)
 
 
-async def test_without_a_default_the_rule_must_be_told(settings: Settings) -> None:
+async def test_rule_id_is_required_if_no_default_is_set(settings: Settings) -> None:
     bare = settings_for(
-        settings.data_dir, "http://127.0.0.1:9", database_url=settings.database_url, faceid_rule_id=None
+        settings.database.data_dir,
+        "http://127.0.0.1:9",
+        database_url=settings.database.database_url,
+        faceid_rule_id=None,
     )
     async with (
         running(bare, with_worker=False) as service,
         service.client(await service.key(*everything())) as api,
     ):
-        refused = await api.post(URL, json={"BizToken": "told-later"})
-        nothing = await listed(api)
-        taken = await api.post(URL, json={"BizToken": "told-later", "RuleId": "2"})
-        repeated = await api.post(URL, json={"BizToken": "told-later"})
+        refused = await api.post(URL, json={"BizToken": "rule-later"})
+        nothing = await list_tokens(api)
+        accepted = await api.post(URL, json={"BizToken": "rule-later", "RuleId": "2"})
+        repeated = await api.post(URL, json={"BizToken": "rule-later"})
 
     assert (refused.status_code, refused.json()["code"], nothing) == (400, "rule_id_required", [])
-    assert (taken.status_code, repeated.status_code) == (202, 202)
+    assert (accepted.status_code, repeated.status_code) == (202, 202)
 
 
-async def test_a_repeat_changes_nothing_that_is_stored(idle_api: httpx.AsyncClient) -> None:
+async def test_repeated_callback_changes_nothing(idle_api: httpx.AsyncClient) -> None:
     first = await idle_api.post(URL, json={"BizToken": "repeated", "Extra": "first"})
     before = await identity_and_view(idle_api, "repeated")
 
@@ -159,10 +162,10 @@ async def identity_and_view(api: httpx.AsyncClient, biz_token: str) -> tuple[dic
     return identity.json(), await get(api, biz_token)
 
 
-async def test_a_repeat_after_the_result_changes_nothing_and_asks_nobody(
+async def test_callback_after_the_result_changes_nothing_and_causes_no_call(
     api: httpx.AsyncClient, faceid: LiveSimulator
 ) -> None:
-    biz_token = await retrieved(api)
+    biz_token = await retrieve_new(api)
     before = await get(api, biz_token)
 
     answer = await api.post(URL, json={"BizToken": biz_token})
@@ -172,7 +175,7 @@ async def test_a_repeat_after_the_result_changes_nothing_and_asks_nobody(
     assert sum(entry.biz_token == biz_token for entry in faceid.simulator.ledger.entries) == 1
 
 
-async def test_the_browser_sees_the_same_whatever_its_token_is(shared_service: Running) -> None:
+async def test_redirect_answers_the_same_for_every_token(shared_service: Running) -> None:
     registered, called_back = token(), token()
     async with shared_service.client(await shared_service.key(*everything())) as api:
         await api.put(f"/v1/verifications/{registered}")
@@ -193,21 +196,21 @@ async def test_the_browser_sees_the_same_whatever_its_token_is(shared_service: R
     assert answers[0].headers["Location"] == PAGE
 
 
-async def test_the_browser_wakes_registered_tokens_only(idle_api: httpx.AsyncClient) -> None:
+async def test_redirect_wakes_registered_tokens_only(idle_api: httpx.AsyncClient) -> None:
     await idle_api.put("/v1/verifications/registered")
     asleep = await get(idle_api, "registered")
 
     for biz_token in ("registered", "unknown"):
         await idle_api.get(f"{URL}/redirect", params={"BizToken": biz_token})
-    awake = await called_back(idle_api, "registered")
+    awake = await wait_until_received(idle_api, "registered")
 
     assert (asleep["received_at"], awake["state"]) == (None, "pending")
     assert asleep["registered_at"] < awake["received_at"] == awake["retrieval"]["due_at"]
     assert awake["retrieval"]["due_at"] < asleep["retrieval"]["due_at"]
-    assert await listed(idle_api) == ["registered"]
+    assert await list_tokens(idle_api) == ["registered"]
 
 
-async def test_the_browser_fetches_the_result_of_a_registered_token(api: httpx.AsyncClient) -> None:
+async def test_redirect_leads_to_the_result_of_a_registered_token(api: httpx.AsyncClient) -> None:
     biz_token = token()
     await api.put(f"/v1/verifications/{biz_token}")
 
@@ -216,7 +219,7 @@ async def test_the_browser_fetches_the_result_of_a_registered_token(api: httpx.A
     assert (await get(api, biz_token, wait=20))["outcome"] == "passed"
 
 
-async def test_a_caller_who_hangs_up_within_the_body_has_registered_nothing(shared_service: Running) -> None:
+async def test_disconnect_during_the_body_registers_nothing(shared_service: Running) -> None:
     biz_token = token()
     key = await shared_service.key(*everything())
     scope = {
@@ -239,4 +242,4 @@ async def test_a_caller_who_hangs_up_within_the_body_has_registered_nothing(shar
     await shared_service.app(scope, receive, send)
 
     async with shared_service.client(key) as api:
-        assert (sent, biz_token in await listed(api)) == ([], False)
+        assert (sent, biz_token in await list_tokens(api)) == ([], False)

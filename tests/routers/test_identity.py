@@ -1,21 +1,16 @@
-"""The unmasked identity: every field, for a stated purpose, on record before it is answered."""
+"""The unmasked identity: complete, for a stated purpose only, and audited before it is returned."""
 
 import httpx
 import pytest
 from sqlalchemy import text
 
 from app.domain.detection import Detection
-from app.storage.verifications import VerificationStore
 from simulator.people import person_of
-from tests.support.api import first_attempt_of, get, retrieved, token
+from tests.support.api import first_attempt_of, get, retrieve_new, token, url
 from tests.support.service import Running, everything
 
 
-def url(biz_token: str, *parts: str) -> str:
-    return "/".join(("/v1/verifications", biz_token, *parts))
-
-
-async def test_the_identity_has_every_field_as_tencent_sent_it(api: httpx.AsyncClient) -> None:
+async def test_identity_has_every_field_as_tencent_sent_it(api: httpx.AsyncClient) -> None:
     biz_token = token()
     await api.post("/v1/callbacks", json={"BizToken": biz_token, "Extra": "case 7"})
     await get(api, biz_token, wait=20)
@@ -60,15 +55,15 @@ async def test_the_identity_has_every_field_as_tencent_sent_it(api: httpx.AsyncC
     }
 
 
-async def test_what_a_newer_tencent_adds_is_answered_as_further(service: Running) -> None:
+async def test_unmapped_fields_are_returned_as_further(service: Running) -> None:
     async with service.client(await service.key(*everything())) as api:
-        biz_token = await retrieved(api)
+        biz_token = await retrieve_new(api)
         async with service.services.database.write() as tx:
-            known = await VerificationStore().find(tx, biz_token)
+            known = await tx.verifications.find(biz_token)
             assert known is not None
             newer = Detection(further={"Mobile": "000", "Levels": [1, {"a": None}]})
-            sealed = service.services.vault.seal_text(known, newer).values["further"]
-            await tx.execute(text("UPDATE detection SET further = :sealed"), {"sealed": sealed})
+            sealed = service.services.cipher.seal_text(known, newer).values["further"]
+            await tx.connection.execute(text("UPDATE detection SET further = :sealed"), {"sealed": sealed})
         answer = await api.get(url(biz_token, "identity"), headers={"X-Purpose": "test"})
         view = await api.get(url(biz_token))
 
@@ -79,7 +74,7 @@ async def test_what_a_newer_tencent_adds_is_answered_as_further(service: Running
 @pytest.mark.parametrize(
     "headers", [{}, {b"X-Purpose": b""}, {b"X-Purpose": b"a\x00b"}, {b"X-Purpose": b"\xff"}], ids=repr
 )
-async def test_without_a_purpose_nothing_is_revealed_and_nothing_recorded(
+async def test_request_without_a_purpose_is_rejected_and_not_audited(
     idle_service: Running, headers: dict[bytes, bytes]
 ) -> None:
     async with idle_service.client(await idle_service.key(*everything())) as api:
@@ -93,27 +88,27 @@ async def test_without_a_purpose_nothing_is_revealed_and_nothing_recorded(
 
 async def audited(service: Running) -> list[tuple[object, ...]]:
     async with service.services.database.read() as tx:
-        rows = await tx.execute(
+        rows = await tx.connection.execute(
             text("SELECT client, action, verification_id, purpose, request_id FROM audit WHERE subject IS NULL")
         )
     return [tuple(row) for row in rows]
 
 
-async def test_a_look_at_an_identity_is_on_record_with_who_and_why(idle_service: Running) -> None:
+async def test_disclosure_is_audited_with_client_and_purpose(idle_service: Running) -> None:
     headers = {b"X-Purpose": "客服核查".encode(), b"X-Request-Id": b"request-0001"}
     async with idle_service.client(await idle_service.key(*everything(), client="shop")) as api:
         await api.put(url("a"))
-        looks = [await api.get(url(biz_token, "identity"), headers=headers) for biz_token in ("a", "unknown")]
+        answers = [await api.get(url(biz_token, "identity"), headers=headers) for biz_token in ("a", "unknown")]
 
-    assert [look.status_code for look in looks] == [200, 404]
+    assert [answer.status_code for answer in answers] == [200, 404]
     assert await audited(idle_service) == [("shop", "identity", 1, "客服核查", "request-0001")]
 
 
-async def test_a_look_that_cannot_be_recorded_shows_nothing(service: Running) -> None:
+async def test_disclosure_that_cannot_be_audited_is_refused(service: Running) -> None:
     async with service.client(await service.key(*everything())) as api:
-        biz_token = await retrieved(api)
+        biz_token = await retrieve_new(api)
         async with service.services.database.write() as tx:
-            await tx.execute(text("ALTER TABLE audit RENAME TO elsewhere"))
+            await tx.connection.execute(text("ALTER TABLE audit RENAME TO renamed"))
         answer = await api.get(url(biz_token, "identity"), headers={"X-Purpose": "test"})
 
     assert answer.status_code == 503

@@ -1,4 +1,4 @@
-"""Lists: filters, pages, cursors."""
+"""Lists: filters, pages and cursors."""
 
 import base64
 from itertools import product
@@ -7,21 +7,21 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from app.domain.access import Scope
-from tests.support.api import get, retrieved, token
+from app.domain.api_key import Scope
+from tests.support.api import get, retrieve_new, token
 from tests.support.service import Running, everything
 
 URL = "/v1/verifications"
 
 
-async def tokens(api: httpx.AsyncClient, **wanted: str) -> list[str]:
-    answer = await api.get(URL, params=wanted)
+async def tokens(api: httpx.AsyncClient, **filters: str) -> list[str]:
+    answer = await api.get(URL, params=filters)
     assert answer.status_code == 200
     return [item["biz_token"] for item in answer.json()["items"]]
 
 
-async def test_every_filter_alone_and_together(api: httpx.AsyncClient) -> None:
-    passed, failed = await retrieved(api), await retrieved(api, "failed-1001")
+async def test_filters_apply_alone_and_together(api: httpx.AsyncClient) -> None:
+    passed, failed = await retrieve_new(api), await retrieve_new(api, "failed-1001")
     expired, registered = token("expired"), token()
     await api.post("/v1/callbacks", json={"BizToken": expired, "RuleId": "7"})
     await get(api, expired, wait=20)
@@ -41,15 +41,15 @@ async def test_every_filter_alone_and_together(api: httpx.AsyncClient) -> None:
     assert await tokens(api, rule_id="1", state="retrieved", outcome="passed", received_to=received_at) == [passed]
 
 
-async def test_an_item_of_a_list_is_what_get_answers(api: httpx.AsyncClient) -> None:
-    biz_token = await retrieved(api, "failed-2003")
+async def test_list_item_equals_the_answer_of_get(api: httpx.AsyncClient) -> None:
+    biz_token = await retrieve_new(api, "failed-2003")
 
     page = (await api.get(URL)).json()
 
     assert page == {"items": [await get(api, biz_token)], "next_cursor": None}
 
 
-async def test_pages_are_complete_and_without_doubles_while_rows_are_added(idle_api: httpx.AsyncClient) -> None:
+async def test_pages_have_each_row_once_while_rows_are_added(idle_api: httpx.AsyncClient) -> None:
     known = [f"known-{number:02}" for number in range(10)]
     for biz_token in known:
         await idle_api.put(f"{URL}/{biz_token}")
@@ -66,7 +66,7 @@ async def test_pages_are_complete_and_without_doubles_while_rows_are_added(idle_
     assert sizes == [3, 3, 3, 1]
 
 
-async def test_a_last_page_that_is_full_says_that_it_is_the_last(idle_api: httpx.AsyncClient) -> None:
+async def test_full_last_page_has_no_next_cursor(idle_api: httpx.AsyncClient) -> None:
     for number in range(4):
         await idle_api.put(f"{URL}/known-{number}")
 
@@ -77,14 +77,16 @@ async def test_a_last_page_that_is_full_says_that_it_is_the_last(idle_api: httpx
     assert last["next_cursor"] is None
 
 
-async def test_pages_of_a_range_are_complete_where_instants_tie(idle_service: Running) -> None:
+async def test_pages_of_a_time_range_are_complete_if_times_are_equal(idle_service: Running) -> None:
     async with idle_service.client(await idle_service.key(*everything())) as api:
         for number in range(7):
             await api.post("/v1/callbacks", json={"BizToken": f"tied-{number}"})
         await api.put(f"{URL}/registered")
         async with idle_service.services.database.write() as tx:
-            first = await tx.scalar(text("SELECT min(received_at) FROM verification"))
-            await tx.execute(text("UPDATE verification SET received_at = :at WHERE received_at > :at"), {"at": first})
+            first = await tx.connection.scalar(text("SELECT min(received_at) FROM verification"))
+            await tx.connection.execute(
+                text("UPDATE verification SET received_at = :at WHERE received_at > :at"), {"at": first}
+            )
         seen, cursor = list[str](), None
         while cursor != "":
             page = await api.get(URL, params={"received_from": "2026-01-01T00:00:00Z", "limit": 3, "cursor": cursor})
@@ -94,7 +96,7 @@ async def test_pages_of_a_range_are_complete_where_instants_tie(idle_service: Ru
     assert seen == [f"tied-{number}" for number in range(6, -1, -1)]
 
 
-async def test_a_list_refuses_the_cursor_of_another_kind(idle_service: Running) -> None:
+async def test_cursor_of_another_list_is_rejected(idle_service: Running) -> None:
     async with idle_service.client(await idle_service.key(Scope.ADMIN)) as api:
         for number in range(3):
             await api.post("/v1/callbacks", json={"BizToken": f"one-{number}"})
@@ -109,33 +111,45 @@ async def test_a_list_refuses_the_cursor_of_another_kind(idle_service: Running) 
             for (name, of), (origin, page) in product(lists.items(), pages.items())
         }
 
-    told = {pair: (answer.status_code, answer.json().get("code")) for pair, answer in answers.items()}
-    assert told == {(a, b): (200, None) if a == b else (400, "invalid_cursor") for a, b in product(lists, lists)}
+    results = {pair: (answer.status_code, answer.json().get("code")) for pair, answer in answers.items()}
+    assert results == {(a, b): (200, None) if a == b else (400, "invalid_cursor") for a, b in product(lists, lists)}
 
 
 def encoded(text: str) -> str:
     return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
 
 
-RECEIPTS = ["r1", "r1.", "r.1", "r01.1", "r1.01", "r1.-1", f"r1.{2**63}", f"r{10**30}.1", "1.1", "rr1.1", "1"]
-NUMBERS = ["-1", "01", " 1", "1_0", "1.0", "٣", str(2**63), "x"]
+INVALID_RANGE_CURSORS = [
+    "r1",
+    "r1.",
+    "r.1",
+    "r01.1",
+    "r1.01",
+    "r1.-1",
+    f"r1.{2**63}",
+    f"r{10**30}.1",
+    "1.1",
+    "rr1.1",
+    "1",
+]
+INVALID_POSITIONS = ["-1", "01", " 1", "1_0", "1.0", "٣", str(2**63), "x"]
 
 
-@pytest.mark.parametrize("cursor", ["x", "MQ==", "M Q", "MQ\n", "坏", "\x00", "____", *map(encoded, NUMBERS)])
-async def test_a_cursor_that_no_list_gave_out_is_refused(shared_api: httpx.AsyncClient, cursor: str) -> None:
+@pytest.mark.parametrize("cursor", ["x", "MQ==", "M Q", "MQ\n", "坏", "\x00", "____", *map(encoded, INVALID_POSITIONS)])
+async def test_invalid_cursor_is_rejected(shared_api: httpx.AsyncClient, cursor: str) -> None:
     answer = await shared_api.get(URL, params={"cursor": cursor})
 
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_cursor")
 
 
-@pytest.mark.parametrize("text", RECEIPTS)
-async def test_a_cursor_that_no_list_of_a_range_gave_out_is_refused(shared_api: httpx.AsyncClient, text: str) -> None:
+@pytest.mark.parametrize("text", INVALID_RANGE_CURSORS)
+async def test_invalid_cursor_of_a_time_range_is_rejected(shared_api: httpx.AsyncClient, text: str) -> None:
     answer = await shared_api.get(URL, params={"cursor": encoded(text), "received_from": "2026-01-01T00:00:00Z"})
 
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_cursor")
 
 
-async def test_a_cursor_behind_everything_is_an_empty_page(shared_api: httpx.AsyncClient) -> None:
+async def test_cursor_after_the_last_row_returns_an_empty_page(shared_api: httpx.AsyncClient) -> None:
     answer = await shared_api.get(URL, params={"cursor": encoded("0")})
 
     assert answer.json() == {"items": [], "next_cursor": None}
@@ -162,12 +176,12 @@ async def test_a_cursor_behind_everything_is_an_empty_page(shared_api: httpx.Asy
         ("received_to", "2026-05-10T15:52:43"),
     ],
 )
-async def test_a_filter_that_does_not_fit_is_refused(shared_api: httpx.AsyncClient, name: str, value: str) -> None:
+async def test_invalid_filter_is_rejected(shared_api: httpx.AsyncClient, name: str, value: str) -> None:
     answer = await shared_api.get(URL, params={name: value})
 
     assert (answer.status_code, answer.json()["errors"][0]["location"]) == (422, ["query", name])
 
 
 @pytest.mark.parametrize("limit", ["1", "200"])
-async def test_a_limit_has_these_bounds(shared_api: httpx.AsyncClient, limit: str) -> None:
+async def test_smallest_and_largest_limit_are_accepted(shared_api: httpx.AsyncClient, limit: str) -> None:
     assert (await shared_api.get(URL, params={"limit": limit})).status_code == 200

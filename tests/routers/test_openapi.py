@@ -1,4 +1,4 @@
-"""The API's description of itself: whole, true, and held against what the service does with generated requests."""
+"""The API description: complete, correct, and compared with the service by generated requests."""
 
 import asyncio
 import re
@@ -20,7 +20,7 @@ from app.factory import open_services
 from app.main import create_app
 from tests.support.api import EXAMPLE
 from tests.support.operations import DOCUMENT, OPERATIONS, Operation
-from tests.support.service import Running, everything, settings_for
+from tests.support.service import Running, actor, everything, settings_for
 from tests.support.simulator import LiveSimulator
 
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -28,7 +28,7 @@ schema = schemathesis.openapi.from_dict(DOCUMENT)
 
 
 def nodes(value: object) -> Iterator[dict[str, Any]]:
-    """Every object within a JSON value."""
+    """Yields every object within a JSON value."""
     children: list[object] = []
     if isinstance(value, dict):
         yield value
@@ -39,7 +39,7 @@ def nodes(value: object) -> Iterator[dict[str, Any]]:
         yield from nodes(child)
 
 
-def test_every_reference_leads_somewhere() -> None:
+def test_references_resolve() -> None:
     references = {node["$ref"] for node in nodes(DOCUMENT) if isinstance(node.get("$ref"), str)}
 
     assert references <= {f"#/components/schemas/{name}" for name in DOCUMENT["components"]["schemas"]}
@@ -47,7 +47,7 @@ def test_every_reference_leads_somewhere() -> None:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=" ".join)
-def test_every_error_is_declared_as_a_problem(operation: Operation) -> None:
+def test_errors_are_declared_as_problems(operation: Operation) -> None:
     method, path = operation
     answers = DOCUMENT["paths"][path][method]["responses"]
     errors = {status for status in answers if status.startswith(("4", "5"))}
@@ -58,7 +58,7 @@ def test_every_error_is_declared_as_a_problem(operation: Operation) -> None:
     assert ("404" in errors) == bool(re.search("biz_token|callbacks$", path))
 
 
-def test_a_bearer_key_and_a_signature_are_the_ways_in() -> None:
+def test_security_schemes_are_bearer_key_and_signature() -> None:
     schemes = DOCUMENT["components"]["securitySchemes"]
 
     assert {name: (scheme["type"], scheme.get("scheme"), scheme.get("name")) for name, scheme in schemes.items()} == {
@@ -67,7 +67,7 @@ def test_a_bearer_key_and_a_signature_are_the_ways_in() -> None:
     }
 
 
-def test_what_a_caller_has_to_send_has_examples_that_fit() -> None:
+def test_biz_token_has_the_example() -> None:
     callback = DOCUMENT["components"]["schemas"]["Callback"]["properties"]
     tokens = [
         parameter["schema"]["examples"]
@@ -82,7 +82,7 @@ def test_what_a_caller_has_to_send_has_examples_that_fit() -> None:
     assert all(examples == [EXAMPLE] for examples in tokens)
 
 
-def test_instants_are_declared_as_such() -> None:
+def test_timestamps_are_declared_as_date_time() -> None:
     fields = {
         name: property_
         for model in DOCUMENT["components"]["schemas"].values()
@@ -94,13 +94,13 @@ def test_instants_are_declared_as_such() -> None:
     assert len(fields) >= 7
 
 
-async def test_the_service_answers_with_its_description(shared_api: httpx.AsyncClient) -> None:
+async def test_service_returns_its_description(shared_api: httpx.AsyncClient) -> None:
     assert (await shared_api.get("/openapi.json")).json() == DOCUMENT
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, faceid: LiveSimulator) -> Iterator[httpx.Client]:
-    """A client of a service behind a real server, which has the result of the description's example."""
+    """A client of a service behind a real server that has the result of the description's example."""
     settings = settings_for(tmp_path_factory.mktemp("served"), faceid.url)
     key = asyncio.run(key_for(settings))
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -122,7 +122,9 @@ def served(tmp_path_factory: pytest.TempPathFactory, faceid: LiveSimulator) -> I
 
 async def key_for(settings: Settings) -> str:
     async with open_services(settings) as services:
-        _, text = await services.access.create("test", everything(), client="default", valid_for=timedelta(days=1))
+        _, text = await services.api_keys.create(
+            actor(), "test", everything(), client="default", valid_for=timedelta(days=1)
+        )
     return text
 
 
@@ -130,17 +132,18 @@ async def key_for(settings: Settings) -> str:
 @settings(max_examples=12, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 def test_generated_requests_are_answered_as_described(case: schemathesis.Case[Any], served: httpx.Client) -> None:
     query = case.query or {}
+    # A token that is only registered stays pending for the whole wait.
     if isinstance(query.get("wait"), (int, float)) and 1 < query["wait"] <= 60:
-        query["wait"] = 0.5  # what is registered only stays pending
+        query["wait"] = 0.5
     case.call_and_validate(
         base_url=str(served.base_url),
         headers={"Authorization": served.headers["Authorization"]},
-        # a future creation, and a cursor that no list gave out, are refused whatever their form
+        # Creation times in the future and invalid cursors match the schema and are rejected.
         excluded_checks=[positive_data_acceptance],
     )
 
 
-async def test_the_page_for_people_loads_nothing_from_elsewhere(shared_service: Running) -> None:
+async def test_documentation_page_loads_local_files_only(shared_service: Running) -> None:
     async with shared_service.client(None) as client:
         page = await client.get("/docs")
         links = re.findall(r'(?:src|href|url)[=:] ?[\'"]([^\'"]+)', page.text)
@@ -156,7 +159,7 @@ async def test_the_page_for_people_loads_nothing_from_elsewhere(shared_service: 
     assert "default-src 'self'" in page.headers["Content-Security-Policy"]
 
 
-async def test_a_person_whom_no_page_was_set_for_is_told_that_it_is_over(shared_service: Running) -> None:
+async def test_default_redirect_page_confirms_the_completion(shared_service: Running) -> None:
     async with shared_service.client(None) as client:
         page = await client.get("/v1/callbacks/done")
 

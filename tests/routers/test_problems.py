@@ -1,4 +1,4 @@
-"""Problem details: every error in one form, with the request's id, and without a word of what was sent."""
+"""Problem details: every error has the same form, the request's id and nothing of what was sent."""
 
 import json
 import re
@@ -11,7 +11,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import create_async_engine
 
-from app.domain.access import Scope
+from app.domain.api_key import Scope
 from app.main import create_app
 from app.routers.problems import Problem
 from app.storage.database import Database
@@ -22,7 +22,7 @@ MARK = "000000199001011234"
 
 
 def problem_of(answer: httpx.Response) -> Problem:
-    """The problem, which is whole and in its form."""
+    """Returns the problem after checking its form and its headers."""
     assert answer.headers["Content-Type"] == "application/problem+json"
     problem = Problem.model_validate_json(answer.content, strict=True)
     assert problem.status == answer.status_code
@@ -45,7 +45,7 @@ def problem_of(answer: httpx.Response) -> Problem:
         ("POST", "/v1/callbacks", 422, "invalid_input"),
     ],
 )
-async def test_every_error_is_a_problem(
+async def test_error_is_a_problem(
     shared_api: httpx.AsyncClient, method: str, path: str, status: int, code: str
 ) -> None:
     problem = problem_of(await shared_api.request(method, path))
@@ -53,14 +53,14 @@ async def test_every_error_is_a_problem(
     assert (problem.status, problem.code) == (status, code)
 
 
-async def test_the_problem_of_a_rejected_request_says_where_and_what(shared_api: httpx.AsyncClient) -> None:
+async def test_validation_problem_has_locations_and_types(shared_api: httpx.AsyncClient) -> None:
     answer = await shared_api.post("/v1/callbacks", json={"RuleId": [MARK], MARK: MARK})
 
     assert answer.json() == {
         "type": "about:blank",
-        "title": answer.json()["title"],  # Python's name of 422 has changed
+        "title": answer.json()["title"],  # depends on Python's version
         "status": 422,
-        "detail": "The request does not fit the API's description.",
+        "detail": "The request does not match the API description.",
         "code": "invalid_input",
         "request_id": answer.headers["X-Request-Id"],
         "errors": [
@@ -72,7 +72,7 @@ async def test_the_problem_of_a_rejected_request_says_where_and_what(shared_api:
 
 
 @pytest.mark.parametrize("path", sorted({path for _, path in OPERATIONS}))
-async def test_a_method_that_is_not_there_is_told_which_ones_are(shared_api: httpx.AsyncClient, path: str) -> None:
+async def test_405_lists_the_allowed_methods(shared_api: httpx.AsyncClient, path: str) -> None:
     answer = await shared_api.request("PATCH", path.format(biz_token="a", kind="best_frame"))
 
     assert answer.status_code == 405
@@ -80,14 +80,14 @@ async def test_a_method_that_is_not_there_is_told_which_ones_are(shared_api: htt
 
 
 @pytest.mark.parametrize("request_id", ["12345678", "a-B_9" * 12, "0f96cf39-1f9c-4b9c-a1b5-6f3a6e0f4c11"])
-async def test_a_sane_request_id_of_the_caller_is_kept(shared_api: httpx.AsyncClient, request_id: str) -> None:
+async def test_valid_request_id_of_the_caller_is_kept(shared_api: httpx.AsyncClient, request_id: str) -> None:
     answer = await shared_api.get("/v1/verifications/unknown", headers={"X-Request-Id": request_id})
 
     assert problem_of(answer).request_id == request_id
 
 
 @pytest.mark.parametrize("request_id", ["", "1234567", "a" * 65, "a b c d e f", "12345678\n", '"><script>', "坏" * 8])
-async def test_any_other_is_replaced(shared_api: httpx.AsyncClient, request_id: str) -> None:
+async def test_invalid_request_id_is_replaced(shared_api: httpx.AsyncClient, request_id: str) -> None:
     headers = {b"X-Request-Id": request_id.encode()}
     answers = [await shared_api.get("/v1/verifications/unknown", headers=headers) for _ in range(2)]
 
@@ -97,16 +97,19 @@ async def test_any_other_is_replaced(shared_api: httpx.AsyncClient, request_id: 
 
 
 def marked(operation: Operation) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Requests to an operation with the mark in each place where it does not belong: (path, the rest)."""
+    """Yields requests to an operation with the mark in each place where it is invalid: the path and the arguments."""
     method, template = operation
-    path, good = template.format(biz_token="a", kind="best_frame"), ROWS[operation].request
+    path, valid = template.format(biz_token="a", kind="best_frame"), ROWS[operation].request
     for name in re.findall("{(.*?)}", template):
-        yield template.replace(f"{{{name}}}", f"!{MARK}").format(biz_token="a", kind="best_frame"), good
+        yield template.replace(f"{{{name}}}", f"!{MARK}").format(biz_token="a", kind="best_frame"), valid
     for parameter in DOCUMENT["paths"][template][method].get("parameters", ()):
         name, place = parameter["name"], {"query": "params", "header": "headers"}.get(parameter["in"])
         if place:
-            yield path, good | {place: good.get(place, {}) | {name: f"\x01{MARK}"}}
-    yield path, good | {"params": {MARK: MARK}, "headers": good.get("headers", {}) | {MARK: MARK, "X-Request-Id": MARK}}
+            yield path, valid | {place: valid.get(place, {}) | {name: f"\x01{MARK}"}}
+    yield (
+        path,
+        valid | {"params": {MARK: MARK}, "headers": valid.get("headers", {}) | {MARK: MARK, "X-Request-Id": MARK}},
+    )
     if "requestBody" in DOCUMENT["paths"][template][method]:
         headers = {"Content-Type": "application/json"}
         yield from ((path, {"content": body, "headers": headers}) for body in bodies())
@@ -121,13 +124,14 @@ def bodies() -> Iterator[bytes]:
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=" ".join)
-async def test_nothing_that_was_sent_comes_back_or_goes_to_the_log(
+async def test_rejected_input_is_neither_returned_nor_logged(
     shared_api: httpx.AsyncClient,
     operation: Operation,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    caplog.set_level("WARNING", "httpx")  # our own client tells what it asks for
+    # At INFO the client of this test logs the URLs of its requests.
+    caplog.set_level("WARNING", "httpx")
     for path, request in marked(operation):
         headers = request.get("headers", {}) | {"X-Request-Id": f"!{MARK}"}
         answer = await shared_api.request(operation[0], path, **request | {"headers": headers})
@@ -137,18 +141,20 @@ async def test_nothing_that_was_sent_comes_back_or_goes_to_the_log(
     assert MARK not in caplog.text + "".join(capsys.readouterr())
 
 
-async def test_a_crash_is_a_problem_without_its_text(idle_service: Running, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_crash_is_a_problem_without_the_exception_text(
+    idle_service: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
     async with idle_service.client(await idle_service.key(*everything())) as api:
         await api.put("/v1/verifications/a")
         async with idle_service.services.database.write() as tx:
-            await tx.execute(text("UPDATE verification SET outcome = :mark"), {"mark": MARK})
+            await tx.connection.execute(text("UPDATE verification SET outcome = :mark"), {"mark": MARK})
         answer = await api.get("/v1/verifications/a")
 
     problem = problem_of(answer)
     assert (problem.status, problem.code, problem.detail) == (
         500,
         "internal_error",
-        "Something went wrong on our side.",
+        "An internal error occurred.",
     )
     logged = "".join(capsys.readouterr())
     assert "request_crashed" in logged
@@ -156,33 +162,34 @@ async def test_a_crash_is_a_problem_without_its_text(idle_service: Running, caps
     assert MARK not in logged + answer.text
 
 
-async def test_an_application_that_was_never_started_is_a_problem_too() -> None:
+async def test_application_that_was_not_started_returns_a_problem() -> None:
     app = create_app(settings_for(Path(), "http://127.0.0.1:9"))
     async with Running(app).client(None) as client:
         assert problem_of(await client.get("/readyz")).status == 500
 
 
-async def test_without_its_database_whatever_needs_it_is_503_and_the_rest_goes_on(idle_service: Running) -> None:
+async def test_without_the_database_only_operations_that_need_it_are_503(idle_service: Running) -> None:
     key = await idle_service.key(Scope.ADMIN)
-    await idle_service.services.access.authenticate(key)  # so that the key is known
-    await lose(idle_service.services.database)
+    # Caches the key.
+    await idle_service.services.api_keys.authenticate(key)
+    await make_unavailable(idle_service.services.database)
 
     for operation in OPERATIONS:
         answer = await call(idle_service, key, operation, "a")
 
-        goes_on = operation[1] in {"/livez", "/metrics", "/v1/callbacks/redirect", "/v1/redirects"}
-        assert answer.status_code == (ROWS[operation].status if goes_on else 503), operation
-        assert goes_on or not answer.content or problem_of(answer).code == "unavailable"
+        is_independent = operation[1] in {"/livez", "/metrics", "/v1/callbacks/redirect", "/v1/redirects"}
+        assert answer.status_code == (ROWS[operation].status if is_independent else 503), operation
+        assert is_independent or not answer.content or problem_of(answer).code == "unavailable"
     async with idle_service.client(None) as browser:
         assert (await browser.get("/v1/callbacks/redirect", params={"BizToken": "a"})).status_code == 303
 
 
-async def lose(database: Database) -> None:
-    """Takes the database itself away."""
+async def make_unavailable(database: Database) -> None:
+    """Makes the database unavailable."""
     await database.aclose()
     url = database.engine.url
     if database.is_embedded:
-        put_a_folder_in_the_place_of(Path(url.database or ""))
+        replace_by_a_folder(Path(url.database or ""))
         return
     engine = create_async_engine(url.set(database="postgres"), isolation_level="AUTOCOMMIT")
     async with engine.connect() as connection:
@@ -193,7 +200,7 @@ async def lose(database: Database) -> None:
     await engine.dispose()
 
 
-def put_a_folder_in_the_place_of(path: Path) -> None:
+def replace_by_a_folder(path: Path) -> None:
     for file in path.parent.glob(f"{path.name}*"):
         file.unlink()
     path.mkdir()

@@ -1,4 +1,4 @@
-"""Callbacks that are signed: taken like those with a key, refused like those without one."""
+"""Signed callbacks: accepted like those with a key, rejected like those without one."""
 
 import json
 from datetime import UTC, datetime, timedelta
@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
-from app.domain.access import Scope
-from tests.support.api import SECRETS, get, listed, retrieved, token
+from app.domain.api_key import Scope
+from tests.support.api import SECRETS, get, list_tokens, retrieve_new, token
 from tests.support.service import Running
 from tests.support.simulator import LiveSimulator
 
@@ -34,7 +34,9 @@ async def post(service: Running, body: bytes, headers: dict[str, str] | list[tup
 
 
 @pytest.mark.parametrize(("secret", "client"), [("old", "default"), ("new", "default"), ("shop", "shop")])
-async def test_a_signed_callback_is_its_clients(shared_service: Running, secret: str, client: str) -> None:
+async def test_signed_callback_belongs_to_the_client_of_the_secret(
+    shared_service: Running, secret: str, client: str
+) -> None:
     biz_token = token()
     answer = await post(shared_service, body_for(biz_token), signed(secret, body_for(biz_token)))
 
@@ -46,10 +48,10 @@ async def test_a_signed_callback_is_its_clients(shared_service: Running, secret:
     )
 
 
-async def test_a_replay_asks_nobody_and_changes_nothing(
+async def test_replayed_callback_changes_nothing_and_causes_no_call(
     service: Running, api: httpx.AsyncClient, faceid: LiveSimulator
 ) -> None:
-    biz_token = await retrieved(api)
+    biz_token = await retrieve_new(api)
     before, headers = await get(api, biz_token), signed("old", body_for(biz_token))
 
     answers = [await post(service, body_for(biz_token), headers) for _ in range(100)]
@@ -59,14 +61,14 @@ async def test_a_replay_asks_nobody_and_changes_nothing(
     assert sum(entry.biz_token == biz_token for entry in faceid.simulator.ledger.entries) == 1
 
 
-async def test_anothers_token_is_not_found(shared_service: Running, shared_api: httpx.AsyncClient) -> None:
+async def test_token_of_another_client_is_404(shared_service: Running, shared_api: httpx.AsyncClient) -> None:
     biz_token = token()
     await shared_api.post(URL, json={"BizToken": biz_token})
 
     assert (await post(shared_service, body_for(biz_token), signed("shop", body_for(biz_token)))).status_code == 404
 
 
-async def test_a_bad_key_is_not_made_good_by_a_signature(shared_service: Running) -> None:
+async def test_invalid_key_is_rejected_despite_a_valid_signature(shared_service: Running) -> None:
     body = body_for("bad-key")
     for authorization in ("Bearer bad", "Basic bad", "bad", ""):
         answer = await post(shared_service, body, {**signed("old", body), "Authorization": authorization})
@@ -74,7 +76,7 @@ async def test_a_bad_key_is_not_made_good_by_a_signature(shared_service: Running
         assert (answer.status_code, answer.json()["code"]) == (401, "unauthenticated")
 
 
-async def test_a_signature_opens_nothing_but_callbacks(shared_service: Running) -> None:
+async def test_signature_is_accepted_for_callbacks_only(shared_service: Running) -> None:
     async with shared_service.client(None) as stranger:
         answers = [
             await stranger.put("/v1/verifications/bad", content=b"{}", headers=signed("old", b"{}")),
@@ -90,16 +92,16 @@ HEADER = st.binary(max_size=80).map(lambda value: value.translate(None, b"\0\r\n
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.tuples(*[st.none() | HEADER] * 3), age=st.integers(-400, 400))
-async def test_whatever_is_wrong_with_a_signature_is_the_same_401(
+async def test_every_invalid_signature_gets_the_same_401(
     shared_service: Running, values: tuple[bytes | None, ...], age: int
 ) -> None:
-    """Some headers are of a good signature for another body, and the others anything."""
+    """Some headers are of a valid signature for another body, the others are arbitrary."""
     body = body_for("bad-signature")
-    good = signed("old", body_for("another"), age=timedelta(seconds=age))
-    told = {name: good[name].encode() if value is None else value for name, value in zip(NAMES, values, strict=True)}
+    valid = signed("old", body_for("another"), age=timedelta(seconds=age))
+    sent = {name: valid[name].encode() if value is None else value for name, value in zip(NAMES, values, strict=True)}
 
     headers = [(b"X-Request-Id", b"the-same-for-all"), (b"Content-Type", b"application/json")]
-    answer = await post(shared_service, body, [*headers, *((name.encode(), value) for name, value in told.items())])
+    answer = await post(shared_service, body, [*headers, *((name.encode(), value) for name, value in sent.items())])
 
     assert (answer.status_code, answer.headers["WWW-Authenticate"], answer.json()) == (
         401,
@@ -115,5 +117,5 @@ async def test_whatever_is_wrong_with_a_signature_is_the_same_401(
     )
 
 
-async def test_nothing_that_was_refused_is_stored(shared_api: httpx.AsyncClient) -> None:
-    assert not [known for known in await listed(shared_api) if known.startswith("bad")]
+async def test_rejected_callbacks_are_not_stored(shared_api: httpx.AsyncClient) -> None:
+    assert not [known for known in await list_tokens(shared_api) if known.startswith("bad")]

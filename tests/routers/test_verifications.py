@@ -1,4 +1,4 @@
-"""Registering, waiting for, reading and pulling again: one verification."""
+"""One verification: register it, wait for it, read it and retrieve it again."""
 
 import asyncio
 import re
@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from simulator.people import person_of
-from tests.support.api import first_attempt_of, get, retrieved, token
+from tests.support.api import first_attempt_of, get, retrieve_new, token, url
 from tests.support.service import Running, everything
 from tests.support.simulator import LiveSimulator
 
@@ -22,21 +22,17 @@ FACTS = {
 }
 
 
-def url(biz_token: str, *parts: str) -> str:
-    return "/".join(("/v1/verifications", biz_token, *parts))
-
-
-async def test_a_registration_is_201_then_200_and_repeats_change_nothing(idle_api: httpx.AsyncClient) -> None:
+async def test_registration_is_201_and_repeats_are_200_without_effect(idle_api: httpx.AsyncClient) -> None:
     first = await idle_api.put(url("a"), json=FACTS)
     repeats = [await idle_api.put(url("a"), json=facts) for facts in (FACTS, {}, {"rule_id": "7"})]
     repeats.append(await idle_api.put(url("a")))
 
-    standing = first.json()
+    registration = first.json()
     assert first.status_code == 201
-    assert [(answer.status_code, answer.json()) for answer in repeats] == [(200, standing)] * 4
-    assert INSTANT.fullmatch(standing.pop("registered_at"))
-    assert INSTANT.fullmatch(standing["retrieval"].pop("due_at"))
-    assert standing == {
+    assert [(answer.status_code, answer.json()) for answer in repeats] == [(200, registration)] * 4
+    assert INSTANT.fullmatch(registration.pop("registered_at"))
+    assert INSTANT.fullmatch(registration["retrieval"].pop("due_at"))
+    assert registration == {
         "biz_token": "a",
         "rule_id": "7",
         "subject_ref": "loan-4711",
@@ -57,7 +53,7 @@ async def test_a_registration_is_201_then_200_and_repeats_change_nothing(idle_ap
     [{"rule_id": "8"}, {"subject_ref": "loan-1"}, {"created_at": "2026-05-10T15:52:43.290+08:00"}, {"purpose": "x"}],
     ids="".join,
 )
-async def test_a_fact_that_contradicts_is_a_conflict_and_nothing_of_it_is_kept(
+async def test_contradicting_fact_is_a_conflict_and_not_stored(
     idle_api: httpx.AsyncClient, other: dict[str, str]
 ) -> None:
     await idle_api.put(url("a"), json=FACTS)
@@ -70,7 +66,7 @@ async def test_a_fact_that_contradicts_is_a_conflict_and_nothing_of_it_is_kept(
     assert await get(idle_api, "a") == before
 
 
-async def test_facts_may_come_one_by_one_and_after_the_callback(idle_api: httpx.AsyncClient) -> None:
+async def test_facts_are_accepted_separately_and_after_the_callback(idle_api: httpx.AsyncClient) -> None:
     await idle_api.post("/v1/callbacks", json={"BizToken": "a", "RuleId": "7"})
 
     answers = [await idle_api.put(url("a"), json={name: FACTS[name]}) for name in FACTS]
@@ -83,7 +79,7 @@ async def test_facts_may_come_one_by_one_and_after_the_callback(idle_api: httpx.
     assert (await idle_api.put(url("a"), json={"purpose": "other"})).status_code == 409
 
 
-async def test_the_creation_moves_the_deadline(idle_api: httpx.AsyncClient) -> None:
+async def test_creation_time_sets_the_deadline(idle_api: httpx.AsyncClient) -> None:
     created_at = datetime.now(UTC).replace(microsecond=0) - timedelta(hours=1)
     assumed = (await idle_api.put(url("a"))).json()
     exact = (await idle_api.put(url("a"), json={"created_at": created_at.isoformat()})).json()
@@ -114,9 +110,7 @@ async def test_the_creation_moves_the_deadline(idle_api: httpx.AsyncClient) -> N
         [],
     ],
 )
-async def test_a_creation_that_is_no_sensible_instant_is_refused(
-    shared_api: httpx.AsyncClient, created_at: object
-) -> None:
+async def test_invalid_creation_time_is_rejected(shared_api: httpx.AsyncClient, created_at: object) -> None:
     biz_token = token()
 
     answer = await shared_api.put(url(biz_token), json={"created_at": created_at})
@@ -126,7 +120,7 @@ async def test_a_creation_that_is_no_sensible_instant_is_refused(
     assert (await shared_api.get(url(biz_token))).status_code == 404
 
 
-async def test_a_creation_may_lie_minutes_ahead_of_our_clock_but_not_more(shared_api: httpx.AsyncClient) -> None:
+async def test_creation_time_may_be_only_a_few_minutes_ahead(shared_api: httpx.AsyncClient) -> None:
     now = datetime.now(UTC)
     answers = [
         await shared_api.put(url(token()), json={"created_at": (now + timedelta(minutes=ahead)).isoformat()})
@@ -153,7 +147,7 @@ async def test_a_creation_may_lie_minutes_ahead_of_our_clock_but_not_more(shared
         ("nothing", "1"),
     ],
 )
-async def test_facts_that_do_not_fit_are_refused(shared_api: httpx.AsyncClient, name: str, value: object) -> None:
+async def test_invalid_facts_are_rejected(shared_api: httpx.AsyncClient, name: str, value: object) -> None:
     biz_token = token()
 
     assert (await shared_api.put(url(biz_token), json={name: value})).status_code == 422
@@ -161,17 +155,17 @@ async def test_facts_that_do_not_fit_are_refused(shared_api: httpx.AsyncClient, 
 
 
 @pytest.mark.parametrize("path", ["a b", "a%00", "a%0A", "%ED%A0%80", "%E5%9D%8F", ".a", "a" * 129])
-async def test_a_path_that_names_no_token_is_refused(shared_api: httpx.AsyncClient, path: str) -> None:
+async def test_invalid_token_in_the_path_is_rejected(shared_api: httpx.AsyncClient, path: str) -> None:
     assert {(await shared_api.request(method, url(path))).status_code for method in ("GET", "PUT")} == {422}
 
 
-def instants_apart(view: dict[str, Any]) -> list[str]:
-    """Takes out what a test cannot foresee."""
+def pop_instants(view: dict[str, Any]) -> list[str]:
+    """Removes the unpredictable instants from the view and returns them."""
     return [view.pop("received_at"), view.pop("retrieved_at"), view["retrieval"].pop("deadline_at")]
 
 
-async def test_a_verification_is_answered_in_the_documented_form(api: httpx.AsyncClient) -> None:
-    biz_token = await retrieved(api)
+async def test_retrieved_verification_has_the_documented_form(api: httpx.AsyncClient) -> None:
+    biz_token = await retrieve_new(api)
     person = person_of(biz_token)
 
     view = await get(api, biz_token)
@@ -179,7 +173,7 @@ async def test_a_verification_is_answered_in_the_documented_form(api: httpx.Asyn
     received_at = view["received_at"]
     for name, days in (("retain_until", 180), ("retain_media_until", 30)):
         assert view.pop(name) == after(received_at, timedelta(days=days))
-    instants = instants_apart(view)
+    instants = pop_instants(view)
     assert [instant for instant in instants if not INSTANT.fullmatch(instant)] == []
     assert re.fullmatch(r"[0-9a-f-]{36}", view["retrieval"].pop("last_request_id"))
     assert view == {
@@ -229,7 +223,7 @@ def after(instant: str, span: timedelta) -> str:
     return text.rstrip("0").rstrip(".") + "Z"
 
 
-async def test_what_is_not_there_yet_is_null_or_an_empty_list(idle_api: httpx.AsyncClient) -> None:
+async def test_missing_values_are_null_or_empty_lists(idle_api: httpx.AsyncClient) -> None:
     await idle_api.post("/v1/callbacks", json={"BizToken": "a"})
 
     view = await get(idle_api, "a")
@@ -259,7 +253,7 @@ async def test_what_is_not_there_yet_is_null_or_an_empty_list(idle_api: httpx.As
     }
 
 
-async def test_a_wait_holds_until_the_state_is_settled(api: httpx.AsyncClient) -> None:
+async def test_wait_returns_when_the_verification_is_settled(api: httpx.AsyncClient) -> None:
     biz_token = token("latency-300-failed-1001")
     accepted = await api.post("/v1/callbacks", json={"BizToken": biz_token})
 
@@ -271,10 +265,10 @@ async def test_a_wait_holds_until_the_state_is_settled(api: httpx.AsyncClient) -
     ] * 3
 
 
-async def test_a_wait_ends_with_its_seconds_and_does_not_begin_where_there_is_nothing_to_wait_for(
+async def test_wait_ends_after_its_seconds_or_immediately_if_settled(
     api: httpx.AsyncClient,
 ) -> None:
-    pending, settled = token("unfinished"), await retrieved(api)
+    pending, settled = token("unfinished"), await retrieve_new(api)
     await api.post("/v1/callbacks", json={"BizToken": pending})
 
     async with asyncio.timeout(30):
@@ -284,7 +278,7 @@ async def test_a_wait_ends_with_its_seconds_and_does_not_begin_where_there_is_no
 
 
 @pytest.mark.parametrize("wait", ["-0.1", "60.1", "nan", "inf", "-inf", "", "x", "1e3"])
-async def test_a_wait_out_of_bounds_is_refused(shared_api: httpx.AsyncClient, wait: str) -> None:
+async def test_invalid_wait_is_rejected(shared_api: httpx.AsyncClient, wait: str) -> None:
     assert (await shared_api.get(url("any"), params={"wait": wait})).status_code == 422
 
 
@@ -296,7 +290,7 @@ async def test_a_wait_out_of_bounds_is_refused(shared_api: httpx.AsyncClient, wa
         ("expired-x1-passed", "expired", "pending"),
     ],
 )
-async def test_a_result_can_be_pulled_again_from_every_end(
+async def test_finished_verification_can_be_retrieved_again(
     service: Running, faceid: LiveSimulator, scenario: str, state: str, again: str
 ) -> None:
     biz_token = token(scenario)

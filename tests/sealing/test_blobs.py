@@ -1,4 +1,4 @@
-"""Media are sealed as the specification says, read from anywhere, and never read altered."""
+"""Blobs follow the specification, can be read from any offset, and are never read altered."""
 
 import random
 from collections.abc import AsyncIterator
@@ -10,7 +10,7 @@ from cryptography.cobblestone import Cobblestone256Decryptor
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.sealing.aead import AlteredError, context_of, fresh_key
+from app.sealing.aead import TamperedDataError, context_of, fresh_key
 from app.sealing.blobs import BlobSealer, open_blob, sealed_size
 
 CHUNK = 16 * 1024
@@ -18,13 +18,13 @@ SIZES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 2 * CHUNK, 100_000]
 
 
 def sealed(data: bytes, *, piece: int = 5000) -> tuple[bytes, bytes]:
-    """(key, blob)."""
+    """Returns the key and the blob."""
     sealer = BlobSealer(BytesIO())
     for at in range(0, len(data), piece):
         sealer.write(data[at : at + piece])
     sealer.finish()
     assert (sealer.size_bytes, sealer.head) == (len(data), data[: len(sealer.head)])
-    return sealer.key, sealer.sink.getvalue()
+    return sealer.key, sealer.target.getvalue()
 
 
 async def opened(key: bytes, blob: bytes, size: int, start: int, stop: int, *, piece: int = 7000) -> bytes:
@@ -36,7 +36,7 @@ async def opened(key: bytes, blob: bytes, size: int, start: int, stop: int, *, p
 
 
 @pytest.mark.parametrize("size", SIZES)
-async def test_the_library_opens_what_we_seal_and_so_do_we(size: int) -> None:
+async def test_blob_is_read_by_the_library_and_by_us(size: int) -> None:
     data = random.Random(size).randbytes(size)
     key, blob = sealed(data)
     decryptor = Cobblestone256Decryptor(key, context_of("blob"))
@@ -48,7 +48,7 @@ async def test_the_library_opens_what_we_seal_and_so_do_we(size: int) -> None:
 
 @settings(deadline=None)
 @given(size=st.sampled_from(SIZES), ends=st.tuples(st.floats(0, 1), st.floats(0, 1)), piece=st.integers(1000, 40_000))
-async def test_any_range_is_that_part(size: int, ends: tuple[float, float], piece: int) -> None:
+async def test_any_range_is_read_to_the_byte(size: int, ends: tuple[float, float], piece: int) -> None:
     data = random.Random(size).randbytes(size)
     key, blob = sealed(data)
     start, stop = sorted(round(end * size) for end in ends)
@@ -56,41 +56,41 @@ async def test_any_range_is_that_part(size: int, ends: tuple[float, float], piec
     assert await opened(key, blob, size, start, stop, piece=piece) == data[start:stop]
 
 
-async def test_none_of_ten_thousand_altered_blobs_is_read_to_its_end() -> None:
+async def test_none_of_10000_altered_blobs_is_read_to_its_end() -> None:
     dice, data = random.Random(7), random.Random(1).randbytes(40_000)
     key, blob = sealed(data)
     _, foreign = sealed(data)
     accepted = 0
     with structlog.testing.capture_logs():
         for number in range(10_000):
-            altered, used = bytearray(blob), key
+            tampered, used = bytearray(blob), key
             match number % 5:
                 case 0:
-                    altered[dice.randrange(len(altered))] ^= 1 << dice.randrange(8)
+                    tampered[dice.randrange(len(tampered))] ^= 1 << dice.randrange(8)
                 case 1:
-                    del altered[dice.randrange(len(altered)) :]
+                    del tampered[dice.randrange(len(tampered)) :]
                 case 2:
-                    altered[56 : 56 + 2 * (CHUNK + 16)] = altered[56 + CHUNK + 16 : 56 + 2 * (CHUNK + 16)] * 2
+                    tampered[56 : 56 + 2 * (CHUNK + 16)] = tampered[56 + CHUNK + 16 : 56 + 2 * (CHUNK + 16)] * 2
                 case 3:
-                    altered = bytearray(foreign)
+                    tampered = bytearray(foreign)
                 case _:
                     used = fresh_key()
             try:
-                await opened(used, bytes(altered), len(data), 0, len(data))
+                await opened(used, bytes(tampered), len(data), 0, len(data))
                 accepted += 1
-            except AlteredError:
+            except TamperedDataError:
                 pass
     assert accepted == 0
 
 
-async def test_a_truncated_blob_of_whole_chunks_shows_at_its_end() -> None:
+async def test_blob_without_its_last_chunk_is_rejected() -> None:
     key, blob = sealed(bytes(2 * CHUNK))
 
-    with structlog.testing.capture_logs(), pytest.raises(AlteredError):
+    with structlog.testing.capture_logs(), pytest.raises(TamperedDataError):
         await opened(key, blob[:-16], 2 * CHUNK, 0, 2 * CHUNK)
 
 
-async def test_the_sealed_bytes_hold_nothing_of_the_medium() -> None:
+async def test_blob_contains_nothing_of_the_plain_bytes() -> None:
     data = b"SYNTHETIC FACE " * 5000
     _, blob = sealed(data)
 

@@ -1,4 +1,4 @@
-"""What is sealed opens in its own place only, and only as it was."""
+"""A sealed value can be opened only in its own place and only unaltered."""
 
 import random
 
@@ -7,56 +7,56 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.sealing.aead import AlteredError, fresh_key
-from app.sealing.fields import Fields
+from app.sealing.aead import TamperedDataError, fresh_key
+from app.sealing.fields import FieldCipher
 
 PLACE = ("detection", "name", "token-1")
 
 
 @given(st.none() | st.text() | st.dictionaries(st.text(), st.integers(-(2**53), 2**53)))
-def test_a_value_comes_back_in_its_place(value: object) -> None:
-    fields = Fields(fresh_key())
+def test_value_is_opened_in_its_place(value: object) -> None:
+    fields = FieldCipher(fresh_key())
 
     assert fields.open(fields.seal(value, *PLACE), object, *PLACE) == value
 
 
-def test_two_seals_of_one_value_have_nothing_in_common() -> None:
-    fields = Fields(fresh_key())
+def test_two_seals_of_one_value_differ() -> None:
+    fields = FieldCipher(fresh_key())
     one, other = fields.seal("样甲", *PLACE), fields.seal("样甲", *PLACE)
 
     assert (one[1:] == other[1:], len(one) == len(other)) == (False, True)
 
 
-def test_none_of_ten_thousand_mutations_and_transplants_is_accepted() -> None:
-    dice, fields, other = random.Random(4), Fields(fresh_key()), Fields(fresh_key())
+def test_none_of_10000_mutations_and_transplants_is_accepted() -> None:
+    dice, fields, other = random.Random(4), FieldCipher(fresh_key()), FieldCipher(fresh_key())
     sealed, accepted = fields.seal("000000199001011234", *PLACE), 0
     places = [("detection", "ocr_name", "token-1"), ("media", "name", "token-1"), ("detection", "name", "token-2")]
     with structlog.testing.capture_logs():
         for number in range(10_000):
-            altered, place, opener = bytearray(sealed), PLACE, fields
+            tampered, place, opener = bytearray(sealed), PLACE, fields
             match number % 5:
                 case 0:
-                    altered[dice.randrange(len(altered))] ^= 1 << dice.randrange(8)
+                    tampered[dice.randrange(len(tampered))] ^= 1 << dice.randrange(8)
                 case 1:
-                    del altered[dice.randrange(len(altered)) :]
+                    del tampered[dice.randrange(len(tampered)) :]
                 case 2:
-                    altered += dice.randbytes(dice.randrange(1, 40))
+                    tampered += dice.randbytes(dice.randrange(1, 40))
                 case 3:
                     place = dice.choice(places)
                 case _:
                     opener = other
             try:
-                opener.open(bytes(altered), str, *place)
+                opener.open(bytes(tampered), str, *place)
                 accepted += 1
-            except AlteredError:
+            except TamperedDataError:
                 pass
     assert accepted == 0
 
 
-def test_names_cannot_be_cut_otherwise_to_mean_the_same_place() -> None:
-    fields = Fields(fresh_key())
+def test_names_split_differently_are_another_place() -> None:
+    fields = FieldCipher(fresh_key())
     sealed = fields.seal("样甲", "ab", "c", "d")
 
-    with structlog.testing.capture_logs() as logs, pytest.raises(AlteredError):
+    with structlog.testing.capture_logs() as logs, pytest.raises(TamperedDataError):
         fields.open(sealed, str, "a", "bc", "d")
     assert [entry["event"] for entry in logs] == ["altered"]

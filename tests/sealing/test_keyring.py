@@ -1,12 +1,12 @@
-"""The ring's file: made once, read again when it changes, and its versions."""
+"""The file of the key ring: created once, read again when it changes, with versions."""
 
 from pathlib import Path
 
 import pytest
 import structlog
 
-from app.errors import SetUpError
-from app.sealing.aead import AlteredError, fresh_key
+from app.errors import ConfigurationError
+from app.sealing.aead import TamperedDataError, fresh_key
 from app.sealing.keyring import KeyRing, Ring, version_of
 
 
@@ -15,7 +15,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "keyring.json"
 
 
-def test_a_new_ring_is_for_its_owner_alone_and_stays_as_it_is(path: Path) -> None:
+def test_new_ring_is_private_and_never_overwritten(path: Path) -> None:
     first = KeyRing.create(path)
     content = path.read_bytes()
 
@@ -26,7 +26,7 @@ def test_a_new_ring_is_for_its_owner_alone_and_stays_as_it_is(path: Path) -> Non
     assert not first.is_open_to_others
 
 
-def test_what_older_versions_wrapped_opens_until_they_are_destroyed(path: Path) -> None:
+def test_older_version_unwraps_until_it_is_destroyed(path: Path) -> None:
     ring, elsewhere, key = KeyRing.create(path), KeyRing(path), fresh_key()
     old = ring.wrap(Ring.IDENTITY, key, "a")
 
@@ -39,22 +39,22 @@ def test_what_older_versions_wrapped_opens_until_they_are_destroyed(path: Path) 
 
     assert elsewhere.newest(Ring.IDENTITY) == 2
     for stranger in (ring, elsewhere):
-        with structlog.testing.capture_logs(), pytest.raises(AlteredError):
+        with structlog.testing.capture_logs(), pytest.raises(TamperedDataError):
             stranger.unwrap(Ring.IDENTITY, old, "a")
 
 
 @pytest.mark.parametrize("names", [("b",), ("a", "b"), ("",)])
-def test_a_wrapped_key_is_of_use_for_its_names_and_its_ring_only(path: Path, names: tuple[str, ...]) -> None:
+def test_wrapped_key_is_bound_to_its_names_and_ring(path: Path, names: tuple[str, ...]) -> None:
     ring = KeyRing.create(path)
     wrapped = ring.wrap(Ring.IDENTITY, fresh_key(), "a")
 
     with structlog.testing.capture_logs():
         for other, called in ((Ring.IDENTITY, names), (Ring.BIOMETRIC, ("a",))):
-            with pytest.raises(AlteredError):
+            with pytest.raises(TamperedDataError):
                 ring.unwrap(other, wrapped, *called)
 
 
-def test_a_digest_is_found_again_by_all_versions_and_says_nothing(path: Path) -> None:
+def test_digest_is_found_by_all_versions_of_its_client(path: Path) -> None:
     ring = KeyRing.create(path)
     old = ring.mac("id_card", "bank", "000000199001011234")
 
@@ -65,27 +65,27 @@ def test_a_digest_is_found_again_by_all_versions_and_says_nothing(path: Path) ->
     assert old not in ring.macs("id_card", "shop", "000000199001011234")
 
 
-def test_the_newest_version_is_never_destroyed(path: Path) -> None:
+def test_newest_version_is_never_destroyed(path: Path) -> None:
     ring = KeyRing.create(path)
 
     for version in (1, 7):
-        with pytest.raises(SetUpError, match="no older version"):
+        with pytest.raises(ConfigurationError, match="no older version"):
             ring.destroy(Ring.INDEX, version)
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"identity": [], "biometric": [], "index": []}', "s3cret"])
-def test_what_is_no_ring_is_refused_without_being_quoted(path: Path, content: str) -> None:
+def test_invalid_ring_is_rejected_and_not_quoted(path: Path, content: str) -> None:
     path.write_text(content)
 
-    with pytest.raises(SetUpError) as raised:
+    with pytest.raises(ConfigurationError) as raised:
         KeyRing(path)
     assert "KEYRING_FILE" in raised.value.detail
     assert "s3cret" not in raised.value.detail
 
 
-def test_a_ring_that_is_spoilt_later_stays_as_it_was_known(path: Path) -> None:
+def test_ring_keeps_its_keys_if_the_file_becomes_invalid(path: Path) -> None:
     ring = KeyRing.create(path)
-    path.write_text("spoilt")
+    path.write_text("invalid")
 
     with structlog.testing.capture_logs() as logs:
         assert ring.newest(Ring.IDENTITY) == 1

@@ -1,4 +1,4 @@
-"""The chain names the first row that is not what it was."""
+"""The audit chain: verifying it names the first row that was changed, removed or inserted."""
 
 import asyncio
 import hashlib
@@ -9,39 +9,40 @@ import pytest
 import structlog
 from sqlalchemy import text
 
-from app.domain.access import OPERATOR
+from app.domain.api_key import OPERATOR, Actor
 from app.domain.audit import Action
-from app.services.audit import AuditService, Finding
-from app.storage.audit import AuditStore
+from app.services.audit import AuditService, ChainReport
 from app.storage.database import Database
+from tests.support.databases import wait_for_blocked_sessions
 
 NOW = datetime(2026, 11, 24, 8, 0, 0, 123456, tzinfo=UTC)
 
 
 @pytest.fixture
 def audit(database: Database) -> AuditService:
-    return AuditService(database=database, audit=AuditStore(), clock=lambda: NOW)
+    return AuditService(database=database, clock=lambda: NOW)
 
 
 async def record(audit: AuditService, database: Database, count: int) -> None:
     for number in range(count):
         async with database.write() as tx:
-            await audit.record(tx, OPERATOR, Action.SEARCH, fields=["id_card"], request_id=f"r-{number}")
+            known = Actor(caller=OPERATOR, request_id=f"r-{number}")
+            await audit.record(tx, audit.describe(known, Action.SEARCH, fields=["id_card"]))
 
 
-async def test_a_whole_chain_is_whole_and_says_what_it_does_not_cover(audit: AuditService, database: Database) -> None:
+async def test_intact_chain_verifies_and_counts_unsealed_rows(audit: AuditService, database: Database) -> None:
     await record(audit, database, 5)
     with structlog.testing.capture_logs() as logs:
-        assert (await audit.seal(), await audit.seal()) == (5, 0)
+        assert (await audit.link(), await audit.link()) == (5, 0)
     await record(audit, database, 2)
 
     seals = {entry["position"]: entry["hash"] for entry in logs if entry["event"] == "audit_sealed"}
     assert list(seals) == [5]
-    assert await audit.verify(seals) == Finding(5, 2, seals[5])
+    assert await audit.verify(seals) == ChainReport(5, 2, seals[5])
 
 
-async def test_an_empty_chain_is_whole(audit: AuditService) -> None:
-    assert await audit.verify({}) == Finding(0, 0, "00" * 32)
+async def test_empty_chain_verifies(audit: AuditService) -> None:
+    assert await audit.verify({}) == ChainReport(0, 0, "00" * 32)
 
 
 COLUMNS = {
@@ -76,105 +77,96 @@ COLUMNS = {
             ),
             "Row -1 was inserted",
         ),
-        ("DELETE FROM audit_link WHERE position > 3", "Everything behind position 3 was removed, up to 5."),
+        ("DELETE FROM audit_link WHERE position > 3", "Everything after position 3 was removed, up to 5."),
     ],
 )
-async def test_the_first_row_that_was_touched_is_named(
+async def test_first_tampered_row_is_named(
     audit: AuditService, database: Database, tampering: str, trouble: str
 ) -> None:
     await record(audit, database, 5)
     with structlog.testing.capture_logs() as logs:
-        await audit.seal()
+        await audit.link()
 
     async with database.write() as tx:
-        await tx.execute(text(tampering))
+        await tx.connection.execute(text(tampering))
 
     finding = await audit.verify({entry["position"]: entry["hash"] for entry in logs})
     assert finding.trouble is not None
     assert finding.trouble.startswith(trouble)
 
 
-async def test_two_rows_that_changed_places_are_found(audit: AuditService, database: Database) -> None:
+async def test_swapped_rows_are_detected(audit: AuditService, database: Database) -> None:
     await record(audit, database, 4)
-    await audit.seal()
+    await audit.link()
 
     async with database.write() as tx:
         for old, new in ((2, -2), (3, 2), (-2, 3)):
-            await tx.execute(text("UPDATE audit SET id = :new WHERE id = :old"), {"old": old, "new": new})
+            await tx.connection.execute(text("UPDATE audit SET id = :new WHERE id = :old"), {"old": old, "new": new})
 
     assert (await audit.verify({})).trouble == "Row 2, at position 2, was changed or moved."
 
 
-async def test_a_chain_made_anew_is_betrayed_by_the_log(audit: AuditService, database: Database) -> None:
+async def test_rebuilt_chain_is_detected_by_logged_seals(audit: AuditService, database: Database) -> None:
     await record(audit, database, 4)
     with structlog.testing.capture_logs() as logs:
-        await audit.seal()
+        await audit.link()
     async with database.write() as tx:
-        await tx.execute(text("UPDATE audit SET who = 'somebody else' WHERE id = 1"))
-        await tx.execute(text("DELETE FROM audit_link"))
-    await audit.seal()
+        await tx.connection.execute(text("UPDATE audit SET who = 'somebody else' WHERE id = 1"))
+        await tx.connection.execute(text("DELETE FROM audit_link"))
+    await audit.link()
 
     assert (await audit.verify({})).trouble is None
     finding = await audit.verify({entry["position"]: entry["hash"] for entry in logs})
     assert (finding.trouble or "").startswith("The chain was rewritten at position 4")
 
 
-async def test_many_writers_and_two_sealers_make_one_chain(audit: AuditService, database: Database) -> None:
-    other = AuditService(database=database, audit=AuditStore(), clock=lambda: NOW)
+async def test_concurrent_writers_and_sealers_make_one_chain(audit: AuditService, database: Database) -> None:
+    other = AuditService(database=database, clock=lambda: NOW)
 
     async def seal(sealer: AuditService) -> None:
         for _ in range(10):
-            await sealer.seal()
+            await sealer.link()
 
     await asyncio.gather(*(record(audit, database, 10) for _ in range(8)), seal(audit), seal(other))
-    await audit.seal()
+    await audit.link()
 
     finding = await audit.verify({})
     assert (finding.links, finding.unsealed, finding.trouble) == (80, 0, None)
 
 
-async def test_both_databases_give_the_same_chain(audit: AuditService, database: Database) -> None:
+async def test_hash_of_a_row_is_the_same_on_both_databases(audit: AuditService, database: Database) -> None:
     await record(audit, database, 1)
-    await audit.seal()
+    await audit.link()
 
     row = [1, "2026-11-24T08:00:00.123456+00:00", OPERATOR.name, OPERATOR.id, "default", "search"]
     row += [None, None, "id_card", None, "r-0", "done"]
     link = hashlib.sha256(bytes(32) + json.dumps(row).encode()).hexdigest()
-    assert await audit.verify({}) == Finding(1, 0, link)
+    assert await audit.verify({}) == ChainReport(1, 0, link)
 
 
-async def test_a_tail_that_was_cut_off_is_found_by_the_log_only(audit: AuditService, database: Database) -> None:
+async def test_removed_tail_is_detected_by_logged_seals_only(audit: AuditService, database: Database) -> None:
     await record(audit, database, 4)
     with structlog.testing.capture_logs() as logs:
-        await audit.seal()
+        await audit.link()
     async with database.write() as tx:
-        await tx.execute(text("DELETE FROM audit_link WHERE position > 2"))
-        await tx.execute(text("DELETE FROM audit WHERE id > 2"))
+        await tx.connection.execute(text("DELETE FROM audit_link WHERE position > 2"))
+        await tx.connection.execute(text("DELETE FROM audit WHERE id > 2"))
 
     assert (await audit.verify({})).trouble is None
     finding = await audit.verify({entry["position"]: entry["hash"] for entry in logs})
-    assert finding.trouble == "Everything behind position 2 was removed, up to 4."
+    assert finding.trouble == "Everything after position 2 was removed, up to 4."
 
 
-async def test_a_smaller_number_that_is_not_yet_committed_is_waited_for(database: Database) -> None:
+async def test_sealing_waits_for_uncommitted_rows_with_smaller_ids(database: Database) -> None:
     if database.is_embedded:
-        pytest.skip("SQLite has one writer: a smaller number is always there first.")
-    audit = AuditService(database=database, audit=AuditStore(), clock=lambda: NOW)
+        pytest.skip("SQLite has one writer: smaller ids are always committed first.")
+    audit = AuditService(database=database, clock=lambda: NOW)
     async with database.write() as slow:
-        await audit.record(slow, OPERATOR, Action.SEARCH, request_id="slow")
+        await audit.record(slow, audit.describe(Actor(caller=OPERATOR, request_id="slow"), Action.SEARCH))
         await record(audit, database, 1)
-        sealing = asyncio.create_task(audit.seal())
-        await somebody_waits(database)
+        sealing = asyncio.create_task(audit.link())
+        await wait_for_blocked_sessions(database, 1)
     await sealing
 
     finding = await audit.verify({})
     assert (finding.links, finding.unsealed, finding.trouble) == (2, 0, None)
-
-
-async def somebody_waits(database: Database) -> None:
-    for _ in range(1000):
-        async with database.read() as tx:
-            if await tx.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")):
-                return
-        await asyncio.sleep(0.01)
-    pytest.fail("Nobody waits for a lock.")

@@ -1,4 +1,4 @@
-"""What is erased is gone everywhere, for good; what is held stays; what is kept long enough goes by itself."""
+"""Erasure on request and at the end of the retention, and legal holds that prevent both."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -10,55 +10,51 @@ import structlog
 from sqlalchemy import text
 
 from app.config import Settings
-from app.domain.access import Scope
+from app.domain.api_key import Scope
 from app.factory import open_retrieval, open_services
-from tests.support.api import get, retrieved, token
+from tests.support.api import get, retrieve_new, token, url
 from tests.support.service import Running, everything
 
 ERASED_TABLES = ("detection", "liveness_attempt", "media", "upstream_call")
 
 
-def url(biz_token: str, rest: str = "") -> str:
-    return f"/v1/verifications/{biz_token}{rest}"
-
-
 def objects(settings: Settings) -> list[Path]:
-    return list((settings.data_dir / "media").glob("[0-9a-f][0-9a-f]/*"))
+    return list((settings.database.data_dir / "media").glob("[0-9a-f][0-9a-f]/*"))
 
 
-async def left(service: Running) -> dict[str, int]:
+async def remaining_rows(service: Running) -> dict[str, int]:
     async with service.services.database.read() as tx:
-        return {name: await tx.scalar(text(f"SELECT count(*) FROM {name}")) or 0 for name in ERASED_TABLES}
+        return {name: await tx.connection.scalar(text(f"SELECT count(*) FROM {name}")) or 0 for name in ERASED_TABLES}
 
 
-async def test_a_delete_leaves_no_row_no_key_and_no_object(
+async def test_delete_removes_rows_key_and_objects(
     service: Running, settings: Settings, api: httpx.AsyncClient
 ) -> None:
-    biz_token = await retrieved(api)
+    biz_token = await retrieve_new(api)
     assert len(objects(settings)) == 4
 
     assert [(await api.delete(url(biz_token))).status_code for _ in range(2)] == [204, 204]
 
-    assert await left(service) == dict.fromkeys(ERASED_TABLES, 0)
+    assert await remaining_rows(service) == dict.fromkeys(ERASED_TABLES, 0)
     assert objects(settings) == []
     async with service.services.database.read() as tx:
-        row = (await tx.execute(text("SELECT * FROM verification"))).one()
+        row = (await tx.connection.execute(text("SELECT * FROM verification"))).one()
     assert (row.state, row.sealed_key, row.outcome, row.last_request_id) == ("erased", None, "", None)
-    reads = [await api.get(url(biz_token, rest)) for rest in ("", "?wait=5", "/identity", "/media/best_frame")]
-    reads.append(await api.post(url(biz_token, "/retrieve")))
+    reads = [await api.get(f"{url(biz_token)}{rest}") for rest in ("", "?wait=5", "/identity", "/media/best_frame")]
+    reads.append(await api.post(url(biz_token, "retrieve")))
     assert [(read.status_code, read.json()["code"]) for read in reads] == [(410, "erased")] * 5
     (item,) = (await api.get("/v1/verifications")).json()["items"]
     assert (item["state"], item["identity"]["name"], item["media"], item["outcome"]) == ("erased", None, [], None)
 
 
-async def test_objects_that_the_store_does_not_delete_are_left_to_the_sweeper(
+async def test_objects_that_cannot_be_deleted_are_left_to_the_sweeper(
     service: Running, settings: Settings, api: httpx.AsyncClient
 ) -> None:
-    biz_token = await retrieved(api)
+    biz_token = await retrieve_new(api)
     stuck, *others = objects(settings)
     content = stuck.read_bytes()
     stuck.unlink()
-    stuck.mkdir()  # which no unlink removes
+    stuck.mkdir()  # unlink cannot remove a folder
 
     with structlog.testing.capture_logs() as logs:
         assert (await api.delete(url(biz_token))).status_code == 204
@@ -66,19 +62,19 @@ async def test_objects_that_the_store_does_not_delete_are_left_to_the_sweeper(
     assert [(log["log_level"], log["found"]) for log in logs if log["event"] == "objects_left_to_the_sweeper"] == [
         ("warning", 1)
     ]
-    assert await left(service) == dict.fromkeys(ERASED_TABLES, 0)
+    assert await remaining_rows(service) == dict.fromkeys(ERASED_TABLES, 0)
     assert (await api.get(url(biz_token))).status_code == 410
     assert not any(path.exists() for path in others)
 
     stuck.rmdir()
     stuck.write_bytes(content)
     async with open_services(settings, clock=lambda: datetime.now(UTC) + timedelta(days=1)) as later:
-        assert await later.sweep.sweep() == 1
+        assert await later.orphans.sweep() == 1
     assert objects(settings) == []
 
 
-async def test_nothing_brings_it_back(service: Running, api: httpx.AsyncClient) -> None:
-    biz_token = await retrieved(api)
+async def test_later_messages_do_not_restore_an_erased_verification(service: Running, api: httpx.AsyncClient) -> None:
+    biz_token = await retrieve_new(api)
     await api.delete(url(biz_token))
 
     again = await api.post("/v1/callbacks", json={"BizToken": biz_token, "Extra": "again"})
@@ -90,40 +86,40 @@ async def test_nothing_brings_it_back(service: Running, api: httpx.AsyncClient) 
         (200, "erased"),
     ]
     async with service.services.database.read() as tx:
-        row = (await tx.execute(text("SELECT due_at, callback_extra, subject_ref FROM verification"))).one()
+        row = (await tx.connection.execute(text("SELECT due_at, callback_extra, subject_ref FROM verification"))).one()
     assert tuple(row) == (None, None, None)
 
 
-async def test_a_callback_that_comes_only_after_the_erasure_is_taken_in_and_changes_nothing_else(
+async def test_first_callback_after_the_erasure_is_accepted_and_idempotent(
     idle_api: httpx.AsyncClient,
 ) -> None:
     biz_token = token("passed")
     await idle_api.put(url(biz_token), json={})
     await idle_api.delete(url(biz_token))
 
-    told, again = [await idle_api.post("/v1/callbacks", json={"BizToken": biz_token}) for _ in range(2)]
+    first, repeated = [await idle_api.post("/v1/callbacks", json={"BizToken": biz_token}) for _ in range(2)]
 
-    assert (told.status_code, told.json()["state"]) == (202, "erased")
-    assert again.json() == told.json()
+    assert (first.status_code, first.json()["state"]) == (202, "erased")
+    assert repeated.json() == first.json()
 
 
-async def test_a_fetch_in_flight_brings_nothing_back(
+async def test_fetch_in_flight_during_the_erasure_stores_nothing(
     idle_service: Running, settings: Settings, idle_api: httpx.AsyncClient
 ) -> None:
     biz_token = token("latency-300-passed")
     await idle_api.post("/v1/callbacks", json={"BizToken": biz_token})
     async with open_retrieval(idle_service.services) as retrieval:
         (claim,) = await retrieval.claims.take(16)
-        fetch = asyncio.create_task(retrieval.retrieve(claim))
+        fetch = asyncio.create_task(retrieval.retrieve.retrieve(claim))
         for _ in range(500):
-            if list((settings.data_dir / "media").rglob("*")):
+            if list((settings.database.data_dir / "media").rglob("*")):
                 break
             await asyncio.sleep(0.01)
 
         assert (await idle_api.delete(url(biz_token))).status_code == 204
         await fetch
 
-    assert {name: count for name, count in (await left(idle_service)).items() if name != "upstream_call"} == {
+    assert {name: count for name, count in (await remaining_rows(idle_service)).items() if name != "upstream_call"} == {
         "detection": 0,
         "liveness_attempt": 0,
         "media": 0,
@@ -132,28 +128,28 @@ async def test_a_fetch_in_flight_brings_nothing_back(
     assert (await idle_api.get(url(biz_token))).status_code == 410
 
 
-async def test_what_is_held_is_not_erased_until_it_is_let_go(service: Running, api: httpx.AsyncClient) -> None:
-    biz_token = await retrieved(api)
+async def test_legal_hold_prevents_erasure_until_it_is_released(service: Running, api: httpx.AsyncClient) -> None:
+    biz_token = await retrieve_new(api)
     async with service.client(await service.key(Scope.ADMIN)) as admin:
-        assert (await admin.put(url(biz_token, "/legal-hold"))).status_code == 204
+        assert (await admin.put(url(biz_token, "legal-hold"))).status_code == 204
         refused = await api.delete(url(biz_token))
         assert (await get(api, biz_token))["legal_hold"] is True
-        assert (await admin.delete(url(biz_token, "/legal-hold"))).status_code == 204
+        assert (await admin.delete(url(biz_token, "legal-hold"))).status_code == 204
 
     assert (refused.status_code, refused.json()["code"]) == (409, "legal_hold")
     assert (await api.delete(url(biz_token))).status_code == 204
 
 
 @pytest.mark.parametrize(("days", "state", "media"), [(29, "retrieved", 4), (31, "retrieved", 0), (181, "erased", 0)])
-async def test_the_sweeper_erases_media_first_and_then_all(
+async def test_retention_erases_media_first_and_everything_later(
     service: Running, settings: Settings, api: httpx.AsyncClient, days: int, state: str, media: int
 ) -> None:
-    biz_token, held = await retrieved(api), await retrieved(api)
+    biz_token, held = await retrieve_new(api), await retrieve_new(api)
     async with service.client(await service.key(Scope.ADMIN)) as admin:
-        await admin.put(url(held, "/legal-hold"))
+        await admin.put(url(held, "legal-hold"))
 
     async with open_services(settings, clock=lambda: datetime.now(UTC) + timedelta(days=days)) as later:
-        swept = await asyncio.gather(later.erase.sweep(), later.erase.sweep())
+        swept = await asyncio.gather(later.erase.erase_expired(), later.erase.erase_expired())
 
     assert sum(swept) == (days > 30)
     items = {item["biz_token"]: item for item in (await api.get("/v1/verifications")).json()["items"]}
@@ -163,23 +159,23 @@ async def test_the_sweeper_erases_media_first_and_then_all(
     assert (items[biz_token]["identity"]["name"] is None) is (state == "erased")
 
 
-async def test_another_clients_and_unknown_ones_are_not_there_to_be_erased(service: Running) -> None:
+async def test_deleting_a_foreign_or_unknown_token_is_404(service: Running) -> None:
     async with service.client(await service.key(*everything(), client="owner")) as owner:
-        biz_token = await retrieved(owner)
+        biz_token = await retrieve_new(owner)
         async with service.client(await service.key(*everything(), client="stranger")) as stranger:
             answers = [await stranger.delete(url(name)) for name in (biz_token, "unknown")]
         assert [answer.status_code for answer in answers] == [404, 404]
         assert (await get(owner, biz_token))["state"] == "retrieved"
 
 
-async def test_every_erasure_disclosure_and_hold_is_on_record(service: Running, api: httpx.AsyncClient) -> None:
-    biz_token = await retrieved(api)
-    await api.get(url(biz_token, "/identity"))
-    await api.get(url(biz_token, "/media/best_frame"), headers={"Range": "bytes=0-9"})
-    await api.head(url(biz_token, "/media/best_frame"))
+async def test_erasures_disclosures_and_holds_are_audited(service: Running, api: httpx.AsyncClient) -> None:
+    biz_token = await retrieve_new(api)
+    await api.get(url(biz_token, "identity"))
+    await api.get(url(biz_token, "media/best_frame"), headers={"Range": "bytes=0-9"})
+    await api.head(url(biz_token, "media/best_frame"))
     async with service.client(await service.key(Scope.ADMIN)) as admin:
-        await admin.put(url(biz_token, "/legal-hold"))
-        await admin.delete(url(biz_token, "/legal-hold"))
+        await admin.put(url(biz_token, "legal-hold"))
+        await admin.delete(url(biz_token, "legal-hold"))
         await api.delete(url(biz_token))
         page = (await admin.get("/v1/audit", params={"biz_token": biz_token})).json()
         keys = (await admin.get("/v1/audit", params={"action": "key_created"})).json()["items"]

@@ -1,4 +1,4 @@
-"""The number of persons with a stored face: from 100,000 on it has to be filed, and the alarm comes before that."""
+"""The number of persons with a stored face, which must be filed from 100,000 on, and its alarm."""
 
 import sqlite3
 from contextlib import closing
@@ -12,7 +12,7 @@ from tests.support.api import call_back, row_of
 from tests.support.service import Running
 from tests.support.worker import retrieve_all, retrieving
 
-# Digests of ID numbers and rows of media. A connection of our own checks no references, so no verification is needed.
+# Digests of ID numbers, and media rows. This connection does not check foreign keys, so no verifications are needed.
 _ADD_PERSONS = (
     """
     INSERT INTO detection (verification_id, id_card_index)
@@ -34,7 +34,7 @@ def add_persons(sqlite_url: str, first: int, last: int) -> None:
 
 
 async def count(service: Running, api: httpx.AsyncClient) -> tuple[int, str, list[tuple[str, int]]]:
-    """The count, the line of the metric, and the level and number of each alarm."""
+    """Returns the count, the line of the metric, and the level and number of each alarm."""
     with structlog.testing.capture_logs() as logs:
         persons = await service.services.health.count_persons()
     metrics = (await api.get("/metrics")).text.splitlines()
@@ -47,7 +47,7 @@ async def count(service: Running, api: httpx.AsyncClient) -> tuple[int, str, lis
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-async def test_alarm_for_filing_begins_at_80000_persons_and_is_an_error_from_100000_on(
+async def test_filing_alarm_warns_from_80000_persons_and_is_error_from_100000(
     idle_service: Running, idle_api: httpx.AsyncClient, sqlite_url: str
 ) -> None:
     found, last = [], 0
@@ -65,7 +65,7 @@ async def test_alarm_for_filing_begins_at_80000_persons_and_is_an_error_from_100
     ]
 
 
-async def test_only_persons_whose_face_is_stored_are_counted_once_each(
+async def test_persons_with_a_stored_face_are_counted_once_each(
     idle_service: Running, idle_api: httpx.AsyncClient
 ) -> None:
     first, second, _ = [await call_back(idle_api) for _ in range(3)]
@@ -79,8 +79,9 @@ async def test_only_persons_whose_face_is_stored_are_counted_once_each(
 
     rows = [await row_of(idle_service.services, biz_token) for biz_token in (first, second)]
     async with idle_service.services.database.write() as tx:
-        await tx.exec_driver_sql(
-            "UPDATE detection SET id_card_index ="  # the second verification is of the first person
+        # Makes the second verification one of the first person.
+        await tx.connection.exec_driver_sql(
+            "UPDATE detection SET id_card_index ="
             f" (SELECT id_card_index FROM detection WHERE verification_id = {rows[0].id})"
             f" WHERE verification_id = {rows[1].id}"
         )

@@ -1,4 +1,4 @@
-"""From due to recorded, whatever happens on the way: nothing is lost, nothing half-stored, nothing recorded twice."""
+"""Retrieval from due to recorded: no failure loses a result, stores a part of it or records it twice."""
 
 import asyncio
 import shutil
@@ -14,17 +14,15 @@ import pytest
 from sqlalchemy import text
 
 from app.config import Settings
-from app.domain.detection import MediaKind, Part
+from app.domain.detection import Part
+from app.domain.media import MediaKind
 from app.domain.rule import DEFAULT_ACCOUNT, Rule
 from app.domain.verification import State, Verification
 from app.errors import UnavailableError
 from app.faceid.error_codes import MEDIA_NOT_STORED, TOO_LARGE
-from app.factory import Services
+from app.factory import Retrieval, Services
 from app.services.claim import Claim
-from app.services.retrieve import RetrieveService
-from app.services.rules import RuleSettings
-from app.storage.quota import QuotaStore
-from app.storage.verifications import VerificationStore
+from app.services.rule_settings import RuleSettings
 from simulator.media import media_of, picture_of
 from tests.support.api import call_back, get, row_of, token
 from tests.support.clocks import ShiftedClock
@@ -41,37 +39,35 @@ KINDS = {
 
 
 @pytest.fixture
-async def retrieval(idle_service: Running) -> AsyncIterator[RetrieveService]:
+async def retrieval(idle_service: Running) -> AsyncIterator[Retrieval]:
     async with retrieving(idle_service) as opened:
         yield opened
 
 
 async def media(api: httpx.AsyncClient, biz_token: str) -> dict[MediaKind, bytes]:
     found = (await get(api, biz_token))["media"]
-    return {MediaKind(medium["kind"]): (await api.get(medium["href"])).content for medium in found}
+    return {MediaKind(item["kind"]): (await api.get(item["href"])).content for item in found}
 
 
 async def calls(services: Services) -> Sequence[str | None]:
-    """The error codes of all calls on record."""
+    """Returns the error codes of all recorded calls."""
     async with services.database.read() as tx:
-        return (await tx.scalars(text("SELECT error_code FROM upstream_call ORDER BY id"))).all()
+        return (await tx.connection.scalars(text("SELECT error_code FROM upstream_call ORDER BY id"))).all()
 
 
 async def counts(services: Services) -> dict[str, int]:
-    """How much is stored of results, and how many objects there are."""
+    """Returns how many texts, media rows and objects are stored."""
     async with services.database.read() as tx:
-        texts = await tx.scalar(text("SELECT count(*) FROM detection"))
-        named = await tx.scalar(text("SELECT count(*) FROM media"))
-    return {"texts": texts, "media": named, "objects": len([None async for _ in services.media.list()])}
+        texts = await tx.connection.scalar(text("SELECT count(*) FROM detection"))
+        named = await tx.connection.scalar(text("SELECT count(*) FROM media"))
+    return {"texts": texts, "media": named, "objects": len([None async for _ in services.media_store.list()])}
 
 
-def drafts(settings: Settings) -> list[Path]:
-    return [*(settings.media_folder / ".spool").glob("*")]
+def spool_files(settings: Settings) -> list[Path]:
+    return [*(settings.media.media_folder / ".spool").glob("*")]
 
 
-async def test_exactly_the_parts_that_are_asked_for_are_stored(
-    idle_service: Running, idle_api: httpx.AsyncClient
-) -> None:
+async def test_requested_parts_are_stored_and_no_others(idle_service: Running, idle_api: httpx.AsyncClient) -> None:
     for info_type in INFO_TYPES:
         parts = "1234" if info_type == "0" else info_type
         biz_token = await call_back(idle_api, "passed")
@@ -79,41 +75,41 @@ async def test_exactly_the_parts_that_are_asked_for_are_stored(
             assert await retrieve_all(retrieval) == 1
 
         seen = await get(idle_api, biz_token)
-        asked = {kind for part in parts for kind in KINDS.get(part, [])}
+        expected = {kind for part in parts for kind in KINDS.get(part, [])}
         assert (seen["state"], seen["outcome"]) == ("retrieved", "passed" if "1" in parts else None)
         assert (seen["verdict"]["err_code"], seen["identity"]["name"] is None) == (
             (0, False) if "1" in parts else (None, True)
         )
         assert await media(idle_api, biz_token) == {
-            kind: content for kind, content in media_of(biz_token).items() if kind in asked
+            kind: content for kind, content in media_of(biz_token).items() if kind in expected
         }
 
 
 def spoil_folder(folder: Path) -> None:
-    """No draft can be written."""
+    """Prevents the creation of spool files."""
     folder.touch()
 
 
-def spoil_places(folder: Path) -> None:
-    """Drafts can be written, and not become objects."""
+def spoil_object_folders(folder: Path) -> None:
+    """Prevents that spool files become objects."""
     folder.mkdir()
     for number in range(256):
         (folder / f"{number:02x}").touch()
 
 
-@pytest.mark.parametrize("spoil", [spoil_folder, spoil_places])
-async def test_media_that_cannot_be_stored_are_fetched_again_when_they_can(
+@pytest.mark.parametrize("spoil", [spoil_folder, spoil_object_folders])
+async def test_media_that_could_not_be_stored_are_fetched_again(
     idle_service: Running, idle_api: httpx.AsyncClient, settings: Settings, spoil: Callable[[Path], None]
 ) -> None:
-    spoil(settings.media_folder)
+    spoil(settings.media.media_folder)
     biz_token, clock = await call_back(idle_api, "passed"), ShiftedClock()
 
     async with retrieving(idle_service, clock) as retrieval:
         assert await retrieve_all(retrieval) == 1
         failed = await get(idle_api, biz_token)
         assert (failed["state"], failed["retrieval"]["last_error_code"]) == ("pending", MEDIA_NOT_STORED)
-        assert drafts(settings) == []
-        repair(settings.media_folder)
+        assert spool_files(settings) == []
+        repair(settings.media.media_folder)
         assert await counts(idle_service.services) == {"texts": 0, "media": 0, "objects": 0}
         clock.ahead = timedelta(seconds=5)
         assert await retrieve_all(retrieval) == 1
@@ -127,7 +123,7 @@ def repair(folder: Path) -> None:
     folder.unlink() if folder.is_file() else shutil.rmtree(folder)
 
 
-async def test_a_database_that_fails_at_the_record_loses_nothing(
+async def test_database_failure_while_recording_loses_nothing(
     idle_service: Running, idle_api: httpx.AsyncClient
 ) -> None:
     services, clock = idle_service.services, ShiftedClock()
@@ -136,7 +132,7 @@ async def test_a_database_that_fails_at_the_record_loses_nothing(
         (claim,) = await retrieval.claims.take(16)
         await execute(services, "ALTER TABLE media RENAME TO away")
         with pytest.raises(UnavailableError):
-            await retrieval.retrieve(claim)
+            await retrieval.retrieve.retrieve(claim)
         await execute(services, "ALTER TABLE away RENAME TO media")
         assert await row_of(services, biz_token) == claim.verification
         assert await counts(services) == {"texts": 0, "media": 0, "objects": 4}
@@ -146,36 +142,37 @@ async def test_a_database_that_fails_at_the_record_loses_nothing(
         assert await retrieve_all(retrieval) == 1
 
     assert await media(idle_api, biz_token) == media_of(biz_token)
-    assert await counts(services) == {"texts": 1, "media": 4, "objects": 8}  # the four orphans are the sweeper's
+    # The sweeper removes the four orphans later.
+    assert await counts(services) == {"texts": 1, "media": 4, "objects": 8}
     assert await calls(services) == [None]
 
 
 async def execute(services: Services, statement: str) -> None:
     async with services.database.write() as tx:
-        await tx.execute(text(statement))
+        await tx.connection.execute(text(statement))
 
 
-@pytest.mark.parametrize("is_stale_one_first", [True, False])
-async def test_a_stale_claim_leaves_nothing_but_the_record_of_its_call(
-    idle_service: Running, idle_api: httpx.AsyncClient, is_stale_one_first: bool
+@pytest.mark.parametrize("is_stale_first", [True, False])
+async def test_stale_claim_records_its_call_and_nothing_else(
+    idle_service: Running, idle_api: httpx.AsyncClient, is_stale_first: bool
 ) -> None:
     clock, biz_token = ShiftedClock(), await call_back(idle_api, "passed")
     async with retrieving(idle_service, clock) as retrieval:
         (stale,) = await retrieval.claims.take(16)
         clock.ahead = timedelta(minutes=2)
         (newer,) = await retrieval.claims.take(16)
-        for claim in (stale, newer) if is_stale_one_first else (newer, stale):
-            await retrieval.retrieve(claim)
+        for claim in (stale, newer) if is_stale_first else (newer, stale):
+            await retrieval.retrieve.retrieve(claim)
 
     row = await row_of(idle_service.services, biz_token)
-    assert (row.state, row.claim, row.attempts, row.leased, row.due_at) == (State.RETRIEVED, 2, 1, False, None)
+    assert (row.state, row.claim, row.attempts, row.is_leased, row.due_at) == (State.RETRIEVED, 2, 1, False, None)
     assert await calls(idle_service.services) == [None, None]
     assert await counts(idle_service.services) == {"texts": 1, "media": 4, "objects": 4}
     assert await media(idle_api, biz_token) == media_of(biz_token)
 
 
-async def test_a_newer_result_replaces_the_older_and_its_objects(
-    idle_service: Running, idle_api: httpx.AsyncClient, retrieval: RetrieveService
+async def test_newer_result_replaces_the_older_one_and_its_objects(
+    idle_service: Running, idle_api: httpx.AsyncClient, retrieval: Retrieval
 ) -> None:
     biz_token = await call_back(idle_api, "passed")
     for _ in range(3):
@@ -187,25 +184,25 @@ async def test_a_newer_result_replaces_the_older_and_its_objects(
     assert await media(idle_api, biz_token) == media_of(biz_token)
 
 
-@pytest.mark.parametrize(("scenario", "looks"), [("passed", 1), ("unfinished-1", 2)])
-async def test_a_hundred_callbacks_during_a_fetch_make_another_look_only_where_one_is_wanted(
-    idle_service: Running, idle_api: httpx.AsyncClient, retrieval: RetrieveService, scenario: str, looks: int
+@pytest.mark.parametrize(("scenario", "polls"), [("passed", 1), ("unfinished-1", 2)])
+async def test_callbacks_during_a_fetch_cause_a_poll_only_if_unfinished(
+    idle_service: Running, idle_api: httpx.AsyncClient, retrieval: Retrieval, scenario: str, polls: int
 ) -> None:
     biz_token = await call_back(idle_api, scenario)
     (claim,) = await retrieval.claims.take(16)
-    told = await asyncio.gather(*(idle_api.post("/v1/callbacks", json={"BizToken": biz_token}) for _ in range(100)))
-    await retrieval.retrieve(claim)
+    answers = await asyncio.gather(*(idle_api.post("/v1/callbacks", json={"BizToken": biz_token}) for _ in range(100)))
+    await retrieval.retrieve.retrieve(claim)
 
     while await retrieve_all(retrieval):
         pass
 
-    assert {answer.status_code for answer in told} == {202}
+    assert {answer.status_code for answer in answers} == {202}
     row = await row_of(idle_service.services, biz_token)
-    assert (row.state, row.attempts, row.woken, row.due_at) == (State.RETRIEVED, looks, False, None)
+    assert (row.state, row.attempts, row.wake_requested, row.due_at) == (State.RETRIEVED, polls, False, None)
 
 
-async def test_what_is_handed_back_goes_to_the_next_worker_at_once(
-    idle_api: httpx.AsyncClient, retrieval: RetrieveService
+async def test_handed_back_claim_can_be_claimed_again_immediately(
+    idle_api: httpx.AsyncClient, retrieval: Retrieval
 ) -> None:
     biz_token = await call_back(idle_api, "passed")
     claims = await retrieval.claims.take(16)
@@ -226,16 +223,16 @@ async def add_due(services: Services, count: int) -> None:
                 client="default",
                 biz_token=biz_token,
                 rule_id="1",
-                sealed_key=services.vault.new_key("default", biz_token),
+                sealed_key=services.cipher.new_key("default", biz_token),
                 received_at=now,
                 due_at=now,
                 deadline_at=now,
             )
-            await VerificationStore().add(tx, row)
+            await tx.verifications.add_all([row])
 
 
 @pytest.mark.parametrize(("rate", "claimed"), [(0.1, 1), (2, 6), (1000, 16)])
-async def test_no_more_is_claimed_than_there_are_slots_for_soon(
+async def test_claims_are_limited_by_the_slots_of_the_next_seconds(
     idle_service: Running, rate: float, claimed: int
 ) -> None:
     await add_due(idle_service.services, 40)
@@ -248,14 +245,14 @@ async def test_no_more_is_claimed_than_there_are_slots_for_soon(
     assert len(more) == (16 if rate == 1000 else 0)
 
 
-async def test_a_slot_that_was_missed_is_exchanged_for_another(
-    idle_service: Running, idle_api: httpx.AsyncClient, retrieval: RetrieveService
+async def test_missed_slot_is_replaced_by_a_new_one(
+    idle_service: Running, idle_api: httpx.AsyncClient, retrieval: Retrieval
 ) -> None:
     biz_token = await call_back(idle_api, "passed")
     (claim,) = await retrieval.claims.take(16)
     before = await reserved_us(idle_service.services)
 
-    await retrieval.retrieve(replace(claim, slot=time.monotonic() - 1))
+    await retrieval.retrieve.retrieve(replace(claim, slot=time.monotonic() - 1))
 
     assert await reserved_us(idle_service.services) >= before + 1000
     assert (await get(idle_api, biz_token))["state"] == "retrieved"
@@ -263,17 +260,19 @@ async def test_a_slot_that_was_missed_is_exchanged_for_another(
 
 async def reserved_us(services: Services) -> int:
     async with services.database.read() as tx:
-        reserved: int = await tx.scalar(text("SELECT tat_us FROM quota"))
+        reserved: int = await tx.connection.scalar(text("SELECT tat_us FROM quota"))
     return reserved
 
 
-async def test_too_much_for_tencent_slows_every_worker_down(idle_service: Running, idle_api: httpx.AsyncClient) -> None:
+async def test_throttled_call_delays_the_next_slots_of_the_account(
+    idle_service: Running, idle_api: httpx.AsyncClient
+) -> None:
     biz_token, clock = await call_back(idle_api, "throttled-1"), ShiftedClock()
     async with retrieving(idle_service, clock) as retrieval:
         (claim,) = await retrieval.claims.take(16)
-        await retrieval.retrieve(claim)
+        await retrieval.retrieve.retrieve(claim)
         async with idle_service.services.database.read() as tx:
-            wait = await QuotaStore().wait(tx, DEFAULT_ACCOUNT)
+            wait = await tx.quota.wait(DEFAULT_ACCOUNT)
         clock.ahead = timedelta(seconds=5)
         assert await retrieve_all(retrieval) == 1
 
@@ -282,32 +281,32 @@ async def test_too_much_for_tencent_slows_every_worker_down(idle_service: Runnin
     assert (await get(idle_api, biz_token))["state"] == "retrieved"
 
 
-async def test_many_workers_retrieve_each_verification_once(idle_service: Running, faceid: LiveSimulator) -> None:
+async def test_concurrent_workers_retrieve_each_verification_once(idle_service: Running, faceid: LiveSimulator) -> None:
     await add_due(idle_service.services, 40)
 
     async def work() -> Collection[Claim]:
         async with retrieving(idle_service, faceid_info_type="1") as retrieval:
             done: list[Claim] = []
             while claims := await retrieval.claims.take(3):
-                await asyncio.gather(*(retrieval.retrieve(claim) for claim in claims))
+                await asyncio.gather(*(retrieval.retrieve.retrieve(claim) for claim in claims))
                 done += claims
             return done
 
-    hauls = await asyncio.gather(*(work() for _ in range(5)))
+    batches = await asyncio.gather(*(work() for _ in range(5)))
 
-    tokens = [claim.verification.biz_token for haul in hauls for claim in haul]
-    asked = [entry.biz_token for entry in faceid.simulator.ledger.entries if entry.biz_token in tokens]
+    tokens = [claim.verification.biz_token for batch in batches for claim in batch]
+    called = [entry.biz_token for entry in faceid.simulator.ledger.entries if entry.biz_token in tokens]
     assert len(tokens) == len(set(tokens)) == 40
-    assert sorted(asked) == sorted(tokens)
+    assert sorted(called) == sorted(tokens)
     assert await calls(idle_service.services) == [None] * 40
 
 
-def asked(faceid: LiveSimulator, biz_token: str) -> Sequence[str | None]:
-    """What was asked of the simulator for a token: its InfoTypes, in their order."""
+def requested_info_types(faceid: LiveSimulator, biz_token: str) -> Sequence[str | None]:
+    """Returns the InfoTypes of the token's calls to the simulator, in order."""
     return [entry.info_type for entry in faceid.simulator.ledger.entries if entry.biz_token == biz_token]
 
 
-async def test_the_verdict_is_there_before_the_media_are_asked_for(
+async def test_text_first_stores_the_verdict_before_the_media_are_fetched(
     idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator
 ) -> None:
     biz_token = await call_back(idle_api, "passed")
@@ -317,14 +316,14 @@ async def test_the_verdict_is_there_before_the_media_are_asked_for(
         assert await retrieve_all(retrieval) == 1
         assert await retrieve_all(retrieval) == 0
 
-    assert asked(faceid, biz_token) == ["1", "234"]
+    assert requested_info_types(faceid, biz_token) == ["1", "234"]
     assert (first["state"], first["outcome"], first["media"]) == ("retrieved", "passed", [])
     assert first["retrieval"]["due_at"]
     assert await media(idle_api, biz_token) == media_of(biz_token)
     assert await counts(idle_service.services) == {"texts": 1, "media": 4, "objects": 4}
 
 
-async def test_a_failure_that_may_change_is_pulled_anew_in_all_its_parts(
+async def test_provisional_failure_is_fetched_again_in_all_parts(
     idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator
 ) -> None:
     clock, biz_token = ShiftedClock(), await call_back(idle_api, "failed-2016-x2")
@@ -335,14 +334,14 @@ async def test_a_failure_that_may_change_is_pulled_anew_in_all_its_parts(
         assert [await retrieve_all(retrieval) for _ in range(3)] == [1, 1, 0]
 
     old = await get(idle_api, biz_token)
-    assert asked(faceid, biz_token) == ["1", "234"] * 2
+    assert requested_info_types(faceid, biz_token) == ["1", "234"] * 2
     assert [(seen["outcome"], seen["provisional"], len(seen["media"])) for seen in (young, old)] == [
         ("failed", True, 4),
         ("passed", False, 4),
     ]
 
 
-async def test_parts_are_pulled_one_by_one_where_all_at_once_are_too_much(
+async def test_parts_are_fetched_separately_if_the_whole_is_too_large(
     idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator
 ) -> None:
     clock, biz_token = ShiftedClock(), await call_back(idle_api, "error-ResponseSizeLimitExceeded-x1-novideo")
@@ -351,12 +350,12 @@ async def test_parts_are_pulled_one_by_one_where_all_at_once_are_too_much(
         clock.ahead = timedelta(seconds=5)
         assert [await retrieve_all(retrieval) for _ in range(5)] == [1, 1, 1, 1, 0]
 
-    assert asked(faceid, biz_token) == ["0", "1", "2", "3", "4"]
+    assert requested_info_types(faceid, biz_token) == ["0", "1", "2", "3", "4"]
     assert (await get(idle_api, biz_token))["retrieval"]["due_at"] is None  # there never was a video
     assert set(await media(idle_api, biz_token)) == set(media_of(biz_token)) - {MediaKind.LIVENESS_VIDEO}
 
 
-async def test_an_answer_above_our_own_cap_is_taken_in_parts_and_a_part_above_it_does_not_keep_the_others_waiting(
+async def test_part_above_the_size_limit_does_not_block_the_other_parts(
     idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator
 ) -> None:
     clock, biz_token = ShiftedClock(), await call_back(idle_api, "passed")
@@ -365,21 +364,19 @@ async def test_an_answer_above_our_own_cap_is_taken_in_parts_and_a_part_above_it
             await retrieve_all(retrieval)
             clock.ahead += timedelta(minutes=5)
 
-    assert asked(faceid, biz_token)[:5] == ["0", "1", "2", "3", "4"]
+    assert requested_info_types(faceid, biz_token)[:5] == ["0", "1", "2", "3", "4"]
     assert set(await media(idle_api, biz_token)) == set(media_of(biz_token)) - {MediaKind.LIVENESS_VIDEO}
     seen = await get(idle_api, biz_token)
     assert (seen["outcome"], seen["retrieval"]["last_error_code"]) == ("passed", TOO_LARGE)
 
 
-def test_a_part_that_cannot_be_had_is_asked_for_in_turn_with_the_others() -> None:
-    asked_for = [Rule().next_parts({Part.TEXT}, one_by_one=True, failures=failures).text for failures in range(4)]
+def test_failing_part_takes_turns_with_the_other_parts() -> None:
+    info_types = [Rule().next_parts({Part.TEXT}, separately=True, failures=failures).text for failures in range(4)]
 
-    assert asked_for == ["2", "3", "4", "2"]
+    assert info_types == ["2", "3", "4", "2"]
 
 
-async def test_a_rule_may_ask_for_more_than_the_plain_action_gives(
-    idle_service: Running, idle_api: httpx.AsyncClient
-) -> None:
+async def test_enhanced_rule_stores_the_additional_media(idle_service: Running, idle_api: httpx.AsyncClient) -> None:
     biz_token = await call_back(idle_api, "failed-302")
     rule = RuleSettings(enhanced=True, best_frames=2, cut_id_card=True, id_card_avatar=True)
     async with retrieving(idle_service, rules={"1": rule}) as retrieval:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.domain.detection import MediaKind
+from app.domain.media import MediaKind
 from simulator.media import VIDEO_BYTES, media_of, picture_of
 
 PICTURES = [kind for kind in MediaKind if kind != MediaKind.LIVENESS_VIDEO]

@@ -17,7 +17,8 @@ def test_person_of_a_token_is_the_same_at_every_call() -> None:
 @pytest.mark.parametrize(
     ("digits", "checked"),
     [
-        ("11010519491231002", "11010519491231002X"),  # the sample number of the standard, GB 11643
+        # The sample number of the standard, GB 11643.
+        ("11010519491231002", "11010519491231002X"),
         ("00000019900101001", "000000199001010018"),
     ],
 )

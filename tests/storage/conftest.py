@@ -1,23 +1,33 @@
-"""Media stores, on a real folder and on a real S3 server."""
+"""A second connection to the database, and media stores on a real folder and on a real S3 server."""
 
 import secrets
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from app.storage.database import Database
 from app.storage.media import MediaSettings, MediaStore, open_media_store
+from tests.support.databases import opened
 from tests.support.servers import S3
 
 
 @pytest.fixture
+async def another(database_url: str) -> AsyncIterator[Database]:
+    """Opens the same database, like another process."""
+    async with opened(database_url) as database:
+        yield database
+
+
+@pytest.fixture
 def folder_settings(tmp_path: Path) -> MediaSettings:
-    """An own folder."""
+    """Returns the settings of an empty folder."""
     return MediaSettings(media_url=(tmp_path / "media").as_uri())
 
 
 @pytest.fixture
 def bucket_settings(s3_server: S3, tmp_path: Path) -> MediaSettings:
-    """An own prefix in the bucket of the S3 server."""
+    """Returns the settings of a new prefix in the bucket of the S3 server."""
     return MediaSettings.model_validate(
         {
             "media_url": f"s3://{s3_server.bucket}/{secrets.token_hex(8)}/media",
@@ -31,12 +41,12 @@ def bucket_settings(s3_server: S3, tmp_path: Path) -> MediaSettings:
 
 @pytest.fixture(params=["folder", "bucket"])
 def media_settings(request: pytest.FixtureRequest) -> MediaSettings:
-    """Both, one after the other."""
+    """Returns the settings of a folder, then of a bucket."""
     settings: MediaSettings = request.getfixturevalue(f"{request.param}_settings")
     return settings
 
 
 @pytest.fixture
 def media_store(media_settings: MediaSettings) -> MediaStore:
-    """An empty store, on both."""
+    """Opens an empty store in a folder, then in a bucket."""
     return open_media_store(media_settings)

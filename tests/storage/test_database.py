@@ -1,66 +1,57 @@
-"""Transactions keep their word on both databases; their troubles come out as ours, without a word of the driver's."""
+"""Transactions of both databases, and the translation of their errors, which must not quote the driver."""
 
 import asyncio
 import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 import structlog
 from pydantic import SecretStr, ValidationError
 from sqlalchemy import text
-from sqlalchemy.exc import OperationalError
 
-from app.domain.verification import Verification
-from app.errors import NotFoundError, ServiceError, SetUpError, UnavailableError
+from app.errors import ConfigurationError, NotFoundError, ServiceError, UnavailableError
 from app.storage.database import Database, DatabaseSettings
-from app.storage.verifications import VerificationStore
+from tests.storage.rows import add, find
 from tests.support.databases import opened
+from tests.support.rows import MINIMAL
 
-STORE = VerificationStore()
-NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 PERSON = "000000199505130017"
-
-
-def verification() -> Verification:
-    return Verification(client="default", biz_token="token", rule_id="1", due_at=NOW, deadline_at=NOW)
 
 
 async def pragma(database: Database, name: str) -> object:
     async with database.read() as tx:
-        return await tx.scalar(text(f"PRAGMA {name}"))
+        return await tx.connection.scalar(text(f"PRAGMA {name}"))
 
 
-async def test_what_a_block_wrote_is_there_when_it_is_left(database: Database) -> None:
+async def test_write_is_committed_at_the_end_of_its_block(database: Database) -> None:
     async with database.write() as tx:
-        added = await STORE.add(tx, verification())
+        added = await tx.verifications.add_all([MINIMAL])
 
-    async with database.read() as tx:
-        assert await STORE.find(tx, "token") == added
+    assert await find(database, "minimal") == added["minimal"]
 
 
-async def test_what_a_block_wrote_is_gone_if_it_raised(database: Database) -> None:
+async def test_write_is_rolled_back_if_its_block_raises(database: Database) -> None:
     async def fail() -> None:
         async with database.write() as tx:
-            await STORE.add(tx, verification())
+            await tx.verifications.add_all([MINIMAL])
             raise NotFoundError("after the insert")
 
     with pytest.raises(NotFoundError):
         await fail()
 
     async with database.write() as tx:
-        assert await STORE.add(tx, verification()) is not None
+        assert await tx.verifications.add_all([MINIMAL])
 
 
-async def test_a_block_that_is_cancelled_leaves_nothing_and_blocks_nobody(database: Database) -> None:
+async def test_cancelled_write_is_rolled_back_and_blocks_nobody(database: Database) -> None:
     written = asyncio.Event()
 
     async def write_for_ever() -> None:
         async with database.write() as tx:
-            await STORE.add(tx, verification())
+            await tx.verifications.add_all([MINIMAL])
             written.set()
             await asyncio.Event().wait()
 
@@ -70,52 +61,48 @@ async def test_a_block_that_is_cancelled_leaves_nothing_and_blocks_nobody(databa
     await asyncio.gather(task, return_exceptions=True)
 
     async with database.write() as tx:
-        assert await STORE.add(tx, verification()) is not None
+        assert await tx.verifications.add_all([MINIMAL])
 
 
-async def test_a_block_that_takes_too_long_is_rolled_back(database: Database) -> None:
+async def test_write_beyond_its_deadline_is_rolled_back(database: Database) -> None:
     async def hang() -> None:
         async with database.write(seconds=0.05) as tx:
-            await STORE.add(tx, verification())
+            await tx.verifications.add_all([MINIMAL])
             await asyncio.Event().wait()
 
     with pytest.raises(UnavailableError):
         await hang()
 
     async with database.write() as tx:
-        assert await STORE.add(tx, verification()) is not None
+        assert await tx.verifications.add_all([MINIMAL])
 
 
-async def test_all_of_a_read_sees_the_same_instant(database: Database) -> None:
+async def test_read_sees_one_snapshot(database: Database) -> None:
     async with database.read() as tx:
-        before = await STORE.find(tx, "token")
+        before = await tx.verifications.find("minimal")
         async with database.write() as other:
-            await STORE.add(other, verification())
-        after = await STORE.find(tx, "token")
+            await other.verifications.add_all([MINIMAL])
+        after = await tx.verifications.find("minimal")
     async with database.read() as tx:
-        later = await STORE.find(tx, "token")
+        later = await tx.verifications.find("minimal")
 
     assert (before, after) == (None, None)
     assert later is not None
 
 
-async def test_writers_of_two_processes_wait_for_each_other(database_url: str) -> None:
+async def test_writers_of_two_processes_take_turns(database_url: str) -> None:
     async def count(database: Database) -> None:
         for _ in range(10):
             async with database.write() as tx:
-                row = await STORE.lock(tx, "token")
+                row = await tx.verifications.lock("minimal")
                 assert row is not None
-                await STORE.save(tx, row, replace(row, attempts=row.attempts + 1))
+                await tx.verifications.save(row, replace(row, attempts=row.attempts + 1))
 
     async with opened(database_url) as one, opened(database_url) as other:
-        async with one.write() as tx:
-            await STORE.add(tx, verification())
+        await add(one, MINIMAL)
         await asyncio.gather(*(count(database) for database in (one, other, one, other)))
-        async with one.read() as tx:
-            row = await STORE.find(tx, "token")
 
-    assert row is not None
-    assert row.attempts == 40
+        assert (await find(one, "minimal")).attempts == 40
 
 
 async def test_more_readers_than_connections_take_turns(database_url: str) -> None:
@@ -123,45 +110,45 @@ async def test_more_readers_than_connections_take_turns(database_url: str) -> No
 
         async def read() -> object:
             async with database.read() as tx:
-                return await tx.scalar(text("SELECT 1"))
+                return await tx.connection.scalar(text("SELECT 1"))
 
         assert await asyncio.gather(*(read() for _ in range(50))) == [1] * 50
 
 
-async def test_a_pool_that_stays_exhausted_is_unavailable(database_url: str) -> None:
+async def test_exhausted_pool_is_unavailable(database_url: str) -> None:
     async with opened(database_url, database_pool_size=1) as database, database.read():
         with pytest.raises(UnavailableError):
             async with database.write(seconds=0.05):
                 pass
 
 
-async def test_a_refused_row_is_not_quoted(database: Database) -> None:
+async def test_rejected_row_is_not_quoted(database: Database) -> None:
     with structlog.testing.capture_logs() as logs, pytest.raises(ServiceError) as raised:
         async with database.write() as tx:
-            await tx.execute(
+            await tx.connection.execute(
                 text("INSERT INTO detection (verification_id, err_msg) VALUES (4711, :err_msg)"),
                 {"err_msg": PERSON},
             )
 
     assert (type(raised.value), raised.value.code) == (ServiceError, "internal_error")
     assert raised.value.__suppress_context__
-    for told in (str(raised.value), repr(logs)):
-        assert PERSON not in told
-        assert "4711" not in told
+    for shown in (str(raised.value), repr(logs)):
+        assert PERSON not in shown
+        assert "4711" not in shown
     assert [entry["event"] for entry in logs] == ["database_failed"]
 
 
-async def test_a_failed_statement_is_unavailable_without_its_text(database: Database) -> None:
+async def test_failed_statement_is_unavailable_and_not_quoted(database: Database) -> None:
     with structlog.testing.capture_logs() as logs, pytest.raises(UnavailableError) as raised:
         async with database.read() as tx:
-            await tx.execute(text("SELECT :person FROM nowhere"), {"person": PERSON})
+            await tx.connection.execute(text("SELECT :person FROM nowhere"), {"person": PERSON})
 
     assert str(raised.value) == "The database does not answer."
     assert PERSON not in repr(logs)
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "127.0.0.1:1/x?ssl=disable"])
-async def test_an_unreachable_server_is_unavailable_and_its_password_stays_secret(address: str) -> None:
+async def test_unreachable_server_is_unavailable_and_its_password_secret(address: str) -> None:
     async with opened(f"postgresql+asyncpg://anna:hunter2@{address}") as database:
         with structlog.testing.capture_logs() as logs, pytest.raises(UnavailableError) as raised:
             async with database.read():
@@ -170,75 +157,102 @@ async def test_an_unreachable_server_is_unavailable_and_its_password_stays_secre
     assert "hunter2" not in f"{raised.value!r} {logs!r} {database.engine!r} {database.__dict__!r}"
 
 
-async def test_a_file_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
+async def test_file_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
     async with opened(f"sqlite+aiosqlite:///{tmp_path}/missing/test.db") as database:
         with pytest.raises(UnavailableError):
             async with database.read():
                 pass
 
 
-async def test_a_lost_connection_is_replaced(postgres_url: str) -> None:
+async def test_lost_connection_is_replaced(postgres_url: str) -> None:
     async with opened(postgres_url, database_pool_size=1) as database, opened(postgres_url) as other:
         async with database.read() as tx:
-            pid = await tx.scalar(text("SELECT pg_backend_pid()"))
+            pid = await tx.connection.scalar(text("SELECT pg_backend_pid()"))
         async with other.write() as tx:
-            await tx.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+            await tx.connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
 
         async with database.read() as tx:
-            assert await tx.scalar(text("SELECT pg_backend_pid()")) != pid
+            assert await tx.connection.scalar(text("SELECT pg_backend_pid()")) != pid
 
 
-async def test_a_connection_that_is_lost_on_the_way_is_unavailable(postgres_url: str) -> None:
+async def test_connection_lost_within_a_transaction_is_unavailable(postgres_url: str) -> None:
     async with opened(postgres_url) as database, opened(postgres_url) as other:
 
         async def lose() -> None:
             async with database.write() as tx, other.write() as killer:
-                await STORE.add(tx, verification())
-                pid = await tx.scalar(text("SELECT pg_backend_pid()"))
-                await killer.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
+                await tx.verifications.add_all([MINIMAL])
+                pid = await tx.connection.scalar(text("SELECT pg_backend_pid()"))
+                await killer.connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
 
         with pytest.raises(UnavailableError):
             await lose()
 
         async with database.write() as tx:
-            assert await STORE.add(tx, verification()) is not None
+            assert await tx.verifications.add_all([MINIMAL])
 
 
-async def test_the_embedded_database_is_durable_and_checks_references(sqlite_url: str) -> None:
+async def test_embedded_database_is_durable_and_checks_foreign_keys(sqlite_url: str) -> None:
     async with opened(sqlite_url) as database:
         assert await pragma(database, "journal_mode") == "wal"
         assert await pragma(database, "synchronous") == 2
         assert await pragma(database, "foreign_keys") == 1
 
 
-async def test_a_writer_of_the_embedded_database_has_the_lock_from_its_first_look_on(sqlite_url: str) -> None:
+async def test_embedded_writer_locks_before_its_first_statement(sqlite_url: str) -> None:
     other = sqlite3.connect(sqlite_url.partition("///")[2], timeout=0, isolation_level=None)
     async with opened(sqlite_url) as database:
         async with database.write() as tx:
-            await tx.execute(text("SELECT * FROM quota"))
+            await tx.connection.execute(text("SELECT * FROM quota"))
             with pytest.raises(sqlite3.OperationalError, match="locked"):
                 other.execute("BEGIN IMMEDIATE")
         async with database.read() as tx:
-            await tx.execute(text("SELECT * FROM quota"))
+            await tx.connection.execute(text("SELECT * FROM quota"))
             other.execute("BEGIN IMMEDIATE")
     other.close()
 
 
-async def test_what_could_not_begin_writes_nothing_however_often_it_is_tried(sqlite_url: str) -> None:
+async def test_embedded_writers_of_a_process_begin_in_order(sqlite_url: str) -> None:
+    begun: list[int] = []
+
+    async def write(database: Database, number: int) -> None:
+        async with database.write():
+            begun.append(number)
+
+    async with opened(sqlite_url) as database:
+        async with database.write():
+            tasks = [asyncio.create_task(write(database, number)) for number in range(20)]
+            await asyncio.sleep(0)
+        await asyncio.gather(*tasks)
+
+    assert begun == list(range(20))
+
+
+async def test_transaction_that_cannot_begin_writes_nothing(sqlite_url: str) -> None:
     other = sqlite3.connect(sqlite_url.partition("///")[2], timeout=0, isolation_level=None)
     insert = text("INSERT INTO quota (account, tat_us) VALUES ('a', 1)")
-    async with opened(sqlite_url) as database:
-        async with database.read() as tx:  # of the one connection that the pool has so far
-            await tx.execute(text("PRAGMA busy_timeout=0"))
-        other.execute("BEGIN IMMEDIATE")
+    has_begun: list[bool] = []
+
+    async def write_and_fail(database: Database) -> None:
         async with database.write() as tx:
-            with pytest.raises(OperationalError, match="locked"):
-                await tx.execute(insert)
-            other.execute("ROLLBACK")
-            await tx.execute(insert)
-            await tx.rollback()
+            has_begun.append(True)
+            await tx.connection.execute(insert)
+            raise ZeroDivisionError
+
+    async with opened(sqlite_url, database_pool_size=1) as database:
         async with database.read() as tx:
-            assert await tx.scalar(text("SELECT count(*) FROM quota")) == 0
+            await tx.connection.execute(text("PRAGMA busy_timeout=0"))
+        other.execute("BEGIN IMMEDIATE")
+        for _ in range(2):
+            with pytest.raises(UnavailableError):
+                await write_and_fail(database)
+        assert not has_begun
+        other.execute("ROLLBACK")
+        # The same connection begins its next transaction as if nothing had happened.
+        with pytest.raises(ZeroDivisionError):
+            await write_and_fail(database)
+        async with database.read() as tx:
+            assert await tx.connection.scalar(text("PRAGMA busy_timeout")) == 0
+            assert await tx.connection.scalar(text("SELECT count(*) FROM quota")) == 0
     other.close()
 
 
@@ -257,8 +271,8 @@ async def test_what_could_not_begin_writes_nothing_however_often_it_is_tried(sql
         "postgresql+asyncpg://anna:secret@host/db?sslmode=require",
     ],
 )
-def test_another_database_is_refused_by_name_and_not_by_value(url: str) -> None:
-    with pytest.raises(SetUpError, match="DATABASE_URL") as raised:
+def test_unsupported_database_is_rejected_without_its_url(url: str) -> None:
+    with pytest.raises(ConfigurationError, match="DATABASE_URL") as raised:
         Database(DatabaseSettings(database_url=SecretStr(url)))
 
     assert "secret" not in str(raised.value)
@@ -266,7 +280,7 @@ def test_another_database_is_refused_by_name_and_not_by_value(url: str) -> None:
 
 
 @pytest.mark.parametrize("values", [{"database_url": 5}, {"database_pool_size": 0}, {"database_pool_size": "hunter2"}])
-def test_a_wrong_setting_is_not_quoted(values: dict[str, object]) -> None:
+def test_invalid_setting_is_not_quoted(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError) as raised:
         DatabaseSettings.model_validate({"database_url": "postgresql+asyncpg://anna:hunter2@host/db", **values})
 
@@ -280,37 +294,36 @@ def test_settings_do_not_show_the_password() -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "what?x=y", "100%25 #1"])
-async def test_the_default_is_a_file_in_the_data_folder_whatever_its_name(tmp_path: Path, name: str) -> None:
+async def test_default_database_is_a_file_in_the_data_folder(tmp_path: Path, name: str) -> None:
     folder = tmp_path / name
     folder.mkdir()
     database = Database(DatabaseSettings(data_dir=folder))
 
     async with database.write() as tx:
-        await tx.execute(text("CREATE TABLE proof (id INTEGER)"))
+        await tx.connection.execute(text("CREATE TABLE proof (id INTEGER)"))
     await database.aclose()
 
     assert (folder / "faceid-results.db").is_file()
 
 
-_ANOTHER = (
-    "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); print(c.execute(sys.argv[2]).fetchone()[0]); c.close()"
-)
+_COUNT = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); print(c.execute(sys.argv[2]).fetchone()[0]); c.close()"
 
 
-async def test_a_process_that_leaves_does_not_take_the_log_away_from_those_that_stay(tmp_path: Path) -> None:
-    """To open and close SQLite's file beside it drops this process's locks: the next to leave deletes the log."""
+async def test_leaving_process_does_not_delete_the_wal_of_others(tmp_path: Path) -> None:
+    """Opening and closing the file outside SQLite drops this process's locks; the next to leave deletes the WAL."""
     file = tmp_path / "test.db"
     database = Database(DatabaseSettings(database_url=SecretStr(f"sqlite+aiosqlite:///{file}")))
     async with database.write() as tx:
-        await tx.execute(text("CREATE TABLE note (words TEXT)"))
-    async with database.read() as one, database.read() as other:  # two connections
-        await one.execute(text("SELECT * FROM note"))
-        await other.execute(text("SELECT * FROM note"))
+        await tx.connection.execute(text("CREATE TABLE note (words TEXT)"))
+    # Two connections of the pool.
+    async with database.read() as one, database.read() as other:
+        await one.connection.execute(text("SELECT * FROM note"))
+        await other.connection.execute(text("SELECT * FROM note"))
 
-    count = [sys.executable, "-c", _ANOTHER, str(file), "SELECT count(*) FROM note"]
+    count = [sys.executable, "-c", _COUNT, str(file), "SELECT count(*) FROM note"]
     before = await asyncio.to_thread(subprocess.check_output, count)
     async with database.write() as tx:
-        await tx.execute(text("INSERT INTO note VALUES ('kept')"))
+        await tx.connection.execute(text("INSERT INTO note VALUES ('kept')"))
     after = await asyncio.to_thread(subprocess.check_output, count)
     await database.aclose()
 

@@ -1,68 +1,44 @@
-"""The row is the queue: what is due goes to one worker at a time, the longest due first, and is never lost."""
+"""The row is the queue: a due row goes to one worker at a time, the longest due first, and is never lost."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
-from pydantic import SecretStr
 
 from app.domain import lifecycle
 from app.domain.verification import Priority, Verification
-from app.storage.database import Database, DatabaseSettings
-from app.storage.queue import Due, Queue
-from app.storage.verifications import VerificationStore
+from app.storage.database import Database
+from app.storage.queue import Due
+from tests.storage import rows
+from tests.storage.rows import find
+from tests.support.databases import opened
+from tests.support.rows import NOW
 
-QUEUE = Queue()
-STORE = VerificationStore()
-NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 LEASE = timedelta(seconds=60)
 SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
-
-
 ROW = Verification(client="default", biz_token="", rule_id="1", due_at=NOW, deadline_at=NOW + 70 * HOUR)
-
-
-async def add(database: Database, dues: Collection[datetime | None]) -> Sequence[Verification]:
-    """One row for each instant, named by its place."""
-    return await add_rows(database, [replace(ROW, biz_token=str(place), due_at=due) for place, due in enumerate(dues)])
-
-
-async def add_rows(database: Database, rows: Collection[Verification]) -> Sequence[Verification]:
-    async with database.write() as tx:
-        added = [await STORE.add(tx, row) for row in rows]
-    return [row for row in added if row]
 
 
 DUE = Due(account="default", now=NOW, last_try_before=NOW + SECOND)
 
 
+async def add(database: Database, dues: Collection[datetime | None]) -> Sequence[Verification]:
+    """Adds one row for each instant, named by its place."""
+    return await rows.add(database, *(replace(ROW, biz_token=str(place), due_at=due) for place, due in enumerate(dues)))
+
+
 async def claim(database: Database, due: Due = DUE, *, now: datetime = NOW, limit: int = 10) -> Sequence[Verification]:
     async with database.write() as tx:
-        return await QUEUE.claim(tx, replace(due, now=now), lease=LEASE, limit=limit)
+        return await tx.queue.claim(replace(due, now=now), lease=LEASE, limit=limit)
 
 
-async def find(database: Database, name: str = "0") -> Verification:
-    async with database.read() as tx:
-        row = await STORE.find(tx, name)
-    assert row is not None
-    return row
+def names(claimed: Collection[Verification]) -> set[str]:
+    return {row.biz_token for row in claimed}
 
 
-def names(rows: Collection[Verification]) -> set[str]:
-    return {row.biz_token for row in rows}
-
-
-@pytest.fixture
-async def another(database_url: str) -> AsyncIterator[Database]:
-    """The same database, seen from another process."""
-    database = Database(DatabaseSettings(database_url=SecretStr(database_url)))
-    yield database
-    await database.aclose()
-
-
-async def test_a_claim_takes_what_has_been_due_longest_and_no_more_than_its_limit(database: Database) -> None:
+async def test_claim_takes_the_longest_due_rows_up_to_its_limit(database: Database) -> None:
     await add(database, [NOW - n * SECOND for n in (1, 5, 3, 4, 2)])
 
     batches = [names(await claim(database, limit=2)) for _ in range(4)]
@@ -70,28 +46,28 @@ async def test_a_claim_takes_what_has_been_due_longest_and_no_more_than_its_limi
     assert batches == [{"1", "3"}, {"2", "4"}, {"0"}, set()]
 
 
-async def test_only_what_is_due_is_claimed(database: Database) -> None:
+async def test_only_due_rows_are_claimed(database: Database) -> None:
     await add(database, [NOW, NOW + SECOND / 1000, None])
 
     assert names(await claim(database)) == {"0"}
 
 
-async def test_a_claim_is_a_lease_with_a_number(database: Database) -> None:
+async def test_claim_is_a_numbered_lease(database: Database) -> None:
     (row,) = await add(database, [NOW - SECOND])
 
     claimed = await claim(database)
 
-    assert claimed == [await find(database)]
+    assert claimed == [await find(database, "0")]
     (taken,) = claimed
-    assert (taken.id, taken.due_at, taken.claim, taken.leased) == (row.id, NOW + LEASE, 1, True)
+    assert (taken.id, taken.due_at, taken.claim, taken.is_leased) == (row.id, NOW + LEASE, 1, True)
 
 
-async def test_a_claim_that_is_rolled_back_took_nothing(database: Database) -> None:
+async def test_claim_that_is_rolled_back_takes_nothing(database: Database) -> None:
     await add(database, [NOW])
 
     async def fail() -> None:
         async with database.write() as tx:
-            assert await QUEUE.claim(tx, DUE, lease=LEASE, limit=1)
+            assert await tx.queue.claim(DUE, lease=LEASE, limit=1)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -100,14 +76,14 @@ async def test_a_claim_that_is_rolled_back_took_nothing(database: Database) -> N
     assert names(await claim(database)) == {"0"}
 
 
-async def test_no_row_goes_to_two_of_many_concurrent_workers(database: Database, another: Database) -> None:
+async def test_row_goes_to_one_of_many_concurrent_workers(database: Database, another: Database) -> None:
     await add(database, [NOW - n * SECOND for n in range(200)])
 
     async def work(mine: Database) -> list[str]:
         taken: list[str] = []
-        while rows := await claim(mine, limit=7):
-            assert len(rows) <= 7
-            taken += [row.biz_token for row in rows]
+        while batch := await claim(mine, limit=7):
+            assert len(batch) <= 7
+            taken += [row.biz_token for row in batch]
         return taken
 
     hauls = await asyncio.gather(*(work(mine) for mine in [database, another] * 8))
@@ -116,19 +92,18 @@ async def test_no_row_goes_to_two_of_many_concurrent_workers(database: Database,
     assert sorted(taken, key=int) == [str(number) for number in range(200)]
 
 
-async def test_a_claim_does_not_wait_for_rows_that_somebody_has_locked(postgres_url: str) -> None:
-    database = Database(DatabaseSettings(database_url=SecretStr(postgres_url)))
-    await add(database, [NOW - SECOND, NOW])
+async def test_claim_skips_locked_rows(postgres_url: str) -> None:
+    async with opened(postgres_url) as database:
+        await add(database, [NOW - SECOND, NOW])
 
-    async with database.write() as tx:
-        await STORE.lock(tx, "0")
-        assert names(await claim(database)) == {"1"}
+        async with database.write() as tx:
+            await tx.verifications.lock("0")
+            assert names(await claim(database)) == {"1"}
 
-    assert names(await claim(database)) == {"0"}
-    await database.aclose()
+        assert names(await claim(database)) == {"0"}
 
 
-async def test_a_row_comes_due_again_when_its_lease_is_over(database: Database) -> None:
+async def test_row_is_due_again_when_its_lease_expires(database: Database) -> None:
     await add(database, [NOW])
     (first,) = await claim(database)
 
@@ -138,12 +113,12 @@ async def test_a_row_comes_due_again_when_its_lease_is_over(database: Database) 
     assert (first.claim, second.claim) == (1, 2)
 
 
-async def renew(database: Database, rows: Collection[Verification], *, until: datetime) -> None:
+async def renew(database: Database, held: Collection[Verification], *, until: datetime) -> None:
     async with database.write() as tx:
-        await QUEUE.renew(tx, rows, until=until)
+        await tx.queue.renew(held, until=until)
 
 
-async def test_a_lease_can_be_renewed_while_it_is_held(database: Database) -> None:
+async def test_held_lease_can_be_renewed(database: Database) -> None:
     await add(database, [NOW, NOW])
     held = await claim(database)
 
@@ -152,74 +127,74 @@ async def test_a_lease_can_be_renewed_while_it_is_held(database: Database) -> No
     assert await claim(database, now=NOW + LEASE) == []
 
 
-async def test_a_claim_that_is_outdated_or_over_cannot_be_renewed(database: Database) -> None:
+async def test_outdated_or_finished_claim_cannot_be_renewed(database: Database) -> None:
     await add(database, [NOW])
     stale = await claim(database)
     newer = await claim(database, now=NOW + LEASE)
 
     await renew(database, stale, until=NOW + 9 * LEASE)
-    assert [await find(database)] == newer
+    assert [await find(database, "0")] == newer
 
     async with database.write() as tx:
-        await QUEUE.hand_back(tx, newer, now=NOW)
+        await tx.queue.hand_back(newer, now=NOW)
     await renew(database, newer, until=NOW + 9 * LEASE)
-    assert (await find(database)).due_at == NOW
+    assert (await find(database, "0")).due_at == NOW
 
 
-async def test_a_claim_that_is_handed_back_is_due_at_once(database: Database) -> None:
+async def test_claim_that_is_handed_back_is_due_at_once(database: Database) -> None:
     await add(database, [NOW, NOW])
     one, other = await claim(database)
 
     async with database.write() as tx:
-        await QUEUE.hand_back(tx, [one], now=NOW + SECOND)
+        await tx.queue.hand_back([one], now=NOW + SECOND)
 
     row = await find(database, one.biz_token)
-    assert (row.due_at, row.leased) == (NOW + SECOND, False)
+    assert (row.due_at, row.is_leased) == (NOW + SECOND, False)
     assert names(await claim(database, now=NOW + SECOND)) == {one.biz_token}
     assert await find(database, other.biz_token) == other
 
 
-async def test_an_outdated_claim_cannot_be_handed_back(database: Database) -> None:
+async def test_outdated_claim_cannot_be_handed_back(database: Database) -> None:
     await add(database, [NOW])
     stale = await claim(database)
     newer = await claim(database, now=NOW + LEASE)
 
     async with database.write() as tx:
-        await QUEUE.hand_back(tx, stale, now=NOW + LEASE)
+        await tx.queue.hand_back(stale, now=NOW + LEASE)
 
-    assert [await find(database)] == newer
+    assert [await find(database, "0")] == newer
 
 
-async def test_a_callback_during_a_claim_is_remembered_until_the_next_one(database: Database) -> None:
+async def test_callback_during_a_claim_is_kept_until_the_next_claim(database: Database) -> None:
     await add(database, [NOW])
     await claim(database)
 
     async with database.write() as tx:
-        row = await STORE.lock(tx, "0")
+        row = await tx.verifications.lock("0")
         assert row is not None
-        await STORE.save(tx, row, lifecycle.woken(row, NOW + SECOND))
-    woken = await find(database)
+        await tx.verifications.save(row, lifecycle.wake(row, NOW + SECOND))
+    woken = await find(database, "0")
     (again,) = await claim(database, now=NOW + LEASE)
 
-    assert (woken.woken, woken.due_at) == (True, NOW + LEASE)
-    assert not again.woken
+    assert (woken.wake_requested, woken.due_at) == (True, NOW + LEASE)
+    assert not again.wake_requested
 
 
-async def test_a_worker_whose_clock_is_behind_leaves_the_leases_of_others_alone(database: Database) -> None:
+async def test_worker_with_a_late_clock_takes_no_lease_of_others(database: Database) -> None:
     await add(database, [NOW])
     await claim(database)
 
     assert await claim(database, now=NOW - timedelta(days=1)) == []
 
 
-async def test_what_somebody_waits_for_goes_before_retries_and_these_before_polls(database: Database) -> None:
-    await add_rows(
+async def test_fresh_rows_come_before_retries_and_these_before_polls(database: Database) -> None:
+    await rows.add(
         database,
-        [
+        *(
             replace(ROW, biz_token=f"{priority.name} {age}", priority=priority, due_at=NOW - age * SECOND)
             for age in (1, 2)
             for priority in reversed(Priority)
-        ],
+        ),
     )
 
     batches = [[row.biz_token for row in await claim(database, limit=3)] for _ in range(2)]
@@ -229,8 +204,8 @@ async def test_what_somebody_waits_for_goes_before_retries_and_these_before_poll
     assert batches[1][0] == "RETRY 1"
 
 
-async def test_each_account_has_a_queue_of_its_own(database: Database) -> None:
-    await add_rows(database, [replace(ROW, biz_token=name, account=name) for name in ("default", "bank")])
+async def test_each_account_has_its_own_queue(database: Database) -> None:
+    await rows.add(database, *(replace(ROW, biz_token=name, account=name) for name in ("default", "bank")))
 
     assert names(await claim(database, replace(DUE, account="bank"))) == {"bank"}
     assert names(await claim(database)) == {"default"}
@@ -240,25 +215,24 @@ async def test_each_account_has_a_queue_of_its_own(database: Database) -> None:
     ("due", "claimed"),
     [
         pytest.param(replace(DUE, rule_id="2"), {"2"}, id="one rule only"),
-        pytest.param(replace(DUE, closed_rule_ids=["2", "3"]), {"1", "3 last"}, id="some rules are closed"),
-        pytest.param(replace(DUE, is_closed=True), {"3 last"}, id="the account is closed"),
+        pytest.param(replace(DUE, paused_rule_ids=["2", "3"]), {"1", "3 last"}, id="some rules are paused"),
+        pytest.param(replace(DUE, is_paused=True), {"3 last"}, id="the account is paused"),
     ],
 )
-async def test_what_is_closed_gives_away_only_what_has_its_last_try(
-    database: Database, due: Due, claimed: set[str]
-) -> None:
-    rows = [replace(ROW, biz_token=rule_id, rule_id=rule_id) for rule_id in ("1", "2", "3")]
-    await add_rows(database, [*rows, replace(ROW, biz_token="3 last", rule_id="3", deadline_at=NOW + SECOND)])
+async def test_pause_allows_only_rows_on_their_last_try(database: Database, due: Due, claimed: set[str]) -> None:
+    ordinary = [replace(ROW, biz_token=rule_id, rule_id=rule_id) for rule_id in ("1", "2", "3")]
+    on_last_try = replace(ROW, biz_token="3 last", rule_id="3", deadline_at=NOW + SECOND)
+    await rows.add(database, *ordinary, on_last_try)
 
     assert names(await claim(database, due)) == claimed
 
 
-async def test_what_is_handed_back_for_another_account_is_due_there(database: Database) -> None:
+async def test_row_handed_back_for_another_account_is_due_there(database: Database) -> None:
     await add(database, [NOW])
     held = await claim(database)
 
     async with database.write() as tx:
-        await QUEUE.hand_back(tx, held, now=NOW, account="bank")
+        await tx.queue.hand_back(held, now=NOW, account="bank")
 
     assert await claim(database) == []
     assert names(await claim(database, replace(DUE, account="bank"))) == {"0"}

@@ -1,62 +1,51 @@
-"""Slots lie an interval apart, whoever asks; no clock that jumps makes them crowd or keeps everybody waiting.
+"""Slots are one interval apart, and a clock that jumps neither crowds them nor delays anybody.
 
-What is compared are the instants that the store answers, in whole intervals, which are long: no test is in time.
+The tests compare the instants that the store returns, in whole intervals. An interval is long, so no test depends on
+its own speed.
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
-from pydantic import SecretStr
 from sqlalchemy import text
 
-from app.storage.database import Database, DatabaseSettings
-from app.storage.quota import QuotaStore
+from app.storage.database import Database
 
-QUOTA = QuotaStore()
 INTERVAL = timedelta(seconds=4)
 
 
 async def reserve(database: Database, slots: int = 1, *, account: str = "a", interval: timedelta = INTERVAL) -> float:
     async with database.write() as tx:
-        return await QUOTA.reserve(tx, account, interval=interval, slots=slots)
+        return await tx.quota.reserve(account, interval=interval, slots=slots)
 
 
 async def wait(database: Database, account: str = "a") -> int:
     async with database.read() as tx:
-        return round(await QUOTA.wait(tx, account) / INTERVAL)
+        return round(await tx.quota.wait(account) / INTERVAL)
 
 
 def intervals(seconds: float) -> int:
-    """So many of them; a process that was kept waiting for seconds must not count."""
+    """Rounds to whole intervals, so a process that was suspended for a second or two does not matter."""
     return round(seconds / INTERVAL.total_seconds())
 
 
 async def shift(database: Database, span: timedelta) -> None:
-    """As if the database's clock had been set back by the span."""
+    """Moves the slots as if the database's clock had been set back by the span."""
     async with database.write() as tx:
         statement = "UPDATE quota SET tat_us = tat_us + :span_us"
-        await tx.execute(text(statement), {"span_us": span // timedelta(microseconds=1)})
+        await tx.connection.execute(text(statement), {"span_us": span // timedelta(microseconds=1)})
 
 
-@pytest.fixture
-async def another(database_url: str) -> AsyncIterator[Database]:
-    """The same database, seen from another process."""
-    database = Database(DatabaseSettings(database_url=SecretStr(database_url)))
-    yield database
-    await database.aclose()
-
-
-async def test_the_first_slot_of_an_account_is_now(database: Database) -> None:
+async def test_first_slot_of_an_account_is_now(database: Database) -> None:
     assert await wait(database) == 0
 
     assert intervals(await reserve(database) - time.monotonic()) == 0
     assert await wait(database) == 1
 
 
-async def test_slots_lie_an_interval_apart_however_many_ask(database: Database, another: Database) -> None:
+async def test_slots_are_one_interval_apart_for_all_processes(database: Database, another: Database) -> None:
     asked = [(place % 3 + 1, (database, another)[place % 2]) for place in range(12)]
 
     firsts = await asyncio.gather(*(reserve(mine, slots) for slots, mine in asked))
@@ -69,7 +58,7 @@ async def test_slots_lie_an_interval_apart_however_many_ask(database: Database, 
     assert taken == list(range(24))
 
 
-async def test_an_interval_that_is_no_whole_number_of_anything_is_kept(database: Database) -> None:
+async def test_fractional_interval_is_kept(database: Database) -> None:
     interval = timedelta(seconds=1) / 0.7
 
     first = await reserve(database, 7, interval=interval)
@@ -78,13 +67,13 @@ async def test_an_interval_that_is_no_whole_number_of_anything_is_kept(database:
     assert round(last - first) == 10
 
 
-async def test_accounts_do_not_share_their_slots(database: Database) -> None:
+async def test_accounts_do_not_share_slots(database: Database) -> None:
     await reserve(database, 50)
 
     assert intervals(await reserve(database, account="b") - time.monotonic()) == 0
 
 
-async def test_an_account_that_was_idle_has_not_saved_up_slots(database: Database) -> None:
+async def test_idle_account_does_not_save_up_slots(database: Database) -> None:
     await reserve(database)
     await shift(database, -timedelta(hours=1))
 
@@ -93,25 +82,26 @@ async def test_an_account_that_was_idle_has_not_saved_up_slots(database: Databas
     assert (intervals(first - time.monotonic()), intervals(second - first)) == (0, 1)
 
 
-async def test_slowing_down_leaves_out_the_next_slots_for_everybody(database: Database, another: Database) -> None:
+async def test_slow_down_skips_the_next_slots_for_all_processes(database: Database, another: Database) -> None:
     await reserve(database)
-    for _ in range(3):  # they do not add up: all were told of the same moment
+    # They do not add up, because they are about the same moment.
+    for _ in range(3):
         async with database.write() as tx:
-            await QUOTA.slow_down(tx, "a", pause=10 * INTERVAL)
+            await tx.quota.slow_down("a", pause=10 * INTERVAL)
 
     assert await wait(another) == 10
     assert intervals(await reserve(another) - time.monotonic()) == 10
 
 
-async def test_slowing_down_takes_back_no_slot_that_lies_later(database: Database) -> None:
+async def test_slow_down_keeps_later_reservations(database: Database) -> None:
     await reserve(database, 20)
     async with database.write() as tx:
-        await QUOTA.slow_down(tx, "a", pause=INTERVAL)
+        await tx.quota.slow_down("a", pause=INTERVAL)
 
     assert await wait(database) == 20
 
 
-async def test_a_clock_that_was_set_back_keeps_nobody_waiting(database: Database) -> None:
+async def test_clock_that_was_set_back_delays_nobody(database: Database) -> None:
     await reserve(database)
     await shift(database, timedelta(days=400))
 
@@ -121,10 +111,10 @@ async def test_a_clock_that_was_set_back_keeps_nobody_waiting(database: Database
     assert (intervals(first - time.monotonic()), intervals(second - first)) == (0, 1)
 
 
-async def test_a_reservation_that_is_rolled_back_took_no_slot(database: Database) -> None:
+async def test_reservation_that_is_rolled_back_takes_no_slot(database: Database) -> None:
     async def fail() -> None:
         async with database.write() as tx:
-            await QUOTA.reserve(tx, "a", interval=INTERVAL, slots=50)
+            await tx.quota.reserve("a", interval=INTERVAL, slots=50)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -133,11 +123,11 @@ async def test_a_reservation_that_is_rolled_back_took_no_slot(database: Database
     assert await wait(database) == 0
 
 
-async def test_instants_are_whole_microseconds_of_this_century(database: Database) -> None:
-    """A float for a bigint is cut off by asyncpg, in silence; an integer that is too narrow would overflow."""
+async def test_slots_are_stored_in_whole_microseconds(database: Database) -> None:
+    """Asyncpg silently truncates a float for a bigint; an integer that is too narrow would overflow."""
     await reserve(database)
 
     async with database.read() as tx:
-        tat_us = await tx.scalar(text("SELECT tat_us FROM quota"))
+        tat_us = await tx.connection.scalar(text("SELECT tat_us FROM quota"))
     assert isinstance(tat_us, int)
     assert intervals(tat_us / 1e6 - time.time()) == 1

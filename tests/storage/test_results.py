@@ -1,8 +1,8 @@
-"""A result comes out of either database as it went in, and its newest version is the only one."""
+"""Results are read from both databases as they were written, and only the newest version is kept."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, fields, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,28 +13,20 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
 
-from app.domain.detection import Detection, LivenessAttempt, MediaKind, Medium
-from app.domain.verification import Call, Verification
+from app.domain.detection import Detection, LivenessAttempt
+from app.domain.media import MediaItem, MediaKind
+from app.domain.verification import UpstreamCall
 from app.errors import ServiceError
 from app.sealing.keyring import KeyRing
-from app.services.vault import Vault
+from app.sealing.personal_data import PersonalDataCipher
 from app.storage.database import Database
-from app.storage.results import ResultStore
-from app.storage.verifications import VerificationStore
+from tests.storage.rows import add
+from tests.support.rows import MINIMAL, NOW
 
-RESULTS = ResultStore()
-NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 NUMBERS = count()
 with TemporaryDirectory() as folder:
-    VAULT = Vault(KeyRing.create(Path(folder) / "keyring.json"))
-OWNER = Verification(
-    client="default",
-    biz_token="owner",
-    rule_id="1",
-    sealed_key=VAULT.new_key("default", "owner"),
-    due_at=None,
-    deadline_at=NOW,
-)
+    CIPHER = PersonalDataCipher(KeyRing.create(Path(folder) / "keyring.json"))
+OWNER = replace(MINIMAL, sealed_key=CIPHER.new_key(MINIMAL.client, MINIMAL.biz_token))
 
 texts = st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), min_size=1)
 codes = st.none() | st.integers(-999_999_999, 999_999_999)
@@ -47,7 +39,7 @@ furthers = st.dictionaries(st.text("aÄ丁\"'\\"), json, max_size=3)
 
 
 def built(cls: type[Any], **others: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Values of a class of Tencent's fields, by their types."""
+    """Builds values of a class of Tencent's fields, by the types of the fields."""
     by_type: dict[object, st.SearchStrategy[Any]] = {int | None: codes, str | None: texts}
     known = {field.name: by_type[field.type] for field in fields(cls) if field.type in by_type}
     return st.builds(cls, **known, further=furthers, **others)
@@ -56,8 +48,8 @@ def built(cls: type[Any], **others: st.SearchStrategy[Any]) -> st.SearchStrategy
 detections = built(Detection, liveness_attempts=st.lists(built(LivenessAttempt), max_size=4).map(tuple))
 
 
-def medium(kind: MediaKind, digit: str = "0") -> Medium:
-    return Medium(
+def item(kind: MediaKind, digit: str = "0") -> MediaItem:
+    return MediaItem(
         kind=kind,
         object_key=f"{digit * 2}/{next(NUMBERS):030x}",
         content_type="image/jpeg",
@@ -69,23 +61,20 @@ def medium(kind: MediaKind, digit: str = "0") -> Medium:
 
 
 async def add_verification(database: Database) -> int:
-    row = Verification(client="default", biz_token=f"token-{next(NUMBERS)}", rule_id="1", due_at=None, deadline_at=NOW)
-    async with database.write() as tx:
-        added = await VerificationStore().add(tx, row)
-    assert added is not None
-    return added.id
+    (row,) = await add(database, replace(MINIMAL, biz_token=f"token-{next(NUMBERS)}"))
+    return row.id
 
 
-async def replace_media(database: Database, number: int, media: Sequence[Medium]) -> set[str]:
+async def replace_media(database: Database, number: int, media: Sequence[MediaItem]) -> set[str]:
     async with database.write() as tx:
-        outdated = await RESULTS.remove(tx, number, text=False, kinds=[each.kind for each in media])
-        await RESULTS.add_all(tx, [(number, None, media)])
+        outdated = await tx.results.remove(number, text=False, kinds=[each.kind for each in media])
+        await tx.results.add_all([(number, None, media)])
     return {*outdated}
 
 
-async def stored_media(database: Database, number: int) -> Sequence[Medium]:
+async def stored_media(database: Database, number: int) -> Sequence[MediaItem]:
     async with database.read() as tx:
-        return (await RESULTS.media(tx, [number])).get(number, [])
+        return (await tx.results.media([number])).get(number, [])
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -95,16 +84,16 @@ async def test_every_field_of_a_text_is_read_as_it_was_written(
 ) -> None:
     one, other = await add_verification(database), await add_verification(database)
     async with database.write() as tx:
-        await RESULTS.add_all(
-            tx, [(one, VAULT.seal_text(OWNER, first), []), (other, VAULT.seal_text(OWNER, second), [])]
+        await tx.results.add_all(
+            [(one, CIPHER.seal_text(OWNER, first), []), (other, CIPHER.seal_text(OWNER, second), [])]
         )
 
     async with database.read() as tx:
-        texts = await RESULTS.texts(tx, [other, one, 0], sealed=True)
-    assert {key: VAULT.open_text(OWNER, text) for key, text in texts.items()} == {one: first, other: second}
+        texts = await tx.results.texts([other, one, 0], sealed=True)
+    assert {key: CIPHER.open_text(OWNER, text) for key, text in texts.items()} == {one: first, other: second}
 
 
-async def test_the_newest_text_takes_the_place_of_the_older_with_all_its_attempts(database: Database) -> None:
+async def test_newest_text_replaces_the_older_and_its_attempts(database: Database) -> None:
     number = await add_verification(database)
     older = Detection(
         err_code=1001,
@@ -116,33 +105,33 @@ async def test_the_newest_text_takes_the_place_of_the_older_with_all_its_attempt
 
     for detection in (older, newer):
         async with database.write() as tx:
-            assert await RESULTS.remove(tx, number, text=True, kinds=[]) == []
-            await RESULTS.add_all(tx, [(number, VAULT.seal_text(OWNER, detection), [])])
+            assert await tx.results.remove(number, text=True, kinds=[]) == []
+            await tx.results.add_all([(number, CIPHER.seal_text(OWNER, detection), [])])
 
         async with database.read() as tx:
-            (stored,) = (await RESULTS.texts(tx, [number], sealed=True)).values()
-        assert VAULT.open_text(OWNER, stored) == detection
+            (stored,) = (await tx.results.texts([number], sealed=True)).values()
+        assert CIPHER.open_text(OWNER, stored) == detection
 
 
-async def test_media_come_in_the_order_of_their_kinds(database: Database) -> None:
+async def test_media_are_in_the_order_of_their_kinds(database: Database) -> None:
     number = await add_verification(database)
-    media = [medium(kind) for kind in MediaKind]
+    media = [item(kind) for kind in MediaKind]
 
     assert await replace_media(database, number, media[::-1]) == set()
 
     assert await stored_media(database, number) == media
 
 
-async def test_newer_media_replace_those_of_their_kind_whose_keys_are_told(database: Database) -> None:
+async def test_newer_media_replace_their_kind_and_return_the_old_keys(database: Database) -> None:
     one, other = await add_verification(database), await add_verification(database)
     front, frame, foreign = (
-        medium(MediaKind.ID_CARD_FRONT),
-        medium(MediaKind.BEST_FRAME),
-        medium(MediaKind.BEST_FRAME),
+        item(MediaKind.ID_CARD_FRONT),
+        item(MediaKind.BEST_FRAME),
+        item(MediaKind.BEST_FRAME),
     )
     await replace_media(database, one, [front, frame])
     await replace_media(database, other, [foreign])
-    newer = [medium(MediaKind.BEST_FRAME, "1"), medium(MediaKind.LIVENESS_VIDEO, "1")]
+    newer = [item(MediaKind.BEST_FRAME, "1"), item(MediaKind.LIVENESS_VIDEO, "1")]
 
     assert await replace_media(database, one, newer) == {frame.object_key}
     assert await replace_media(database, one, []) == set()
@@ -151,9 +140,9 @@ async def test_newer_media_replace_those_of_their_kind_whose_keys_are_told(datab
     assert await stored_media(database, other) == [foreign]
 
 
-async def test_an_object_is_named_once(database: Database) -> None:
+async def test_object_is_referenced_once(database: Database) -> None:
     one, other = await add_verification(database), await add_verification(database)
-    frame = medium(MediaKind.BEST_FRAME)
+    frame = item(MediaKind.BEST_FRAME)
     await replace_media(database, one, [frame])
 
     with pytest.raises(ServiceError):
@@ -162,24 +151,24 @@ async def test_an_object_is_named_once(database: Database) -> None:
     assert await stored_media(database, other) == []
 
 
-async def test_the_keys_that_some_row_names_are_told_from_the_others(database: Database) -> None:
+async def test_referenced_keys_exclude_orphans(database: Database) -> None:
     number = await add_verification(database)
-    frame = medium(MediaKind.BEST_FRAME)
+    frame = item(MediaKind.BEST_FRAME)
     await replace_media(database, number, [frame])
 
     async with database.read() as tx:
-        assert await RESULTS.named(tx, [frame.object_key, "00/orphan"]) == {frame.object_key}
-        assert await RESULTS.named(tx, []) == frozenset()
+        assert await tx.results.referenced([frame.object_key, "00/orphan"]) == {frame.object_key}
+        assert await tx.results.referenced([]) == frozenset()
 
 
-async def test_nothing_is_stored_of_a_verification_that_is_not_there(database: Database) -> None:
+async def test_media_of_an_unknown_verification_are_rejected(database: Database) -> None:
     with pytest.raises(ServiceError):
-        await replace_media(database, 4711, [medium(MediaKind.BEST_FRAME)])
+        await replace_media(database, 4711, [item(MediaKind.BEST_FRAME)])
 
 
-async def test_every_call_stays_on_record(database: Database) -> None:
+async def test_every_upstream_call_is_recorded(database: Database) -> None:
     number = await add_verification(database)
-    call = Call(
+    call = UpstreamCall(
         called_at=NOW,
         action="GetDetectInfo",
         info_type="0",
@@ -191,25 +180,25 @@ async def test_every_call_stays_on_record(database: Database) -> None:
     second = replace(call, called_at=NOW + timedelta(microseconds=1), request_id=None, error_code="network.timeout")
     both = [call, second]
     async with database.write() as tx:
-        await RESULTS.add_calls(tx, [(number, each) for each in both])
+        await tx.results.add_calls([(number, each) for each in both])
 
     async with database.read() as tx:
-        rows = [row._asdict() for row in await tx.execute(text("SELECT * FROM upstream_call ORDER BY id"))]
-    told = [{name: row[name] for name in asdict(call) if name != "called_at"} for row in rows]
-    assert told == [{name: value for name, value in asdict(each).items() if name != "called_at"} for each in both]
+        rows = [row._asdict() for row in await tx.connection.execute(text("SELECT * FROM upstream_call ORDER BY id"))]
+    stored = [{name: row[name] for name in asdict(call) if name != "called_at"} for row in rows]
+    assert stored == [{name: value for name, value in asdict(each).items() if name != "called_at"} for each in both]
     assert {row["verification_id"] for row in rows} == {number}
 
 
-async def test_a_verification_takes_all_that_hangs_on_it_along(database: Database) -> None:
+async def test_deleted_verification_takes_its_results_along(database: Database) -> None:
     number = await add_verification(database)
-    await replace_media(database, number, [medium(MediaKind.BEST_FRAME)])
+    await replace_media(database, number, [item(MediaKind.BEST_FRAME)])
     async with database.write() as tx:
-        await RESULTS.add_all(
-            tx, [(number, VAULT.seal_text(OWNER, Detection(liveness_attempts=(LivenessAttempt(),))), [])]
+        await tx.results.add_all(
+            [(number, CIPHER.seal_text(OWNER, Detection(liveness_attempts=(LivenessAttempt(),))), [])]
         )
 
-        await tx.execute(text("DELETE FROM verification"))
+        await tx.connection.execute(text("DELETE FROM verification"))
 
-        assert await RESULTS.texts(tx, [number]) == {}
-        assert await RESULTS.media(tx, [number]) == {}
-        assert await tx.scalar(text("SELECT count(*) FROM liveness_attempt")) == 0
+        assert await tx.results.texts([number]) == {}
+        assert await tx.results.media([number]) == {}
+        assert await tx.connection.scalar(text("SELECT count(*) FROM liveness_attempt")) == 0

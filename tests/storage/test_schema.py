@@ -1,4 +1,4 @@
-"""The migrations bring any database to the schema that the code was written for, and nothing else is taken for it."""
+"""The migrations bring any database to the schema of this version, and every other schema is rejected."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -8,12 +8,10 @@ import pytest
 from sqlalchemy import inspect, text
 
 from app.domain.detection import Outcome
-from app.domain.verification import Filter
-from app.errors import SetUpError
+from app.domain.listing import VerificationFilter
+from app.errors import ConfigurationError
 from app.storage import schema
 from app.storage.database import Database
-from app.storage.results import ResultStore
-from app.storage.verifications import VerificationStore
 from tests.support.databases import fresh_database, opened
 
 
@@ -51,15 +49,15 @@ def modes(folder: Path) -> dict[str, int]:
     return {file.name: file.stat().st_mode & 0o777 for file in folder.iterdir()}
 
 
-async def test_migrations_and_tables_say_the_same(database: Database) -> None:
+async def test_migrations_match_the_tables(database: Database) -> None:
     await schema.check(database)
 
     await schema.require_current(database)
 
 
-async def test_an_empty_database_is_refused_until_it_is_migrated(empty_url: str) -> None:
+async def test_empty_database_is_rejected_until_it_is_migrated(empty_url: str) -> None:
     async with opened(empty_url) as database:
-        with pytest.raises(SetUpError, match="faceid-results migrate"):
+        with pytest.raises(ConfigurationError, match="faceid-results migrate"):
             await schema.require_current(database)
         assert not await schema.is_current(database)
 
@@ -67,29 +65,31 @@ async def test_an_empty_database_is_refused_until_it_is_migrated(empty_url: str)
 
         assert await schema.is_current(database)
         async with database.read() as tx:
-            tables = await tx.run_sync(lambda connection: inspect(connection).get_table_names())
+            tables = await tx.connection.run_sync(lambda connection: inspect(connection).get_table_names())
     assert set(tables) == {*schema.metadata.tables, "alembic_version"}
 
 
-async def test_what_has_no_outcome_keeps_none_and_results_stay(empty_url: str) -> None:
+async def test_migration_0008_keeps_outcomes_and_results(empty_url: str) -> None:
     async with opened(empty_url) as database:
         await schema.migrate(database, to="0007")
         async with database.write() as tx:
             for number, outcome in enumerate([None, "failed"], 1):
-                await tx.execute(_OLD_ROW, {"number": number, "token": str(number), "outcome": outcome})
-                await tx.execute(text("INSERT INTO detection (verification_id) VALUES (:number)"), {"number": number})
+                await tx.connection.execute(_OLD_ROW, {"number": number, "token": str(number), "outcome": outcome})
+                await tx.connection.execute(
+                    text("INSERT INTO detection (verification_id) VALUES (:number)"), {"number": number}
+                )
 
         await schema.migrate(database)
 
         await schema.check(database)
         async with database.read() as tx:
-            rows = await VerificationStore().search(tx, Filter(), limit=9, before=None)
-            texts = await ResultStore().texts(tx, [1, 2])
+            rows = await tx.verifications.search(VerificationFilter(), limit=9, before=None)
+            texts = await tx.results.texts([1, 2])
     assert [row.outcome for row in rows] == [Outcome.FAILED, None]
     assert set(texts) == {1, 2}
 
 
-async def test_processes_that_start_together_migrate_one_after_the_other(empty_url: str) -> None:
+async def test_processes_that_start_together_migrate_in_turn(empty_url: str) -> None:
     async def start() -> bool:
         async with opened(empty_url) as database:
             await schema.migrate(database)
@@ -98,18 +98,18 @@ async def test_processes_that_start_together_migrate_one_after_the_other(empty_u
     assert await asyncio.gather(*(start() for _ in range(5))) == [True] * 5
 
 
-async def test_a_newer_schema_is_refused_and_left_alone(database: Database) -> None:
+async def test_newer_schema_is_rejected_and_not_changed(database: Database) -> None:
     async with database.write() as tx:
-        await tx.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+        await tx.connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
 
-    with pytest.raises(SetUpError, match="newer"):
+    with pytest.raises(ConfigurationError, match="newer"):
         await schema.migrate(database)
 
-    with pytest.raises(SetUpError, match="not the one of this version"):
+    with pytest.raises(ConfigurationError, match="does not match this version"):
         await schema.require_current(database)
 
 
-async def test_an_embedded_database_can_be_read_by_its_owner_only(empty_sqlite_url: str, tmp_path: Path) -> None:
+async def test_embedded_database_is_readable_by_its_owner_only(empty_sqlite_url: str, tmp_path: Path) -> None:
     async with opened(empty_sqlite_url) as database:
         await schema.migrate(database)
 

@@ -1,19 +1,18 @@
-"""Rows of verifications come back as they went in, and a token has one row however many insert it at once."""
+"""Rows of verifications are read as they were written, and concurrent inserts of a token make one row."""
 
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
-from pydantic import SecretStr
 
 from app.domain.detection import Outcome
-from app.domain.verification import Filter, Place, State, Verification
-from app.storage.database import Database, DatabaseSettings
-from app.storage.verifications import VerificationStore
+from app.domain.listing import Position, VerificationFilter
+from app.domain.verification import State, Verification
+from app.storage.database import Database
+from tests.storage.rows import add, find
 from tests.support.rows import MINIMAL, NOW
 
-STORE = VerificationStore()
 FULL = Verification(
     client="bank",
     biz_token="full",
@@ -32,67 +31,57 @@ FULL = Verification(
     deadline_at=datetime(9999, 12, 31, tzinfo=UTC),
     due_at=NOW,
     claim=7,
-    leased=True,
-    woken=True,
+    is_leased=True,
+    wake_requested=True,
     attempts=3,
     failures=2,
-    looks=1,
+    polls=1,
     last_request_id="0f96cf39",
     last_error_code="network.timeout",
 )
 
 
-async def add(database: Database, row: Verification) -> Verification | None:
-    async with database.write() as tx:
-        return await STORE.add(tx, row)
-
-
-async def find(database: Database, token: str) -> Verification | None:
+async def search(
+    database: Database, wanted: VerificationFilter, *, limit: int = 10, before: Position | None = None
+) -> list[str]:
     async with database.read() as tx:
-        return await STORE.find(tx, token)
-
-
-async def search(database: Database, wanted: Filter, *, limit: int = 10, before: Place | None = None) -> list[str]:
-    async with database.read() as tx:
-        return [row.biz_token for row in await STORE.search(tx, wanted, limit=limit, before=before)]
+        return [row.biz_token for row in await tx.verifications.search(wanted, limit=limit, before=before)]
 
 
 @pytest.mark.parametrize("row", [MINIMAL, FULL], ids=["minimal", "full"])
 async def test_every_field_is_read_as_it_was_written(database: Database, row: Verification) -> None:
-    added = await add(database, row)
+    (added,) = await add(database, row)
 
-    assert added is not None
     assert added == replace(row, id=added.id)
     assert await find(database, row.biz_token) == added
 
 
-async def test_instants_are_utc_whatever_zone_they_came_in(database: Database) -> None:
+async def test_instants_of_any_zone_are_read_in_utc(database: Database) -> None:
     there = NOW.astimezone(timezone(timedelta(hours=8)))
 
     await add(database, replace(MINIMAL, received_at=there))
 
     row = await find(database, "minimal")
-    assert row is not None
     assert (row.received_at, row.deadline_at.tzinfo) == (NOW, UTC)
 
 
-async def test_an_unknown_token_has_no_row(database: Database) -> None:
-    assert await find(database, "unknown") is None
+async def test_unknown_token_has_no_row(database: Database) -> None:
     async with database.write() as tx:
-        assert await STORE.lock(tx, "unknown") is None
+        assert await tx.verifications.find("unknown") is None
+        assert await tx.verifications.lock("unknown") is None
 
 
-async def test_of_many_who_insert_a_token_at_once_one_succeeds_and_all_find_it(database: Database) -> None:
+async def test_one_of_many_concurrent_inserts_of_a_token_succeeds(database: Database) -> None:
     added = await asyncio.gather(*(add(database, replace(MINIMAL, rule_id=str(number))) for number in range(20)))
 
-    (winner,) = [row for row in added if row]
+    (winner,) = [row for rows in added for row in rows]
     assert await find(database, "minimal") == winner
 
 
-async def test_two_who_add_the_same_in_opposite_orders_do_not_wait_for_each_other(database: Database) -> None:
+async def test_inserts_in_opposite_orders_do_not_deadlock(database: Database) -> None:
     async def add_all(tokens: list[str]) -> set[str]:
         async with database.write() as tx:
-            return set(await STORE.add_all(tx, [replace(MINIMAL, biz_token=token) for token in tokens]))
+            return set(await tx.verifications.add_all([replace(MINIMAL, biz_token=token) for token in tokens]))
 
     for turn in range(5):
         tokens = [f"{turn}-{number}" for number in range(300)]
@@ -102,68 +91,59 @@ async def test_two_who_add_the_same_in_opposite_orders_do_not_wait_for_each_othe
         assert not one & other
 
 
-async def test_what_differs_is_saved_and_nothing_else(database: Database) -> None:
-    before = await add(database, FULL)
-    bystander = await add(database, MINIMAL)
-    assert before is not None
-    after = replace(before, state=State.PENDING, outcome=None, due_at=None, woken=False, attempts=4)
+async def test_save_writes_the_changed_columns_of_one_row(database: Database) -> None:
+    before, bystander = await add(database, FULL, MINIMAL)
+    after = replace(before, state=State.PENDING, outcome=None, due_at=None, wake_requested=False, attempts=4)
 
     async with database.write() as tx:
-        await STORE.save(tx, before, after)
-        await STORE.save(tx, after, after)
+        await tx.verifications.save(before, after)
+        await tx.verifications.save(after, after)
 
     assert await find(database, "full") == after
     assert await find(database, "minimal") == bystander
 
 
-async def test_a_locked_row_waits_for_its_owner(database_url: str) -> None:
-    one = Database(DatabaseSettings(database_url=SecretStr(database_url)))
-    other = Database(DatabaseSettings(database_url=SecretStr(database_url)))
-    await add(one, MINIMAL)
+async def test_writers_of_a_locked_row_take_turns(database: Database, another: Database) -> None:
+    await add(database, MINIMAL)
 
-    async def count(database: Database) -> None:
-        async with database.write() as tx:
-            row = await STORE.lock(tx, "minimal")
+    async def count(mine: Database) -> None:
+        async with mine.write() as tx:
+            row = await tx.verifications.lock("minimal")
             assert row is not None
-            await STORE.save(tx, row, replace(row, attempts=row.attempts + 1))
+            await tx.verifications.save(row, replace(row, attempts=row.attempts + 1))
 
-    await asyncio.gather(*(count(database) for database in [one, other] * 10))
+    await asyncio.gather(*(count(mine) for mine in [database, another] * 10))
 
-    row = await find(one, "minimal")
-    assert row is not None
-    assert row.attempts == 20
-    await one.aclose()
-    await other.aclose()
+    assert (await find(database, "minimal")).attempts == 20
 
 
-async def test_lists_are_newest_first_and_go_on_where_they_ended(database: Database) -> None:
-    ids = {}
+async def test_lists_are_newest_first_and_continue_after_a_position(database: Database) -> None:
+    # One by one, because the rows of one call get their ids in no particular order.
     for name in ("a", "b", "c", "d"):
-        row = await add(database, replace(MINIMAL, biz_token=name))
-        assert row is not None
-        ids[name] = row.id
+        await add(database, replace(MINIMAL, biz_token=name))
+    second = await find(database, "b")
 
-    assert await search(database, Filter(), limit=3) == ["d", "c", "b"]
-    assert await search(database, Filter(), limit=3, before=Place(ids["b"])) == ["a"]
+    assert await search(database, VerificationFilter(), limit=3) == ["d", "c", "b"]
+    assert await search(database, VerificationFilter(), limit=3, before=Position(second.id)) == ["a"]
 
 
-async def test_a_filter_shows_what_meets_all_of_it(database: Database) -> None:
+async def test_filter_selects_rows_that_match_all_of_it(database: Database) -> None:
     await add(database, MINIMAL)
     await add(database, FULL)
     later = NOW + timedelta(microseconds=1)
 
     for wanted, tokens in (
-        (Filter(), ["full", "minimal"]),
-        (Filter(client="bank"), ["full"]),
-        (Filter(client="nobody"), []),
-        (Filter(state=State.PENDING), ["minimal"]),
-        (Filter(outcome=Outcome.FAILED), ["full"]),
-        (Filter(rule_id="规则"), ["full"]),
-        (Filter(subject_ref="loan-4711"), ["full"]),
-        (Filter(received_from=NOW), ["full"]),
-        (Filter(received_from=later), []),
-        (Filter(received_to=NOW), []),
-        (Filter(received_to=later), ["full"]),
-        (Filter(client="bank", state=State.PENDING), []),
+        (VerificationFilter(), ["full", "minimal"]),
+        (VerificationFilter(client="bank"), ["full"]),
+        (VerificationFilter(client="nobody"), []),
+        (VerificationFilter(state=State.PENDING), ["minimal"]),
+        (VerificationFilter(outcome=Outcome.FAILED), ["full"]),
+        (VerificationFilter(rule_id="规则"), ["full"]),
+        (VerificationFilter(subject_ref="loan-4711"), ["full"]),
+        (VerificationFilter(received_from=NOW), ["full"]),
+        (VerificationFilter(received_from=later), []),
+        (VerificationFilter(received_to=NOW), []),
+        (VerificationFilter(received_to=later), ["full"]),
+        (VerificationFilter(client="bank", state=State.PENDING), []),
     ):
         assert await search(database, wanted) == tokens

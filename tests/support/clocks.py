@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 @dataclass
 class ShiftedClock:
-    """The machine's clock, moved ahead by what the test says."""
+    """The machine's clock, moved ahead by a span that the test sets."""
 
     ahead: timedelta = field(default_factory=timedelta)
 
@@ -16,7 +16,7 @@ class ShiftedClock:
 
 @dataclass
 class FixedClock:
-    """A clock that stands still until the test sets it."""
+    """A clock that changes only when the test sets it."""
 
     now: datetime
 

@@ -1,4 +1,4 @@
-"""The real command in processes of its own: forked from one that has imported it, which saves a second each."""
+"""Runs the real command in processes forked from one that has imported it, which saves a second each."""
 
 import multiprocessing
 import os
@@ -24,7 +24,7 @@ _processes.set_forkserver_preload(["tests.support.command"])
 
 @dataclass(frozen=True)
 class Done:
-    """What a command left: its exit code and what it printed."""
+    """The exit code of a command and its output."""
 
     code: int
     out: str
@@ -33,36 +33,36 @@ class Done:
 
 @dataclass(frozen=True)
 class Running:
-    """A command that runs until it is told to end."""
+    """A running command."""
 
     process: ForkServerProcess
     streams: Path
 
     def read(self, stream: str) -> str:
-        """What it has written so far to `out` or `err`."""
+        """Returns what the command has written to `out` or `err` so far."""
         return self.streams.with_suffix(f".{stream}").read_text()
 
     def until(self, text: str, stream: str = "out") -> str:
-        """The same, as soon as this text is in it."""
+        """Waits until the command has written this text; returns everything that it has written."""
         end = time.monotonic() + BOUND_SECONDS
-        while text not in (told := self.read(stream)):
-            assert self.process.is_alive(), f"it ended without {text!r}: {self.read('err')}"
-            assert time.monotonic() < end, f"{text!r} never came"
+        while text not in (written := self.read(stream)):
+            assert self.process.is_alive(), f"the command ended without {text!r}: {self.read('err')}"
+            assert time.monotonic() < end, f"{text!r} was not written"
             time.sleep(POLL_SECONDS)
-        return told
+        return written
 
     def end(self, number: signal.Signals | None = None) -> Done:
         """Sends the signal, if any, and waits for the end."""
         if number:
             os.kill(self.process.pid or 0, number)
         self.process.join(BOUND_SECONDS)
-        assert self.process.exitcode is not None, "it did not end"
+        assert self.process.exitcode is not None, "the command did not end"
         return Done(self.process.exitcode, self.read("out"), self.read("err"))
 
 
 @contextmanager
 def started(*arguments: str, folder: Path, stdin: Path | None = None, **settings: str) -> Iterator[Running]:
-    """The command, running in that folder with these settings and no other; killed in the end if it still runs."""
+    """Starts the command in the folder with these settings only. Kills it at the end if it still runs."""
     streams = folder / f".streams-{secrets.token_hex(4)}"
     for stream in _STREAMS:
         streams.with_suffix(f".{stream}").touch(0o600)
@@ -84,7 +84,7 @@ def run(*arguments: str, folder: Path, stdin: str = "", **settings: str) -> Done
 
 
 def environment(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
-    """Nothing of the tests' own environment decides."""
+    """Returns the settings with the variables that a process needs, and nothing of the tests' environment."""
     return {"PATH": os.environ["PATH"], "HOME": str(folder), "COLUMNS": "80", **settings}
 
 
@@ -100,5 +100,6 @@ def _act(
         os.dup2(os.open(path, flags), descriptor)
     sys.stdin = os.fdopen(0, closefd=False)
     sys.argv = ["faceid-results", *arguments]
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell gives its background jobs one that ignores it
+    # A shell lets its background jobs ignore SIGINT.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     main()

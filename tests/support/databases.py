@@ -1,10 +1,12 @@
-"""Databases for tests: a new one where the test needs it, otherwise an emptied one, which costs a tenth."""
+"""Databases for tests: a new one if the test needs it, otherwise an emptied one, which takes a tenth of the time."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Self
 
+import pytest
 from pydantic import SecretStr
 from sqlalchemy import text
 from sqlalchemy.engine import make_url
@@ -19,11 +21,14 @@ _END_OTHER_SESSIONS = text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
+_COUNT_BLOCKED_SESSIONS = text(
+    "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+)
 
 
 @asynccontextmanager
 async def fresh_database(server_url: str) -> AsyncIterator[str]:
-    """The URL of a new database without a schema. The database is dropped at the end."""
+    """Creates a database without a schema and yields its URL. The database is dropped at the end."""
     name = f"test_{secrets.token_hex(6)}"
     async with _connected(server_url) as connection:
         await connection.execute(text(f"CREATE DATABASE {name}"))
@@ -35,9 +40,9 @@ async def fresh_database(server_url: str) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def opened(url: str, **others: int) -> AsyncIterator[Database]:
-    """The database, with these settings."""
-    database = Database(DatabaseSettings.model_validate({"database_url": SecretStr(url), **others}))
+async def opened(url: str, **settings: int) -> AsyncIterator[Database]:
+    """Opens the database with these settings and closes it at the end."""
+    database = Database(DatabaseSettings.model_validate({"database_url": SecretStr(url), **settings}))
     try:
         yield database
     finally:
@@ -45,13 +50,23 @@ async def opened(url: str, **others: int) -> AsyncIterator[Database]:
 
 
 async def migrate(url: str) -> None:
-    """Brings the database to the newest schema."""
+    """Migrates the database to the newest schema."""
     async with opened(url) as database:
         await schema.migrate(database)
 
 
+async def wait_for_blocked_sessions(database: Database, count: int) -> None:
+    """Returns when so many sessions of this Postgres database wait for a lock."""
+    for _ in range(1000):
+        async with database.read() as tx:
+            if await tx.connection.scalar(_COUNT_BLOCKED_SESSIONS) == count:
+                return
+        await asyncio.sleep(0.01)
+    pytest.fail(f"{count} sessions should wait for a lock, and do not.")
+
+
 class PostgresPool:
-    """Lends migrated, empty Postgres databases. A database that comes back is emptied, which is faster than a copy."""
+    """Lends migrated, empty Postgres databases. A returned database is emptied, which is faster than a copy."""
 
     def __init__(self, server_url: str) -> None:
         self._server_url = server_url
@@ -66,7 +81,7 @@ class PostgresPool:
 
     @asynccontextmanager
     async def lend(self) -> AsyncIterator[str]:
-        """The URL of a database that nobody else uses until the block ends."""
+        """Yields the URL of a database that is used by this block only."""
         url = self._free.pop() if self._free else await self._create()
         try:
             yield url
@@ -81,15 +96,15 @@ class PostgresPool:
 
 
 async def _empty(url: str) -> bool:
-    """Brings a database back to the state after its migrations; False if a test has changed the schema.
+    """Resets a database to the state after its migrations. Returns False if a test has changed the schema.
 
     The migrations write no rows of their own. Listeners and advisory locks end with the sessions that hold them.
     """
     try:
         async with opened(url) as database:
             async with database.write() as tx:
-                await tx.execute(_END_OTHER_SESSIONS)
-                await tx.execute(text(f"TRUNCATE {', '.join(schema.metadata.tables)} RESTART IDENTITY"))
+                await tx.connection.execute(_END_OTHER_SESSIONS)
+                await tx.connection.execute(text(f"TRUNCATE {', '.join(schema.metadata.tables)} RESTART IDENTITY"))
             return await schema.is_current(database)
     except UnavailableError:
         return False

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from app.domain.access import Scope
+from app.domain.api_key import Scope
 from app.main import create_app
 from tests.support.api import STATEFUL
 from tests.support.service import Running, settings_for
@@ -18,35 +18,35 @@ Operation = tuple[str, str]
 
 @dataclass(frozen=True)
 class Row:
-    """The scope and the request of a call, the status it returns, and whether it is about one verification."""
+    """The scope, status and request of a successful call, and whether it concerns one verification."""
 
     scope: Scope | None
     status: int
     request: dict[str, Any] = field(default_factory=dict)
-    is_of_one: bool = True
+    is_about_one: bool = True
 
 
-MEDIUM = "/v1/verifications/{biz_token}/media/{kind}"
+MEDIA_ITEM = "/v1/verifications/{biz_token}/media/{kind}"
 HOLD = "/v1/verifications/{biz_token}/legal-hold"
 ROWS: dict[Operation, Row] = {
     ("post", "/v1/callbacks"): Row(Scope.CALLBACKS_WRITE, 202, {"json": {"BizToken": "{biz_token}"}}),
     ("get", "/v1/callbacks/redirect"): Row(None, 303),
-    ("post", "/v1/redirects"): Row(Scope.CALLBACKS_WRITE, 201, {"json": {"rule_id": STATEFUL}}, is_of_one=False),
+    ("post", "/v1/redirects"): Row(Scope.CALLBACKS_WRITE, 201, {"json": {"rule_id": STATEFUL}}, is_about_one=False),
     ("put", "/v1/verifications/{biz_token}"): Row(Scope.CALLBACKS_WRITE, 200, {"json": {}}),
     ("get", "/v1/verifications/{biz_token}"): Row(Scope.RESULTS_READ, 200),
-    ("get", "/v1/verifications"): Row(Scope.RESULTS_READ, 200, is_of_one=False),
+    ("get", "/v1/verifications"): Row(Scope.RESULTS_READ, 200, is_about_one=False),
     ("get", "/v1/verifications/{biz_token}/identity"): Row(
         Scope.RESULTS_REVEAL, 200, {"headers": {"X-Purpose": "test"}}
     ),
     ("post", "/v1/verifications/{biz_token}/retrieve"): Row(Scope.CALLBACKS_WRITE, 202),
-    ("get", MEDIUM): Row(Scope.MEDIA_READ, 200),
-    ("head", MEDIUM): Row(Scope.MEDIA_READ, 200),
+    ("get", MEDIA_ITEM): Row(Scope.MEDIA_READ, 200),
+    ("head", MEDIA_ITEM): Row(Scope.MEDIA_READ, 200),
     ("post", "/v1/verifications/search"): Row(
-        Scope.RESULTS_READ, 200, {"json": {"id_card": "000000199001011234"}}, is_of_one=False
+        Scope.RESULTS_READ, 200, {"json": {"id_card": "000000199001011234"}}, is_about_one=False
     ),
     ("put", HOLD): Row(Scope.ADMIN, 204),
     ("delete", HOLD): Row(Scope.ADMIN, 204),
-    ("get", "/v1/audit"): Row(Scope.ADMIN, 200, is_of_one=False),
+    ("get", "/v1/audit"): Row(Scope.ADMIN, 200, is_about_one=False),
     ("delete", "/v1/verifications/{biz_token}"): Row(Scope.RESULTS_ERASE, 204),
     ("get", "/livez"): Row(None, 200),
     ("get", "/readyz"): Row(None, 200),
@@ -59,7 +59,7 @@ OPERATIONS: Sequence[Operation] = [(method, path) for path, item in DOCUMENT["pa
 async def call(
     service: Running, key: str | None, operation: Operation, biz_token: str, *, scheme: str = "Bearer"
 ) -> httpx.Response:
-    """Calls the operation with this key for this verification."""
+    """Calls the operation with this key on this verification."""
     method, path = operation
     request = dict(ROWS[operation].request)
     if "json" in request:

@@ -1,4 +1,4 @@
-"""A Postgres that may die: unlike the one of the other tests it keeps what it has said to be durable (`fsync`)."""
+"""A Postgres server for kill tests. Unlike the server of the other tests, it makes commits durable by `fsync`."""
 
 import asyncio
 import os
@@ -12,13 +12,14 @@ from tests.support.processes import Child, Command, minded
 from tests.support.servers import PostgresUser
 
 _PORT = 5432
-# Before it recovers: as durable as a sync of each file, and ten times as fast.
+# For the recovery: as durable as a sync of each file, and ten times as fast.
 _SYNC = ("-c", "recovery_init_sync_method=syncfs") if sys.platform == "linux" else ()
-_CLIENT = "postgres: postgres postgres "  # in the title of a process that serves a client: its user and database
+# The start of the process title of a client's backend, which has its user and database.
+_CLIENT = "postgres: postgres postgres "
 
 
 class Postgres:
-    """A server in a folder of its own; `child` is to be run."""
+    """A server in a folder of its own. The caller runs `child`."""
 
     def __init__(self, folder: Path) -> None:
         self._user = user = PostgresUser(folder)
@@ -38,18 +39,21 @@ class Postgres:
 
     async def _is_ready(self) -> bool:
         command = [self._user.binary("pg_isready"), "--quiet", f"--host={self._user.home}", f"--port={_PORT}"]
-        asking = await asyncio.create_subprocess_exec(*command)
-        return await asking.wait() == 0
+        process = await asyncio.create_subprocess_exec(*command)
+        return await process.wait() == 0
 
     def kill_backend(self) -> bool:
-        """Kills -9 the newest backend of a client: the server then ends all others, and recovers by itself."""
+        """Kills the newest backend of a client; returns whether there was one.
+
+        The server then ends all others and recovers.
+        """
         backends = self._backends()
         for pid in backends[-1:]:
             os.kill(pid, signal.SIGKILL)
         return bool(backends)
 
     def cut_sessions(self) -> None:
-        """Ends every session as an administrator would."""
+        """Ends every session, like an administrator."""
         for pid in self._backends():
             os.kill(pid, signal.SIGTERM)
 

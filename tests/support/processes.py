@@ -1,4 +1,4 @@
-"""Processes that somebody minds: started again at once whenever they end, whatever ended them."""
+"""Supervised processes, which are restarted immediately whenever they end."""
 
 import asyncio
 import json
@@ -14,7 +14,8 @@ from tempfile import TemporaryDirectory
 from tests.support.servers import WATCHED
 
 _PROBE_SECONDS = 0.05
-_RESTART_SECONDS = 0.1  # what cannot start yet must not be started in a tight loop
+# Avoids a tight loop while a process cannot start.
+_RESTART_SECONDS = 0.1
 _UP_SECONDS = 60.0
 _STOP_SECONDS = 30.0
 _LINES_KEPT = 20
@@ -22,7 +23,7 @@ _LINES_KEPT = 20
 
 @dataclass
 class Command:
-    """How a process is started and stopped, and how one sees that it is up: by what it logs, or by a probe."""
+    """How a process is started and stopped, and how it is recognised as up, by a log text or by a probe."""
 
     arguments: Sequence[str]
     environment: Mapping[str, str]
@@ -34,7 +35,7 @@ class Command:
 
 @dataclass
 class Child:
-    """One place for a process, and those that have lived there. `run` keeps it filled until `stop`."""
+    """A supervised process, with the history of its restarts. `run` restarts it until `stop` is called."""
 
     name: str
     command: Command
@@ -51,20 +52,20 @@ class Child:
     _stopping: bool = False
 
     async def run(self) -> None:
-        """Starts it, and again, until it is to stop."""
+        """Starts the process, and again whenever it ends, until `stop` is called."""
         while not self._stopping:
-            await self._live()
+            await self._run_once()
             self.is_up.clear()
             if not self._stopping:
                 await asyncio.sleep(_RESTART_SECONDS)
 
     @property
     def pid(self) -> int | None:
-        """Of the process that lives there now."""
+        """The id of the running process."""
         return self._process.pid if self._process and self._process.returncode is None else None
 
     def kill(self) -> bool:
-        """Kill -9; whether there was something to be killed, and not dying already."""
+        """Kills the process; returns whether one was running and not killed already."""
         self.is_up.clear()
         if self._process is None or self.pid in {None, self._killed}:
             return False
@@ -73,10 +74,10 @@ class Child:
         return True
 
     async def until_up(self) -> None:
-        """Returns when it is up.
+        """Waits until the process is up.
 
         Raises:
-            RuntimeError: it does not come up.
+            RuntimeError: the process did not come up.
         """
         try:
             await asyncio.wait_for(self.is_up.wait(), _UP_SECONDS)
@@ -84,7 +85,7 @@ class Child:
             raise RuntimeError(f"{self.name} does not come up: {list(self.last_lines)} {self.logged}") from None
 
     async def stop(self, task: asyncio.Task[None]) -> None:
-        """Ends it as an operator would; what has not gone after a while is killed."""
+        """Stops the process, and kills it if it does not end in time."""
         self._stopping = True
         since = time.monotonic()
         if self._process and self._process.stdin:
@@ -96,7 +97,7 @@ class Child:
             await task
         self.slowest_stop = time.monotonic() - since
 
-    async def _live(self) -> None:
+    async def _run_once(self) -> None:
         command = self.command
         self.starts += 1
         process = self._process = await asyncio.create_subprocess_exec(
@@ -139,7 +140,7 @@ class Child:
                 self.is_up.set()
 
     def _note(self, text: str) -> None:
-        """Counts what was logged above INFO by its kind."""
+        """Counts the log events above INFO by kind."""
         try:
             event = json.loads(text)
         except ValueError:
@@ -159,7 +160,7 @@ async def _until(is_so: Callable[[], Awaitable[bool]]) -> None:
 
 
 async def answers(host: str, port: int) -> bool:
-    """Whether somebody listens there."""
+    """Returns whether a server listens on the port."""
     try:
         _, writer = await asyncio.open_connection(host, port)
     except OSError:
@@ -172,7 +173,7 @@ async def answers(host: str, port: int) -> bool:
 
 @asynccontextmanager
 async def minded(children: Collection[Child]) -> AsyncIterator[None]:
-    """They run, and are up at the beginning; in the end they are stopped."""
+    """Runs the children during the block, which begins when all are up."""
     tasks = [asyncio.create_task(child.run(), name=child.name) for child in children]
     try:
         await asyncio.gather(*(child.until_up() for child in children))
@@ -185,5 +186,6 @@ async def minded(children: Collection[Child]) -> AsyncIterator[None]:
 def temporary_folder() -> Iterator[Path]:
     with TemporaryDirectory(prefix="chaos-") as name:
         folder = Path(name)
-        folder.chmod(0o711)  # whoever runs Postgres has to pass
+        # The user that runs Postgres must be able to enter.
+        folder.chmod(0o711)
         yield folder

@@ -1,4 +1,4 @@
-"""A verification that has only what every verification has."""
+"""A verification with the required values only."""
 
 from datetime import UTC, datetime
 

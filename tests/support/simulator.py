@@ -40,7 +40,7 @@ class LiveSimulator:
         return f"http://{self.endpoint}"
 
     def official_client(self, credentials: Credentials = DEMO_CREDENTIALS) -> FaceidClient:
-        """The official SDK's client; its retries are off as they are by default."""
+        """Returns the official SDK's client, with its retries off, which is their default."""
         http = HttpProfile(protocol="http", endpoint=self.endpoint, reqTimeout=20)
         credential = Credential(credentials.secret_id, credentials.secret_key, credentials.token)
         return FaceidClient(credential, "", ClientProfile(httpProfile=http))
@@ -62,14 +62,14 @@ def live_simulator(options: SimulatorOptions = NO_QUOTA) -> Iterator[LiveSimulat
 
 
 def authorization(credentials: Credentials, headers: Mapping[str, str], body: bytes, timestamp: int) -> str:
-    """Signs by the client's code, which the simulator does not share."""
+    """Signs with the code of the app, which the simulator does not share."""
     signer = signing.Credentials(credentials.secret_id, credentials.secret_key)
     return signing.authorization(signer, service="faceid", headers=headers, body=body, timestamp=timestamp)
 
 
 @dataclass
 class Clock:
-    """A clock that a test turns."""
+    """A clock that a test sets."""
 
     now: float = field(default_factory=time.time)
 
@@ -79,7 +79,7 @@ class Clock:
 
 @dataclass(frozen=True)
 class Caller:
-    """A stranger's client, in process; what it sends can be changed after it was signed."""
+    """An independent client, in process. Its headers and its body can be changed after signing."""
 
     simulator: Simulator
     credentials: Credentials = DEMO_CREDENTIALS
@@ -101,12 +101,12 @@ class Caller:
             return await client.post("/", headers=headers, content=body)
 
     async def call(self, action: str, parameters: object) -> dict[str, Any]:
-        """The `Response` to a signed call."""
+        """Returns the `Response` of a signed call."""
         body = json.dumps(parameters).encode()
         answer: dict[str, Any] = (await self.post(self.headers(action, body), body)).json()["Response"]
         return answer
 
     async def code(self, action: str, parameters: object) -> str | None:
-        """The error code that a signed call is answered with, None where it is not an error."""
+        """Returns the error code of a signed call, or None if it succeeds."""
         answer = await self.call(action, parameters)
         return answer["Error"]["Code"] if "Error" in answer else None

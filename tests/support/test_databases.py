@@ -1,4 +1,4 @@
-"""An emptied database is as good as a new one."""
+"""An emptied database equals a new one."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -10,7 +10,7 @@ from app.storage import schema
 from tests.support.databases import PostgresPool, fresh_database, migrate, opened
 
 VALUES = {str: "x", int: 1, bool: True, bytes: b"x", datetime: datetime(2026, 1, 2, tzinfo=UTC), date: date(2026, 1, 2)}
-# All that a database consists of, and all that a test can leave in one.
+# Everything that a database consists of, and everything that a test can leave in one.
 PARTS = {
     "relations": "SELECT relname, relkind FROM pg_class WHERE relnamespace = 'public'::regnamespace",
     "columns": (
@@ -33,13 +33,15 @@ PARTS = {
 
 async def parts_of(url: str) -> Mapping[str, Sequence[str]]:
     async with opened(url) as database, database.read() as tx:
-        return {name: sorted(map(str, await tx.execute(text(statement)))) for name, statement in PARTS.items()}
+        return {
+            name: sorted(map(str, await tx.connection.execute(text(statement)))) for name, statement in PARTS.items()
+        }
 
 
 def row_of(table: Table) -> dict[str, object]:
-    """Any row of the table; sequences give the ids."""
+    """Returns values for a row of the table, without the ids that sequences generate."""
     types = {
-        column.name: column.type.impl_instance if isinstance(column.type, TypeDecorator) else column.type
+        column.key: column.type.impl_instance if isinstance(column.type, TypeDecorator) else column.type
         for column in table.c
         if column.name != "id" or isinstance(column.type, String)
     }
@@ -56,9 +58,9 @@ async def test_emptied_database_equals_a_migrated_one(postgres_server: str) -> N
             used = await stack.enter_async_context(opened(used_url))
             async with used.write() as tx:
                 for table in schema.metadata.sorted_tables:
-                    await tx.execute(insert(table), row_of(table))
-                await tx.execute(text("SELECT pg_advisory_lock(1)"))
-                await tx.execute(text("LISTEN topic"))
+                    await tx.connection.execute(insert(table), row_of(table))
+                await tx.connection.execute(text("SELECT pg_advisory_lock(1)"))
+                await tx.connection.execute(text("LISTEN topic"))
             full = await parts_of(used_url)
         async with pool.lend() as emptied_url:
             emptied = await parts_of(emptied_url)
@@ -77,7 +79,7 @@ async def test_database_with_another_schema_is_not_lent_again(postgres_server: s
     async with PostgresPool(postgres_server) as pool:
         for statement in ("ALTER TABLE media RENAME TO away", "UPDATE alembic_version SET version_num = '0'"):
             async with pool.lend() as changed_url, opened(changed_url) as changed, changed.write() as tx:
-                await tx.execute(text(statement))
+                await tx.connection.execute(text(statement))
 
             async with pool.lend() as url, opened(url) as database:
                 assert url != changed_url

@@ -1,4 +1,4 @@
-"""What every media store promises."""
+"""The contract of media stores, and what the two implementations share."""
 
 import asyncio
 import re
@@ -9,60 +9,61 @@ from datetime import datetime
 from typing import Protocol
 
 from app.errors import UnavailableError
-from app.storage.media.draft import Draft
+from app.storage.media.spool import SpoolFile
 
-PIECE_BYTES = 16 * 16_400  # whole sealed chunks: what is cut within one has to be copied
-"""The size in which media travel: large enough to be cheap, small enough to be many at a time."""
+PIECE_BYTES = 16 * 16_400
+"""The size of the pieces in which media are read: a whole number of encrypted chunks, because a chunk that is split
+between two pieces has to be copied."""
 
 _KEY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{30}")
 _PROBE = b"faceid-results probe"
 
 
 class MediaMissingError(UnavailableError):
-    """A row names an object that is not there, or is shorter than the row says."""
+    """A row names an object that does not exist or is shorter than expected."""
 
     code = "media_missing"
 
 
 @dataclass(frozen=True, slots=True)
 class StoredObject:
-    """One object, and the instant (aware, UTC) at which it was stored."""
+    """An object and when it was stored (aware, UTC)."""
 
     key: str
     modified_at: datetime
 
 
 class MediaStore(Protocol):
-    """Keeps objects under random keys.
+    """Stores objects under random keys.
 
-    All methods raise `UnavailableError`, with a sentence that says why, when the store does not do its work.
+    All methods raise `UnavailableError` with the reason if the store does not answer or refuses.
     """
 
-    def draft(self) -> Draft:
-        """A new, empty draft: write to it, then `put` or discard it."""
+    def new_file(self) -> SpoolFile:
+        """Returns a new, empty spool file: write to it, then `put` or discard it."""
         ...
 
-    async def put(self, *drafts: Draft) -> Sequence[str]:
-        """Stores the bytes of drafts; answers their fresh keys, in the same order. All are durable when it returns.
+    async def put(self, *spool_files: SpoolFile) -> Sequence[str]:
+        """Stores the bytes of spool files and returns their new keys in the same order. All are durable on return.
 
-        The drafts are spent after it, also after an error, which may leave some of the objects for the sweeper.
+        The spool files are used up afterwards, also after an error. An error may leave orphans for the sweep.
         """
         ...
 
     def open(self, key: str, start: int, stop: int) -> AsyncIterator[bytes]:
-        """The bytes from `start` up to, not including, `stop`, in pieces of about `PIECE_BYTES`; never fewer.
+        """Yields the bytes from `start` up to but not including `stop`, in pieces of about `PIECE_BYTES`.
 
         Raises:
-            MediaMissingError: there is no such object, or it ends before `stop`.
+            MediaMissingError: the object does not exist or ends before `stop`.
         """
         ...
 
     async def delete(self, key: str) -> None:
-        """Removes the object; does nothing where there is none."""
+        """Deletes the object, if it exists."""
         ...
 
     def list(self) -> AsyncIterator[StoredObject]:
-        """All objects of this store, in no order; what others keep beside them is left out."""
+        """Yields all objects of this store, in no order, without foreign objects in the same place."""
         ...
 
     async def check(self) -> None:
@@ -70,48 +71,48 @@ class MediaStore(Protocol):
         ...
 
     async def clean_spool(self) -> int:
-        """Removes drafts that dead processes have left behind; answers how many."""
+        """Deletes spool files of dead processes; returns how many."""
         ...
 
     async def aclose(self) -> None:
-        """Lets go of connections, if there are any."""
+        """Closes connections, if there are any."""
         ...
 
 
 def fresh_keys(count: int) -> Sequence[str]:
-    """Random keys; their first two digits, the same for all, spread the objects over 256 folders."""
+    """Returns random keys. They share their first two digits, which spread the objects over 256 folders."""
     folder = secrets.token_hex(1)
     return [f"{folder}/{secrets.token_hex(15)}" for _ in range(count)]
 
 
 def is_key(text: str) -> bool:
-    """Whether `fresh_keys` could have made it; nothing else ever becomes part of a path."""
+    """Returns whether the text has the syntax of a key. Nothing else ever becomes part of a path."""
     return _KEY.fullmatch(text) is not None
 
 
 def require_key(text: str) -> str:
-    """The text itself, if it is a key.
+    """Returns the text if it is a key.
 
     Raises:
-        MediaMissingError: it is none, so nothing can be stored under it.
+        MediaMissingError: it is not, so no object has this key.
     """
     if not is_key(text):
-        raise MediaMissingError("This is not the key of an object.")
+        raise MediaMissingError("The object key is malformed.")
     return text
 
 
 def missing() -> MediaMissingError:
-    """What to raise when there is no such object. Its key stays with us."""
+    """Returns the error for an object that does not exist, without its key."""
     return MediaMissingError("The media store has lost the object.")
 
 
 def cut_short() -> MediaMissingError:
-    """What to raise when the object ends too soon."""
-    return MediaMissingError("The media store has only a part of the object.")
+    """Returns the error for an object that ends too soon."""
+    return MediaMissingError("The media store has only part of the object.")
 
 
 async def all_done(works: Iterable[Awaitable[object]]) -> None:
-    """Returns when all of them are over; raises the first error then, not before."""
+    """Waits until all of them have ended, then raises the first error."""
     for outcome in await asyncio.gather(*works, return_exceptions=True):
         if isinstance(outcome, BaseException):
             raise outcome
@@ -121,14 +122,14 @@ async def probe(store: MediaStore) -> None:
     """Writes, reads and deletes an object of `store`.
 
     Raises:
-        UnavailableError: one of the three did not work.
+        UnavailableError: one of the three failed.
     """
-    with store.draft() as draft:
-        draft.write(_PROBE)
-        (key,) = await store.put(draft)
+    with store.new_file() as spool_file:
+        spool_file.write(_PROBE)
+        (key,) = await store.put(spool_file)
     try:
         echo = b"".join([piece async for piece in store.open(key, 0, len(_PROBE))])
     finally:
         await store.delete(key)
     if echo != _PROBE:
-        raise UnavailableError("The media store answers with other bytes than it was given.")
+        raise UnavailableError("The media store returned different bytes than were written.")

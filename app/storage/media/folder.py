@@ -1,4 +1,4 @@
-"""The media store in a folder: durable like a database, which the stores of common libraries are not (no fsync)."""
+"""The media store in a folder. Durable like a database, unlike the stores of common libraries, which do not fsync."""
 
 import asyncio
 import os
@@ -18,30 +18,34 @@ from app.storage.media.base import (
     probe,
     require_key,
 )
-from app.storage.media.draft import Draft, Spool, disk_errors, spent
+from app.storage.media.spool import Spool, SpoolFile, discarded, disk_errors
 
 
 class FolderStore:
-    """Keeps each object as a file that only we can read. Drafts are in `.spool`, thus in the same file system."""
+    """Stores each object as a file that only this user can read.
+
+    The spool is in `.spool`, in the same file system, so a spool file becomes an object by a rename.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
         self._spool = Spool(root / ".spool")
 
-    def draft(self) -> Draft:
+    def new_file(self) -> SpoolFile:
         """See `MediaStore`."""
-        with disk_errors("The media folder cannot be made"):
+        with disk_errors("The media folder cannot be created"):
             _make_folder(self._root)
-        return self._spool.draft()
+        return self._spool.new_file()
 
-    async def put(self, *drafts: Draft) -> Sequence[str]:
-        """See `MediaStore`. The files get their names only when their bytes are on the disk."""
-        with spent(drafts), disk_errors("The media folder takes no files"):
-            await all_done(asyncio.to_thread(draft.sync) for draft in drafts)  # each waits for the disk by itself
-            return await asyncio.to_thread(self._name, drafts)
+    async def put(self, *spool_files: SpoolFile) -> Sequence[str]:
+        """See `MediaStore`. The files are renamed only after their bytes are on disk."""
+        with discarded(spool_files), disk_errors("The media folder cannot be written"):
+            # In threads side by side, because each waits for the disk.
+            await all_done(asyncio.to_thread(spool_file.sync) for spool_file in spool_files)
+            return await asyncio.to_thread(self._rename, spool_files)
 
     async def open(self, key: str, start: int, stop: int) -> AsyncIterator[bytes]:
-        """See `MediaStore`. It reads within the event loop: a piece costs less than the way to a thread and back."""
+        """See `MediaStore`. Reads within the event loop: a piece costs less than switching to a thread."""
         with disk_errors("The media folder cannot be read"), _opened(self._root, key) as file:
             file.seek(start)
             while start < stop:
@@ -53,7 +57,7 @@ class FolderStore:
 
     async def delete(self, key: str) -> None:
         """See `MediaStore`."""
-        with disk_errors("The media folder removes no files"):
+        with disk_errors("A file in the media folder cannot be deleted"):
             await asyncio.to_thread(_delete, self._root / require_key(key))
 
     async def list(self) -> AsyncIterator[StoredObject]:
@@ -69,20 +73,21 @@ class FolderStore:
 
     async def clean_spool(self) -> int:
         """See `MediaStore`."""
-        with disk_errors("The media folder removes no files"):
+        with disk_errors("The spool folder cannot be cleaned"):
             return await asyncio.to_thread(self._spool.clean)
 
     async def aclose(self) -> None:
-        """See `MediaStore`; there is nothing to let go of."""
+        """See `MediaStore`; there is nothing to close."""
 
-    def _name(self, drafts: Sequence[Draft]) -> Sequence[str]:
-        keys = fresh_keys(len(drafts))
+    def _rename(self, spool_files: Sequence[SpoolFile]) -> Sequence[str]:
+        keys = fresh_keys(len(spool_files))
         folder = (self._root / keys[0]).parent
         folder.mkdir(mode=0o700, exist_ok=True)
-        for key, draft in zip(keys, drafts, strict=True):
-            draft.path.rename(self._root / key)
+        for key, spool_file in zip(keys, spool_files, strict=True):
+            spool_file.path.rename(self._root / key)
         _sync_folder(folder)
-        _sync_folder(self._root)  # always: another process may have made the folder an instant ago
+        # Always, because another process may have created the folder a moment ago.
+        _sync_folder(self._root)
         return keys
 
 
@@ -129,5 +134,6 @@ def _objects(folder: Path) -> Sequence[StoredObject]:
 def _modified_at(file: Path) -> datetime | None:
     try:
         return datetime.fromtimestamp(file.stat().st_mtime, UTC)
-    except FileNotFoundError:  # deleted meanwhile
+    except FileNotFoundError:
+        # It was deleted in the meantime.
         return None

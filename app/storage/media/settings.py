@@ -1,4 +1,4 @@
-"""Where the media are: the settings slice of the media store."""
+"""The settings of the media store."""
 
 from pathlib import Path
 from typing import Self
@@ -11,11 +11,11 @@ class MediaSettings(BaseModel):
     """`MEDIA_URL` and the usual AWS variables.
 
     `media_url` is `file:///absolute/folder`, by default `media` in `data_dir`, or `s3://bucket/prefix`. An endpoint
-    whose host begins with the bucket's name is addressed without the bucket in the path. Tencent's COS wants that:
+    whose host begins with the bucket's name is addressed without the bucket in the path, as Tencent's COS requires:
     `AWS_ENDPOINT_URL=https://BUCKET-APPID.cos.REGION.myqcloud.com`, `AWS_REGION=REGION`, `s3://BUCKET-APPID/prefix`.
-    Without a key pair here, those of the machine or the container are used.
+    Without a key pair, the credentials of the machine or container are used.
 
-    `spool_dir` (by default `spool` in `data_dir`) takes media on their way into a bucket.
+    `spool_dir` (by default `spool` in `data_dir`) holds media before they are uploaded to a bucket.
     """
 
     model_config = ConfigDict(hide_input_in_errors=True)
@@ -31,17 +31,17 @@ class MediaSettings(BaseModel):
 
     @property
     def media_location(self) -> SplitResult:
-        """`media_url`, or its default, in parts."""
+        """`media_url` or its default, parsed."""
         return urlsplit(self.media_url or (self.data_dir.absolute() / "media").as_uri())
 
     @property
     def media_folder(self) -> Path:
-        """The folder that a `file` URL names."""
+        """The folder of a `file` URL."""
         return Path(unquote(self.media_location.path))
 
     @property
     def media_spool(self) -> Path:
-        """The folder for media on their way into a bucket."""
+        """The folder that holds media before they are uploaded to a bucket."""
         return self.spool_dir or self.data_dir / "spool"
 
     @field_validator("media_url")

@@ -1,0 +1,244 @@
+"""Diagnoses an installation: checks everything that it needs, and says what to do about each failure."""
+
+import asyncio
+import os
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from enum import StrEnum
+from io import BytesIO
+from pathlib import Path
+
+from app.config import Settings
+from app.domain.decision import ErrorClass
+from app.domain.detection import InfoType
+from app.domain.rule import DEFAULT_ACCOUNT
+from app.errors import ConfigurationError, ServiceError
+from app.faceid.client import FaceIdClient, clock_offset
+from app.faceid.credentials import CredentialSource
+from app.faceid.error_codes import CLOCK, ENDPOINT, KEY_PAIR, advice, classify
+from app.factory import now, open_keyring
+from app.sealing.keyring import Ring
+from app.services.health import HealthService
+from app.storage import schema
+from app.storage.database import Database
+from app.storage.media import open_media_store
+
+MIN_FREE_BYTES = 2**30
+"""Room for some hundred results with their videos."""
+
+CLOCK_WARNING = timedelta(seconds=60)
+CLOCK_LIMIT = timedelta(seconds=300)
+"""Tencent rejects signatures that are further off."""
+
+# Above the deadlines of what is checked, whose errors say more.
+_CHECK_SECONDS = 45.0
+# No such token exists, neither at Tencent nor at the simulator.
+_UNKNOWN = "illegal-faceid-results-doctor"
+
+_DATABASE_ADVICE = (
+    "Check DATABASE_URL, and that its server runs and accepts this user; for SQLite, that its folder is writable."
+)
+_SCHEMA_ADVICE = "Run `faceid-results migrate` of the version that will serve."
+_KEYRING_ADVICE = (
+    "Restore this database's key ring to KEYRING_FILE, or create the first one: `faceid-results keyring new`."
+)
+_QUOTA_ADVICE = "Check that the user of DATABASE_URL may write to all tables."
+_MEDIA_ADVICE = "Check MEDIA_URL and its permissions; for a bucket also AWS_ENDPOINT_URL and the AWS key pair."
+_DATA_DIR_ADVICE = "Set DATA_DIR to a folder that this user may write to."
+
+
+class Status(StrEnum):
+    """The result of a check. A warning needs attention but prevents nothing yet."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+    SKIPPED = "skipped"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """The result of a check. `advice` says how to fix a problem; None if there is none."""
+
+    check: str
+    status: Status
+    found: str
+    advice: str | None = None
+
+
+class Doctor:
+    """Checks an installation once. That a store cannot be opened is a finding, not an error."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._accounts = settings.faceid.all_accounts
+        # When the one call to Tencent of each account may be made, by `time.monotonic`.
+        self._slots: dict[str, float] = {}
+
+    async def run_checks(self) -> Sequence[Finding]:
+        """Runs all checks and returns what they found. Creates the embedded database like `serve` does."""
+        data_dir = check_folder(self._settings.database.data_dir)
+        media = asyncio.create_task(_guarded("media store", _MEDIA_ADVICE, self._check_media()))
+        stores = await self._check_database()
+        accounts = [finding for name in self._accounts for finding in await self._check_account(name)]
+        return [*accounts, *stores, await media, data_dir]
+
+    async def _check_account(self, name: str) -> Sequence[Finding]:
+        suffix = "" if name == DEFAULT_ACCOUNT else f" of {name}"
+        return [
+            await _guarded(f"credentials{suffix}", ENDPOINT, self._check_credentials(name)),
+            await _guarded(f"clock{suffix}", ENDPOINT, self._check_clock(self._accounts[name].endpoint)),
+        ]
+
+    async def _check_database(self) -> Sequence[Finding]:
+        """Runs the checks of the database. Each needs the one before it."""
+        checks: Sequence[tuple[str, str, Callable[[Database], Awaitable[Finding]]]] = (
+            ("database", _DATABASE_ADVICE, _check_connection),
+            ("schema", _SCHEMA_ADVICE, _check_schema),
+            ("key ring", _KEYRING_ADVICE, self._check_keyring),
+            ("quota", _QUOTA_ADVICE, self._check_quota),
+            ("retrieval", _DATABASE_ADVICE, _check_retrieval),
+        )
+        try:
+            database = Database(self._settings.database)
+        except ConfigurationError as error:
+            failed = Finding("database", Status.FAILED, error.detail, _DATABASE_ADVICE)
+            return [failed, *(_skipped(check) for check, _, _ in checks[1:])]
+        findings: list[Finding] = []
+        async with aclosing(database):
+            for check, todo, run in checks:
+                is_possible = not findings or findings[-1].status is Status.OK
+                findings.append(await _guarded(check, todo, run(database)) if is_possible else _skipped(check))
+        return findings
+
+    async def _check_keyring(self, database: Database) -> Finding:
+        keyring = await open_keyring(self._settings.keyring.keyring_path, database)
+        versions = ", ".join(f"{ring} {keyring.newest(ring)}" for ring in Ring)
+        found = f"The key ring decrypts the database; newest versions: {versions}."
+        if keyring.is_open_to_others:
+            return Finding(
+                "key ring", Status.WARNING, f"{found} Other users may read its file.", "chmod 0600 KEYRING_FILE."
+            )
+        return Finding("key ring", Status.OK, found)
+
+    async def _check_quota(self, database: Database) -> Finding:
+        found = []
+        for name, account in self._accounts.items():
+            interval = timedelta(seconds=1 / account.requests_per_second)
+            async with database.write() as tx:
+                self._slots[name] = await tx.quota.reserve(name, interval=interval, slots=1)
+            wait = max(self._slots[name] - time.monotonic(), 0)
+            found.append(f"{name}: {account.requests_per_second:g} calls per second, the next one in {wait:.1f} s.")
+        return Finding("quota", Status.OK, "\n".join(found))
+
+    async def _check_media(self) -> Finding:
+        async with aclosing(open_media_store(self._settings.media)) as store:
+            await store.check()
+        kind = "bucket" if self._settings.media.media_location.scheme == "s3" else "folder"
+        return Finding("media store", Status.OK, f"An object can be written to, read from and deleted in the {kind}.")
+
+    async def _check_clock(self, endpoint: str) -> Finding:
+        return clock_finding(await clock_offset(endpoint))
+
+    async def _check_credentials(self, account: str) -> Finding:
+        rule_id = self._rule_id(account)
+        try:
+            CredentialSource(account, self._accounts[account])
+        except ConfigurationError as error:
+            return Finding("credentials", Status.FAILED, error.detail, KEY_PAIR)
+        async with FaceIdClient(self._settings.faceid, account, connections=1) as client:
+            await asyncio.sleep(max(self._slots.get(account, 0) - time.monotonic(), 0))
+            fetched = await client.get_detect_info(
+                biz_token=_UNKNOWN, rule_id=rule_id or "1", info_type=InfoType("1"), open_sink=BytesIO
+            )
+        return credentials_finding(fetched.call.error_code, fetched.call.request_id, rule_id=rule_id)
+
+    def _rule_id(self, account: str) -> str | None:
+        """Returns a RuleId of the account, the default one if it belongs to it."""
+        rules, default = self._settings.rules, self._settings.intake.faceid_rule_id
+        known = [default, *rules.rules] if default else list(rules.rules)
+        return next((rule_id for rule_id in known if rules.rule(rule_id).account == account), None)
+
+
+def _skipped(check: str) -> Finding:
+    return Finding(check, Status.SKIPPED, "Not checked, because the check before it failed.")
+
+
+async def _check_connection(database: Database) -> Finding:
+    async with database.read():
+        return Finding("database", Status.OK, f"The {database.dialect} database answers.")
+
+
+async def _check_schema(database: Database) -> Finding:
+    if database.is_embedded:
+        await schema.migrate(database)
+    elif not await schema.is_current(database):
+        raise ConfigurationError("The schema does not match this version.")
+    return Finding("schema", Status.OK, "The schema matches this version.")
+
+
+async def _check_retrieval(database: Database) -> Finding:
+    condition = await HealthService(database=database, clock=now).measure()
+    if condition.warnings:
+        return Finding("retrieval", Status.WARNING, "\n".join(condition.warnings))
+    return Finding("retrieval", Status.OK, "No account is paused, and no deadline is near.")
+
+
+def credentials_finding(error_code: str | None, request_id: str | None, *, rule_id: str | None) -> Finding:
+    """Judges the key pair and the rule by Tencent's answer to a call for a token that does not exist."""
+    error_code = error_code or ""
+    is_accepted = not error_code or classify(error_code) in {ErrorClass.FINAL, ErrorClass.EXPIRED}
+    if rule_id is None and (is_accepted or error_code.startswith("InvalidParameterValue.RuleId")):
+        found = "Tencent accepts the key pair; the settings name no RuleId of the account."
+        todo = "Set FACEID_RULE_ID or name rules, unless all registrations and callbacks contain their RuleId."
+        return Finding("credentials", Status.WARNING, found, todo)
+    if is_accepted:
+        return Finding("credentials", Status.OK, "Tencent accepts the key pair and the RuleId.")
+    found = f"The call ended with {error_code} (RequestId {request_id or 'none'})."
+    if (known := advice(error_code)) is None:
+        todo = "Try again; if it persists, ask Tencent with the RequestId."
+        return Finding("credentials", Status.WARNING, found, todo)
+    return Finding("credentials", Status.FAILED, found, known)
+
+
+def clock_finding(offset: timedelta) -> Finding:
+    """Judges the difference of the clocks, ours minus Tencent's."""
+    found = f"This machine's clock differs from the endpoint's by {offset.total_seconds():+.0f} s."
+    if abs(offset) <= CLOCK_WARNING:
+        return Finding("clock", Status.OK, found)
+    return Finding("clock", Status.FAILED if abs(offset) > CLOCK_LIMIT else Status.WARNING, found, CLOCK)
+
+
+def disk_finding(free_bytes: int) -> Finding:
+    """Judges the free space of DATA_DIR."""
+    found = f"DATA_DIR has {free_bytes / 2**30:.1f} GiB free."
+    if free_bytes >= MIN_FREE_BYTES:
+        return Finding("disk", Status.OK, found)
+    return Finding("disk", Status.WARNING, found, "Free some space, or move DATA_DIR or MEDIA_URL to a larger disk.")
+
+
+def check_folder(data_dir: Path) -> Finding:
+    """Creates DATA_DIR if it is missing, and checks its permissions and free space."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        free_bytes = shutil.disk_usage(data_dir).free
+    except OSError as error:
+        return Finding("disk", Status.FAILED, f"DATA_DIR cannot be created: {error.strerror}.", _DATA_DIR_ADVICE)
+    if not os.access(data_dir, os.W_OK | os.X_OK):
+        return Finding("disk", Status.FAILED, "DATA_DIR cannot be written.", _DATA_DIR_ADVICE)
+    return disk_finding(free_bytes)
+
+
+async def _guarded(check: str, advice: str, work: Awaitable[Finding]) -> Finding:
+    """Returns the finding of a check; an error or a timeout becomes a failed one with advice."""
+    try:
+        async with asyncio.timeout(_CHECK_SECONDS):
+            return replace(await work, check=check)
+    except ServiceError as error:
+        return Finding(check, Status.FAILED, error.detail, advice)
+    except TimeoutError:
+        return Finding(check, Status.FAILED, f"There was no answer within {_CHECK_SECONDS:.0f} s.", advice)

@@ -1,0 +1,93 @@
+"""Media items: their kinds, the row that names a stored one, and the content type that their first bytes show."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+HEAD_BYTES = 64
+"""How many of the first bytes `sniff` looks at."""
+
+UNKNOWN = "application/octet-stream"
+
+_MAGIC = (
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"GIF87a", "image/gif"),
+    (b"GIF89a", "image/gif"),
+    (b"BM", "image/bmp"),
+)
+# The form type, which follows "RIFF" and four bytes of size.
+_RIFF = {b"WEBP": "image/webp", b"AVI ": "video/x-msvideo"}
+# The major brand of an ISO base media file. Every other brand counts as MP4.
+_BRANDS = (
+    (b"qt  ", "video/quicktime"),
+    (b"3g", "video/3gpp"),
+    (b"heic", "image/heic"),
+    (b"heix", "image/heic"),
+    (b"mif1", "image/heif"),
+    (b"avif", "image/avif"),
+    (b"M4A ", "audio/mp4"),
+)
+
+
+class MediaKind(StrEnum):
+    """The media of a result. Only GetDetectInfoEnhanced returns those after the video."""
+
+    ID_CARD_FRONT = "id_card_front"
+    ID_CARD_BACK = "id_card_back"
+    BEST_FRAME = "best_frame"
+    LIVENESS_VIDEO = "liveness_video"
+    ID_CARD_FRONT_CUT = "id_card_front_cut"
+    ID_CARD_BACK_CUT = "id_card_back_cut"
+    ID_CARD_AVATAR = "id_card_avatar"
+    BEST_FRAME_1 = "best_frame_1"
+    BEST_FRAME_2 = "best_frame_2"
+    BEST_FRAME_3 = "best_frame_3"
+    BEST_FRAME_4 = "best_frame_4"
+    BEST_FRAME_5 = "best_frame_5"
+    BEST_FRAME_6 = "best_frame_6"
+    BEST_FRAME_7 = "best_frame_7"
+    BEST_FRAME_8 = "best_frame_8"
+    BEST_FRAME_9 = "best_frame_9"
+    BEST_FRAME_10 = "best_frame_10"
+
+
+BEST_FRAMES = tuple(MediaKind(f"best_frame_{number}") for number in range(1, 11))
+"""The additional frames in the order of Tencent's `BestFrames`, which holds at most ten."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MediaItem:
+    """One stored picture or video of `size_bytes` bytes (unencrypted).
+
+    `object_key` names the encrypted bytes in the media store, `sha256` is their hex digest, `sealed_key` the wrapped
+    key that decrypts them.
+    """
+
+    kind: MediaKind
+    object_key: str
+    content_type: str
+    size_bytes: int
+    sha256: str
+    sealed_key: bytes = field(repr=False)
+    stored_at: datetime
+
+
+def sniff(head: bytes) -> str:
+    """Returns the content type that the first bytes show; `application/octet-stream` if they show none.
+
+    Args:
+        head: the first `HEAD_BYTES` bytes, or all bytes if there are fewer.
+    """
+    if head[4:8] == b"ftyp":
+        return _find(_BRANDS, head[8:]) or "video/mp4"
+    if head[:4] == b"RIFF":
+        return _RIFF.get(head[8:12], UNKNOWN)
+    # EBML. The document type separates WebM from other Matroska files.
+    if head[:4] == b"\x1a\x45\xdf\xa3":
+        return "video/webm" if b"webm" in head[:HEAD_BYTES] else "video/x-matroska"
+    return _find(_MAGIC, head) or UNKNOWN
+
+
+def _find(table: tuple[tuple[bytes, str], ...], head: bytes) -> str | None:
+    return next((content_type for magic, content_type in table if head.startswith(magic)), None)

@@ -1,0 +1,379 @@
+"""The JSON of the API: snake_case, numbers and instants typed, absent values null and never missing.
+
+Callbacks may also use Tencent's spelling: `BizToken`, `RuleId`, `Extra`.
+"""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Self
+
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticKnownError
+
+from app.domain.audit import Action, AuditRecord
+from app.domain.detection import Detection, Outcome
+from app.domain.listing import VerificationFilter
+from app.domain.media import MediaKind
+from app.domain.verification import BIZ_TOKEN_PATTERN, Result, State, TokenFacts, Verification
+from app.services import read
+from app.services.read import PersonQuery
+
+_EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
+_LAST = datetime(9999, 12, 30, tzinfo=UTC)
+# The caller's clock may be ahead of ours by this much.
+_CLOCK_SKEW = timedelta(minutes=5)
+
+
+def _past(value: datetime) -> datetime:
+    if value > datetime.now(UTC) + _CLOCK_SKEW:
+        raise PydanticKnownError("datetime_past")
+    return value
+
+
+def _text_only(value: object) -> object:
+    """Rejects numbers: pydantic would guess whether they are seconds or milliseconds."""
+    if not isinstance(value, str) or ":" not in value:
+        raise PydanticKnownError("datetime_type")
+    return value
+
+
+def _in_utc(value: datetime) -> datetime:
+    return value.astimezone(UTC)
+
+
+def _from_header(value: str) -> str:
+    """Decodes a header as UTF-8, which clients use, instead of Latin-1, which the server reads."""
+    return value.encode("latin-1").decode()
+
+
+def _rfc3339(value: datetime) -> str:
+    # All instants of the domain are in UTC.
+    text = value.isoformat().removesuffix("+00:00")
+    return (text.rstrip("0") if value.microsecond else text) + "Z"
+
+
+BizToken = Annotated[str, Field(pattern=BIZ_TOKEN_PATTERN, examples=["CE661F1A-0F1E-45BD-BE13-34C05CEA7681"])]
+RuleId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", examples=["1"])]
+Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,256}$")]
+Text = Annotated[str, Field(pattern=r"^[^\x00]{0,2048}$")]
+HeaderLine = Annotated[Line, BeforeValidator(_from_header)]
+Moment = Annotated[AwareDatetime, Field(ge=_EPOCH, le=_LAST), BeforeValidator(_text_only), AfterValidator(_in_utc)]
+Instant = Annotated[
+    datetime, PlainSerializer(_rfc3339), WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization")
+]
+
+
+class Readiness(BaseModel):
+    """Readiness, with warnings for the operator."""
+
+    status: str
+    warnings: list[str]
+
+
+class Registration(BaseModel):
+    """The facts about a token when DetectAuth returned it; all optional."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rule_id: RuleId | None = None
+    subject_ref: Line | None = Field(default=None, description="Your own reference for the case. No personal data.")
+    created_at: Annotated[Moment, AfterValidator(_past)] | None = Field(
+        default=None, description="When DetectAuth returned the token; makes the deadline exact."
+    )
+    purpose: Line | None = None
+
+    def facts(self) -> TokenFacts:
+        """Returns the facts as a domain value."""
+        return TokenFacts(
+            rule_id=self.rule_id, subject_ref=self.subject_ref, created_at=self.created_at, purpose=self.purpose
+        )
+
+
+class Callback(BaseModel):
+    """The completion of a verification. Each field may be in Tencent's spelling or in snake_case."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    biz_token: BizToken = Field(validation_alias=AliasChoices("BizToken", "biz_token"))
+    rule_id: RuleId | None = Field(default=None, validation_alias=AliasChoices("RuleId", "rule_id"))
+    extra: Text | None = Field(default=None, validation_alias=AliasChoices("Extra", "extra"))
+
+
+class RedirectWanted(BaseModel):
+    """The request for a signed state."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    rule_id: RuleId | None = None
+
+
+class RedirectIssued(BaseModel):
+    """The values for DetectAuth, for one verification."""
+
+    state: str = Field(description="For RedirectUrl: `…/v1/callbacks/redirect?state=…`.")
+    extra: str = Field(description="For Extra. A result without it is not stored.")
+    expires_at: Instant
+
+
+class PersonSearch(BaseModel):
+    """A person, and filters. In the body because personal data must not appear in a URL."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    id_card: Line
+    name: Line | None = None
+    client: Line | None = Field(default=None, description="The client to search; for admins. By default the key's own.")
+    state: State | None = None
+    outcome: Outcome | None = None
+    rule_id: RuleId | None = None
+    subject_ref: Line | None = None
+    received_from: Moment | None = None
+    received_to: Moment | None = None
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: Annotated[str | None, Field(max_length=64)] = None
+
+    def person(self) -> PersonQuery:
+        """Returns the person as a service value."""
+        return PersonQuery(self.id_card, self.name)
+
+    def filter(self) -> VerificationFilter:
+        """Returns the filters as a domain value."""
+        return VerificationFilter(**{name: getattr(self, name) for name in VerificationFilter.__dataclass_fields__})
+
+
+class CallbackAccepted(BaseModel):
+    """The callback is durable; the result follows."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    biz_token: str
+    state: State
+    received_at: Instant
+
+
+class Verdict(BaseModel):
+    """The verdict. Numbers and messages are as Tencent sent them."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    err_code: int | None
+    err_msg: str | None
+    live_status: int | None
+    live_msg: str | None
+    compare_status: int | None
+    compare_msg: str | None
+    similarity: float | None = Field(description="In percent; Tencent's threshold is 70.")
+
+
+class MaskedIdentity(BaseModel):
+    """The masked identity: enough to distinguish two records."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    name: str | None = Field(examples=["张*"])
+    id_card: str | None = Field(examples=["1****************4"])
+    ocr_address: str | None = Field(examples=["北京市***"])
+
+
+class Attempt(BaseModel):
+    """One attempt in front of the camera."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    err_code: int | None
+    err_msg: str | None
+    requested_at: Instant | None
+
+
+class MediumLink(BaseModel):
+    """A media item, which can be downloaded at `href`."""
+
+    kind: MediaKind
+    content_type: str
+    size_bytes: int
+    href: str
+
+
+class Retrieval(BaseModel):
+    """The progress of the retrieval. `due_at` is when to call Tencent next, null if never."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    attempts: int
+    last_request_id: str | None = Field(description="Tencent's support asks for it.")
+    last_error_code: str | None
+    due_at: Instant | None
+    deadline_at: Instant
+
+
+class VerificationStanding(BaseModel):
+    """The state of the retrieval without its result, for keys that may only write."""
+
+    biz_token: str
+    rule_id: str
+    subject_ref: str | None
+    state: State
+    retrieval: Retrieval
+    registered_at: Instant | None
+    received_at: Instant | None
+    retrieved_at: Instant | None
+
+    @classmethod
+    def of(cls, verification: Verification) -> Self:
+        """Converts the domain value."""
+        values = {name: getattr(verification, name) for name in cls.model_fields if name != "retrieval"}
+        return cls(retrieval=Retrieval.model_validate(verification), **values)
+
+
+class VerificationView(BaseModel):
+    """A verification with the masked identity."""
+
+    biz_token: str
+    rule_id: str
+    subject_ref: str | None
+    state: State
+    outcome: Outcome | None
+    provisional: bool
+    verdict: Verdict
+    identity: MaskedIdentity
+    liveness_attempts: list[Attempt]
+    media: list[MediumLink]
+    retrieval: Retrieval
+    registered_at: Instant | None
+    received_at: Instant | None
+    retrieved_at: Instant | None
+    retain_until: Instant
+    retain_media_until: Instant
+    legal_hold: bool
+
+    @classmethod
+    def of(cls, result: Result) -> Self:
+        """Converts the domain value."""
+        verification, detection = result.verification, result.detection or Detection()
+        return cls(
+            biz_token=verification.biz_token,
+            rule_id=verification.rule_id,
+            subject_ref=verification.subject_ref,
+            state=verification.state,
+            outcome=verification.outcome,
+            provisional=verification.provisional,
+            verdict=Verdict.model_validate(detection),
+            identity=MaskedIdentity.model_validate(result.masked),
+            liveness_attempts=[Attempt.model_validate(attempt) for attempt in detection.liveness_attempts],
+            media=[
+                MediumLink(
+                    kind=item.kind,
+                    content_type=item.content_type,
+                    size_bytes=item.size_bytes,
+                    href=f"/v1/verifications/{verification.biz_token}/media/{item.kind}",
+                )
+                for item in result.media
+            ],
+            retrieval=Retrieval.model_validate(verification),
+            registered_at=verification.registered_at,
+            received_at=verification.received_at,
+            retrieved_at=verification.retrieved_at,
+            retain_until=verification.retain_until,
+            retain_media_until=verification.retain_media_until,
+            legal_hold=verification.legal_hold,
+        )
+
+
+class VerificationPage(BaseModel):
+    """A page of a list, newest first; `next_cursor` is null on the last one."""
+
+    items: list[VerificationView]
+    next_cursor: str | None
+
+    @classmethod
+    def of(cls, page: read.VerificationPage) -> Self:
+        """Converts a page of the services."""
+        return cls(items=[VerificationView.of(result) for result in page.results], next_cursor=page.next_cursor)
+
+
+class RevealedAttempt(Attempt):
+    """One attempt in front of the camera, with the identity that Tencent compared."""
+
+    name: str | None
+    id_card: str | None
+    req_time: str | None
+    further: Mapping[str, object]
+
+
+class Identity(BaseModel):
+    """Every field of Tencent's Text under our name, with Tencent's value. `further` contains unmapped fields."""
+
+    biz_token: str
+    err_code: int | None
+    err_msg: str | None
+    id_card: str | None
+    name: str | None
+    ocr_nation: str | None
+    ocr_address: str | None
+    ocr_birth: str | None
+    ocr_authority: str | None
+    ocr_valid_date: str | None
+    ocr_name: str | None
+    ocr_id_card: str | None
+    ocr_gender: str | None
+    live_status: int | None
+    live_msg: str | None
+    compare_status: int | None
+    compare_msg: str | None
+    sim: str | None
+    location: str | None
+    extra: str | None
+    further: Mapping[str, object]
+    liveness_attempts: list[RevealedAttempt]
+    callback_extra: str | None = Field(description="The Extra of the callback.")
+
+    @classmethod
+    def of(cls, result: Result) -> Self:
+        """Converts the domain value."""
+        detection = result.detection or Detection()
+        values = {name: getattr(detection, name) for name in cls.model_fields if hasattr(detection, name)}
+        values["liveness_attempts"] = [
+            RevealedAttempt.model_validate(attempt) for attempt in detection.liveness_attempts
+        ]
+        return cls(biz_token=result.verification.biz_token, callback_extra=result.callback_extra, **values)
+
+
+class AuditEvent(BaseModel):
+    """One row of the audit trail."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    at: Instant
+    who: str
+    key_id: str
+    client: str
+    action: Action
+    biz_token: str | None
+    subject: str | None = Field(description="The API key that a key action is about.")
+    fields: list[str]
+    purpose: str | None
+    request_id: str
+    outcome: str
+
+    @classmethod
+    def of(cls, record: AuditRecord, biz_token: str | None) -> Self:
+        """Converts the domain value."""
+        values = {name: getattr(record, name) for name in cls.model_fields if hasattr(record, name)}
+        return cls(**values | {"biz_token": biz_token, "fields": record.fields.split()})
+
+
+class AuditPage(BaseModel):
+    """A page of the audit trail, newest first; `next_cursor` is null on the last one."""
+
+    items: list[AuditEvent]
+    next_cursor: str | None

@@ -1,0 +1,161 @@
+"""Encryption of personal data: combines keys, fields and rows.
+
+Each verification has its own key, wrapped by the identity ring and bound to its client and BizToken. Each personal
+value is encrypted under that key and bound to its table, column and row. Each media item has its own key too, wrapped
+by the biometric ring and bound to all values of its row.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from app.domain.detection import Detection, LivenessAttempt, SealedText, personal
+from app.domain.media import MediaItem
+from app.domain.personal import Masked, masked, normal_id_card, normal_name
+from app.domain.verification import Verification
+from app.sealing.aead import fresh_key, tampered
+from app.sealing.blobs import open_blob
+from app.sealing.fields import FieldCipher
+from app.sealing.keyring import KeyRing, Ring
+
+_VERIFICATION, _DETECTION, _ATTEMPT = "verification", "detection", "liveness_attempt"
+_NAMES = {kind: [field.name for field in fields(kind)] for kind in (Detection, LivenessAttempt)}
+_PERSONAL = {kind: personal(kind) for kind in _NAMES}
+# All other personal fields are texts.
+_SHAPES: dict[str, Any] = {"further": dict[str, object]}
+
+
+@dataclass(frozen=True, slots=True)
+class PersonalDataCipher:
+    """Encrypts and decrypts personal data.
+
+    Callers must write the audit row before decrypting; reading the masked values needs none. Every decryption raises
+    `TamperedDataError` if the stored value is not the one that was sealed.
+    """
+
+    keyring: KeyRing
+
+    def new_key(self, client: str, biz_token: str) -> bytes:
+        """Returns a new wrapped key for a verification."""
+        return self.keyring.wrap(Ring.IDENTITY, fresh_key(), _VERIFICATION, client, biz_token)
+
+    def rewrapped_key(self, verification: Verification) -> bytes:
+        """Returns the verification's key, wrapped by the newest version of the ring."""
+        return self.keyring.wrap(Ring.IDENTITY, self._key(verification), *_owner(verification))
+
+    def seal_extra(self, verification: Verification, extra: str | None) -> bytes | None:
+        """Encrypts a callback's Extra; None if there is none or the verification was erased."""
+        if extra is None or verification.sealed_key is None:
+            return None
+        return self._fields(verification).seal(extra, _VERIFICATION, "callback_extra", verification.biz_token)
+
+    def open_extra(self, verification: Verification) -> str | None:
+        """Decrypts the callback's Extra."""
+        if verification.callback_extra is None:
+            return None
+        place = (_VERIFICATION, "callback_extra", verification.biz_token)
+        return self._fields(verification).open(verification.callback_extra, str, *place)
+
+    def seal_text(self, verification: Verification, detection: Detection) -> SealedText:
+        """Encrypts the personal fields of a result and computes its masked identity and indexes."""
+        cipher, row = self._fields(verification), verification.biz_token
+        values = _sealed(cipher, detection, _DETECTION, row)
+        values["masked"] = cipher.seal(masked(detection), _DETECTION, "masked", row)
+        attempts = [
+            _sealed(cipher, attempt, _ATTEMPT, f"{row}/{position}")
+            for position, attempt in enumerate(detection.liveness_attempts)
+        ]
+        return SealedText(values | self.indexes(verification.client, detection), attempts)
+
+    def open_text(self, verification: Verification, text: SealedText) -> Detection:
+        """Decrypts a whole text."""
+        return _detection(text, self._fields(verification), verification.biz_token)
+
+    def open_masked(self, verification: Verification, text: SealedText) -> tuple[Detection, Masked]:
+        """Returns a text without its personal fields, and the masked identity."""
+        place = (_DETECTION, "masked", verification.biz_token)
+        return _detection(text), self._fields(verification).open(text.values["masked"], Masked, *place)
+
+    def indexes(self, client: str, detection: Detection) -> dict[str, bytes | None]:
+        """Returns the digests by which a person's text can be found."""
+        id_card = normal_id_card(detection.id_card or detection.ocr_id_card)
+        name = normal_name(detection.name or detection.ocr_name)
+        return {
+            "id_card_index": self.keyring.mac("id_card", client, id_card) if id_card else None,
+            "person_index": self.keyring.mac("person", client, id_card, name) if id_card and name else None,
+        }
+
+    def find_by(self, client: str, id_card: str, name: str | None) -> tuple[str, Sequence[bytes]]:
+        """Returns the index column for an ID number, or number and name, and its digests by all key versions."""
+        number, normalised_name = normal_id_card(id_card) or "", normal_name(name)
+        if normalised_name is None:
+            return "id_card_index", self.keyring.macs("id_card", client, number)
+        return "person_index", self.keyring.macs("person", client, number, normalised_name)
+
+    def wrap_media_key(self, verification: Verification, item: MediaItem, key: bytes) -> bytes:
+        """Wraps the key of a media item, bound to the other values of its row."""
+        return self.keyring.wrap(Ring.BIOMETRIC, key, *_bound_values(verification, item))
+
+    def media_key(self, verification: Verification, item: MediaItem) -> bytes:
+        """Unwraps the key of a media item."""
+        return self.keyring.unwrap(Ring.BIOMETRIC, item.sealed_key, *_bound_values(verification, item))
+
+    def open_media(
+        self,
+        verification: Verification,
+        item: MediaItem,
+        start: int,
+        stop: int,
+        read: Callable[[int, int], AsyncIterator[bytes]],
+    ) -> AsyncIterator[memoryview]:
+        """Yields the bytes of a media item from `start` up to but not including `stop`, each piece verified.
+
+        `read` returns the encrypted bytes between two offsets.
+        """
+        return open_blob(self.media_key(verification, item), item.size_bytes, start, stop, read)
+
+    def _fields(self, verification: Verification) -> FieldCipher:
+        return FieldCipher(self._key(verification))
+
+    def _key(self, verification: Verification) -> bytes:
+        if verification.sealed_key is None:
+            raise tampered()
+        return self.keyring.unwrap(Ring.IDENTITY, verification.sealed_key, *_owner(verification))
+
+
+def _owner(verification: Verification) -> tuple[str, ...]:
+    return _VERIFICATION, verification.client, verification.biz_token
+
+
+def _bound_values(verification: Verification, item: MediaItem) -> tuple[str, ...]:
+    return "media", *_owner(verification), item.kind, item.object_key, item.content_type, str(item.size_bytes)
+
+
+def _sealed(cipher: FieldCipher, value: Detection | LivenessAttempt, table: str, row: str) -> dict[str, Any]:
+    """Returns a value as the columns of its table: absent values are null, personal ones encrypted."""
+    columns = {field.name: getattr(value, field.name) for field in fields(value)}
+    columns.pop("liveness_attempts", None)
+    for name in _PERSONAL[type(value)]:
+        columns[name] = cipher.seal(columns[name], table, name, row) if columns[name] else None
+    return columns
+
+
+def _opened(
+    cipher: FieldCipher | None, columns: dict[str, Any], kind: type[Any], table: str, row: str
+) -> dict[str, Any]:
+    """Reverses `_sealed`. Without a cipher the personal values are left out."""
+    values = {name: columns[name] for name in _NAMES[kind] if name in columns}
+    for name in _PERSONAL[kind]:
+        sealed = values.pop(name, None)
+        if cipher and sealed is not None:
+            values[name] = cipher.open(sealed, _SHAPES.get(name, str), table, name, row)
+    return values
+
+
+def _detection(text: SealedText, cipher: FieldCipher | None = None, row: str = "") -> Detection:
+    attempts = tuple(
+        LivenessAttempt(**_opened(cipher, dict(columns), LivenessAttempt, _ATTEMPT, f"{row}/{position}"))
+        for position, columns in enumerate(text.attempts)
+    )
+    values = _opened(cipher, dict(text.values), Detection, _DETECTION, row)
+    return Detection(**values, liveness_attempts=attempts)

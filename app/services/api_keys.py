@@ -1,0 +1,149 @@
+"""API keys: created once, shown once, checked on every request."""
+
+import hmac
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+import structlog
+
+from app.domain import api_key
+from app.domain.api_key import Actor, ApiKey, Network, Scope
+from app.domain.audit import Action
+from app.errors import NotFoundError, UnauthenticatedError
+from app.sealing.aead import TamperedDataError
+from app.sealing.keyring import KeyRing, Ring
+from app.services.audit import AuditService
+from app.storage.database import Database
+
+# Below the 5 s within which every process rejects a revoked key.
+_CACHE_SECONDS = 3.0
+_CACHE_SIZE = 1000
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _CachedKey:
+    """A key, the digest of its secret, and when it was read (monotonic)."""
+
+    key: ApiKey
+    digest: bytes
+    read_at: float
+
+
+@dataclass(kw_only=True)
+class ApiKeyService:
+    """Creates, lists, revokes and authenticates API keys."""
+
+    database: Database
+    keyring: KeyRing
+    audit: AuditService
+    clock: Callable[[], datetime]
+    _cache: dict[str, _CachedKey] = field(default_factory=dict)
+
+    async def create(
+        self,
+        actor: Actor,
+        name: str,
+        scopes: Iterable[Scope],
+        *,
+        client: str,
+        valid_for: timedelta,
+        networks: Iterable[Network] = (),
+    ) -> tuple[ApiKey, str]:
+        """Creates a key; returns it and the text that its holder sends, which is stored nowhere.
+
+        Args:
+            actor: who creates it.
+            name: who will use it.
+            scopes: what it allows.
+            client: whose verifications it can see.
+            valid_for: how long it is valid.
+            networks: where it may be used from; empty for anywhere.
+        """
+        key_id, secret, text = api_key.new_key()
+        now = self.clock()
+        key = ApiKey(
+            id=key_id,
+            name=name,
+            client=client,
+            scopes=frozenset(scopes),
+            sealed_digest=b"",
+            created_at=now,
+            expires_at=now + valid_for,
+            networks=tuple(networks),
+        )
+        key = replace(key, sealed_digest=self.seal_digest(key, api_key.digest(secret)))
+        created = self.audit.describe(actor, Action.KEY_CREATED, subject=key_id, fields=sorted(key.scopes))
+        async with self.database.write() as tx:
+            await tx.api_keys.add(key)
+            await self.audit.record(tx, created)
+        return key, text
+
+    async def list(self) -> Sequence[ApiKey]:
+        """Returns all keys, including expired and revoked ones, oldest first."""
+        async with self.database.read() as tx:
+            return await tx.api_keys.list()
+
+    async def revoke(self, actor: Actor, key_id: str) -> None:
+        """Revokes a key.
+
+        Raises:
+            NotFoundError: there is no active key with this id.
+        """
+        async with self.database.write() as tx:
+            if not await tx.api_keys.revoke(key_id, self.clock()):
+                raise NotFoundError(f"There is no active API key with id {key_id}.")
+            await self.audit.record(tx, self.audit.describe(actor, Action.KEY_REVOKED, subject=key_id))
+        self._cache.pop(key_id, None)
+
+    async def authenticate(self, text: str, *, address: str | None = None) -> ApiKey:
+        """Returns the key for the text that its holder sent from this address.
+
+        Raises:
+            UnauthenticatedError: the key is unknown, expired, revoked, or not valid from this address.
+        """
+        parsed = api_key.parse(text)
+        cached = await self._find(parsed[0]) if parsed else None
+        if (
+            parsed is None
+            or cached is None
+            or not hmac.compare_digest(cached.digest, api_key.digest(parsed[1]))
+            or not cached.key.is_active(self.clock())
+            or not cached.key.allows_address(address)
+        ):
+            raise UnauthenticatedError("The API key is unknown, expired, revoked, or not for this network.")
+        return cached.key
+
+    def seal_digest(self, key: ApiKey, digest: bytes) -> bytes:
+        """Seals the digest of a secret, bound to the rights of its key."""
+        return self.keyring.wrap(Ring.IDENTITY, digest, *key.bound_values)
+
+    def open_digest(self, key: ApiKey) -> bytes:
+        """Returns the digest of a key's secret.
+
+        Raises:
+            TamperedDataError: a right of the key was changed in the database.
+        """
+        return self.keyring.unwrap(Ring.IDENTITY, key.sealed_digest, *key.bound_values)
+
+    async def _find(self, key_id: str) -> _CachedKey | None:
+        cached = self._cache.get(key_id)
+        is_fresh = cached and time.monotonic() - cached.read_at < _CACHE_SECONDS
+        if cached and is_fresh and self.keyring.knows(Ring.IDENTITY, cached.key.sealed_digest):
+            return cached
+        async with self.database.read() as tx:
+            key = await tx.api_keys.find(key_id)
+        if key is None:
+            return None
+        try:
+            digest = self.open_digest(key)
+        except TamperedDataError:
+            log.error("key_altered", key_id=key_id)
+            return None
+        if len(self._cache) >= _CACHE_SIZE:
+            self._cache.clear()
+        cached = self._cache[key_id] = _CachedKey(key, digest, time.monotonic())
+        return cached

@@ -1,0 +1,102 @@
+"""Finds verifications that nobody reported: Tencent charged for them, and lists them in the next day's bill.
+
+A bill is read page by page. The tokens of a page and the position of the next one are stored in one transaction.
+"""
+
+import asyncio
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta, timezone
+from functools import partial
+
+import structlog
+from pydantic import BaseModel
+
+from app.domain import lifecycle
+from app.domain.verification import BIZ_TOKEN_PATTERN, TokenFacts
+from app.faceid.error_codes import advice
+from app.services.claim import Account
+from app.services.intake import Accepted, IntakeService, Notice
+from app.services.rule_settings import RulesSettings
+from app.storage.database import Database
+from app.storage.wakeups import DUE, Wakeups
+
+# The days of Tencent's bills.
+_CHINA = timezone(timedelta(hours=8))
+# A bill is ready at this time of the next day.
+_READY_AFTER = timedelta(hours=6)
+# Older results are no longer available.
+_DAYS = 3
+# For one page; also how long a failed page waits.
+_LEASE = timedelta(minutes=5)
+# Tencent allows 20 pages per second.
+_PAGE_SECONDS = 0.1
+
+log = structlog.get_logger()
+
+
+class BillingSettings(BaseModel):
+    """Whether Tencent's bills are read."""
+
+    faceid_reconcile: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class BillingService:
+    """Reads the bills of the rules that the settings name. Other rules of an account belong to other services."""
+
+    accounts: Mapping[str, Account]
+    rules: RulesSettings
+    intake: IntakeService
+    database: Database
+    wakeups: Wakeups
+    clock: Callable[[], datetime]
+
+    async def reconcile(self) -> int:
+        """Reads the unread bills of the last days; returns how many verifications were unknown.
+
+        Raises:
+            UnavailableError: the database does not answer. The tokens of earlier pages are registered.
+        """
+        default = self.intake.settings.faceid_rule_id
+        rule_ids = {*self.rules.rules, *([default] if default else [])}
+        found = 0
+        for day in self._days():
+            for rule_id in sorted(rule_ids):
+                while (new := await self._read_page(rule_id, day)) is not None:
+                    found += new
+                    await asyncio.sleep(_PAGE_SECONDS)
+        return found
+
+    def _days(self) -> Iterator[date]:
+        last = (self.clock() - _READY_AFTER).astimezone(_CHINA).date()
+        return (last - timedelta(days=days) for days in range(1, _DAYS + 1))
+
+    async def _read_page(self, rule_id: str, day: date) -> int | None:
+        """Reads the next page; returns how many of its verifications were unknown, None if there is nothing to read."""
+        async with self.database.write() as tx:
+            cursor = await tx.billing.claim(rule_id, day, now=self.clock(), lease=_LEASE)
+        if cursor is None:
+            return None
+        account = self.accounts[self.rules.rule(rule_id).account]
+        page = await account.faceid.get_wechat_bill_details(day=day, rule_id=rule_id, cursor=cursor)
+        if code := page.call.error_code:
+            log.warning("bill_unread", account=account.name, rule_id=rule_id, error_code=code, advice=advice(code))
+            return None
+        tokens = [token.biz_token for token in page.biz_tokens if re.fullmatch(BIZ_TOKEN_PATTERN, token.biz_token)]
+        return await self._register(rule_id, day, tokens, page.next_cursor)
+
+    async def _register(self, rule_id: str, day: date, biz_tokens: Sequence[str], next_cursor: int | None) -> int:
+        now = self.clock()
+        # Due now, because the persons were done yesterday.
+        change = partial(lifecycle.registered, facts=TokenFacts(), now=now, due_now=True)
+        notices = [Notice(biz_token=token, rule_id=rule_id, at=now, change=change) for token in biz_tokens]
+        async with self.database.write() as tx:
+            results = await self.intake.accept_all(tx, notices)
+            due_at = None if next_cursor is None else now
+            await tx.billing.save_progress(rule_id, day, cursor=next_cursor or 0, due_at=due_at)
+        found = sum(isinstance(result, Accepted) for result in results)
+        log.info("bill_read", rule_id=rule_id, found=found, known=len(results) - found)
+        self.wakeups.send(DUE)
+        return found

@@ -1,0 +1,204 @@
+"""Accepts registrations and callbacks. Durable when the method returns; idempotent per BizToken."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from pydantic import BaseModel
+
+from app.domain import lifecycle
+from app.domain.api_key import Actor, Caller
+from app.domain.verification import TokenFacts, Verification
+from app.errors import ConflictError, InvalidRequestError, NotFoundError, ServiceError
+from app.sealing.personal_data import PersonalDataCipher
+from app.services.batching import Batcher
+from app.services.rule_settings import RulesSettings
+from app.storage.database import Database, Transaction
+from app.storage.wakeups import DUE, Wakeups
+
+
+class IntakeSettings(BaseModel):
+    """The default RuleId of tokens registered without one."""
+
+    faceid_rule_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """A statement about a BizToken.
+
+    Args:
+        biz_token: the token.
+        rule_id: its rule; None for the default rule.
+        at: when the notice arrived.
+        change: returns the changed row, for a new and for a known verification.
+        caller: who made it, and must be able to see a known verification. None: the notice may only create one.
+        client: who owns a new verification; None for the caller's client, or without a caller the rule's.
+        nonce: what the result of a new verification must contain.
+    """
+
+    biz_token: str
+    rule_id: str | None
+    at: datetime
+    change: Callable[[Verification], Verification]
+    caller: Caller | None = None
+    client: str | None = None
+    nonce: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A verification after a notice, and whether the notice created it."""
+
+    verification: Verification
+    is_new: bool
+
+
+@dataclass(kw_only=True)
+class IntakeService:
+    """Accepts notices about tokens, from any source."""
+
+    settings: IntakeSettings
+    rules: RulesSettings
+    cipher: PersonalDataCipher
+    database: Database
+    wakeups: Wakeups
+    clock: Callable[[], datetime]
+    _accept: Batcher[Notice, Accepted] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._accept = Batcher(self._accept_batch)
+
+    async def register(self, actor: Actor, biz_token: str, facts: TokenFacts) -> Accepted:
+        """Registers a token that DetectAuth returned.
+
+        Raises:
+            ConflictError: a fact contradicts a known one.
+            InvalidRequestError: neither the facts nor the settings name the rule.
+            NotFoundError: the token belongs to another client.
+        """
+        now = self.clock()
+        return await self.accept(
+            Notice(
+                biz_token=biz_token,
+                rule_id=facts.rule_id,
+                at=now,
+                caller=actor.caller,
+                change=lambda known: lifecycle.registered(known, facts, now),
+            )
+        )
+
+    async def call_back(self, actor: Actor, biz_token: str, rule_id: str | None, extra: str | None) -> Verification:
+        """Accepts a callback: the person is done. Raises the errors of `register`."""
+        now = self.clock()
+
+        def change(known: Verification) -> Verification:
+            return lifecycle.called_back(known, rule_id, self.cipher.seal_extra(known, extra), now)
+
+        notice = Notice(biz_token=biz_token, rule_id=rule_id, at=now, caller=actor.caller, change=change)
+        return (await self.accept(notice)).verification
+
+    async def retrieve_again(self, actor: Actor, biz_token: str) -> Verification:
+        """Makes the result due now, even if one is stored.
+
+        Raises:
+            GoneError: the verification was erased.
+            NotFoundError: the token is unknown or belongs to another client.
+        """
+        now = self.clock()
+        async with self.database.write() as tx:
+            known = require_visible(actor.caller, await tx.verifications.lock(biz_token))
+            due = lifecycle.retrieve_again(known, now)
+            await tx.verifications.save(known, due)
+        self.wakeups.send(DUE)
+        return due
+
+    async def accept(self, notice: Notice) -> Accepted:
+        """Accepts one notice, in one transaction with the notices that arrive at the same time.
+
+        Raises:
+            ServiceError: see `accept_all`.
+        """
+        accepted = await self._accept(notice)
+        due_at = accepted.verification.due_at
+        if due_at and due_at <= notice.at:
+            self.wakeups.send(DUE)
+        return accepted
+
+    async def accept_all(self, tx: Transaction, notices: Sequence[Notice]) -> Sequence[Accepted | ServiceError]:
+        """Accepts notices in the caller's transaction, which must send the wake-up `DUE` after its commit.
+
+        Returns, for each notice in order, the verification or why the notice was rejected: `InvalidRequestError`
+        without a rule, `NotFoundError` for another client's token, `ConflictError` for a contradiction.
+        """
+        first: dict[str, Notice] = {}
+        for notice in notices:
+            if notice.rule_id or self.settings.faceid_rule_id:
+                first.setdefault(notice.biz_token, notice)
+        added = await tx.verifications.add_all([notice.change(self._new(notice)) for notice in first.values()])
+        may_change = {notice.biz_token for notice in notices if notice.caller} - added.keys()
+        known = await tx.verifications.lock_all(may_change) if may_change else []
+        before = {**added, **{row.biz_token: row for row in known}}
+        after = dict(before)
+        results: list[Accepted | ServiceError] = []
+        for notice in notices:
+            if notice.biz_token in added and first[notice.biz_token] is notice:
+                results.append(Accepted(after[notice.biz_token], is_new=True))
+            else:
+                results.append(self._changed(notice, after))
+        changes = [(before[token], row) for token, row in after.items() if row is not before[token]]
+        await tx.verifications.save_all(changes)
+        return results
+
+    async def _accept_batch(self, notices: Sequence[Notice]) -> Sequence[Accepted | ServiceError]:
+        async with self.database.write() as tx:
+            return await self.accept_all(tx, notices)
+
+    def _new(self, notice: Notice) -> Verification:
+        rule_id = notice.rule_id or self.settings.faceid_rule_id or ""
+        rule = self.rules.rule(rule_id)
+        client = notice.client
+        if client is None:
+            client = notice.caller.client if notice.caller else rule.client
+        return lifecycle.new(
+            client=client,
+            biz_token=notice.biz_token,
+            rule_id=rule_id,
+            rule=rule,
+            sealed_key=self.cipher.new_key(client, notice.biz_token),
+            nonce=notice.nonce,
+            now=notice.at,
+        )
+
+    def _changed(self, notice: Notice, rows: dict[str, Verification]) -> Accepted | ServiceError:
+        """Applies a notice to the row of a known token in `rows`."""
+        if not (known := rows.get(notice.biz_token)) and not (notice.rule_id or self.settings.faceid_rule_id):
+            return rule_required()
+        if notice.caller is None:
+            return ConflictError("The verification is already known.")
+        try:
+            rows[notice.biz_token] = notice.change(require_visible(notice.caller, known))
+        except ServiceError as error:
+            return error
+        return Accepted(rows[notice.biz_token], is_new=False)
+
+
+def require_visible(caller: Caller, verification: Verification | None) -> Verification:
+    """Returns the verification if the caller can see it.
+
+    Raises:
+        NotFoundError: it does not exist or belongs to another client.
+    """
+    if verification is None or not caller.can_see(verification.client):
+        raise not_found()
+    return verification
+
+
+def not_found() -> NotFoundError:
+    """Returns the error for a verification that does not exist or belongs to another client."""
+    return NotFoundError("There is no such verification.")
+
+
+def rule_required() -> InvalidRequestError:
+    """Returns the error for a request without a RuleId."""
+    return InvalidRequestError("rule_id is required, because no default is set.", code="rule_id_required")

@@ -1,0 +1,48 @@
+"""API keys in the database."""
+
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Row, insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.api_key import ApiKey, Scope
+from app.storage.tables import api_key as table
+from app.storage.tables import columns_of
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKeyStore:
+    """The table of API keys."""
+
+    connection: AsyncConnection
+
+    async def add(self, key: ApiKey) -> None:
+        """Inserts a new key."""
+        lists = {"scopes": " ".join(sorted(key.scopes)), "networks": " ".join(map(str, key.networks))}
+        await self.connection.execute(insert(table).values(columns_of(key) | lists))
+
+    async def find(self, key_id: str) -> ApiKey | None:
+        """Returns the key with this id."""
+        row = (await self.connection.execute(select(table).where(table.c.id == key_id))).one_or_none()
+        return _as_key(row) if row else None
+
+    async def list(self) -> Sequence[ApiKey]:
+        """Returns all keys, oldest first."""
+        statement = select(table).order_by(table.c.created_at, table.c.id)
+        return [_as_key(row) for row in await self.connection.execute(statement)]
+
+    async def revoke(self, key_id: str, now: datetime) -> bool:
+        """Revokes a key; returns whether there was an active one."""
+        statement = update(table).where(table.c.id == key_id, table.c.revoked_at.is_(None)).values(revoked_at=now)
+        return (await self.connection.execute(statement)).rowcount == 1
+
+
+def _as_key(row: Row[Any]) -> ApiKey:
+    values = row._asdict()
+    scopes = frozenset(map(Scope, values["scopes"].split()))
+    networks = tuple(map(ipaddress.ip_network, values["networks"].split()))
+    return ApiKey(**values | {"scopes": scopes, "networks": networks})

@@ -1,0 +1,127 @@
+"""Keys and digests by the key version that made them: counted, and read in batches to be renewed.
+
+Every wrapped key and every digest begins with the number of its key version, the *prefix*.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import Column, ColumnElement, Integer, LargeBinary, Update, bindparam, func, select, tuple_, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.detection import SealedText
+from app.domain.media import MediaItem, MediaKind
+from app.domain.verification import Verification
+from app.storage.tables import api_key, detection, media, verification
+from app.storage.verifications import COLUMNS, as_verification
+
+VERIFICATIONS = verification.c.sealed_key
+API_KEYS = api_key.c.sealed_digest
+MEDIA = media.c.sealed_key
+INDEXES = detection.c.id_card_index
+
+_MEDIA_NAMES = [field.name for field in fields(MediaItem)]
+_MEDIA_COLUMNS = [media.c[name] for name in _MEDIA_NAMES]
+_TEXT_COLUMNS = [column for column in detection.c if column.name != "verification_id"]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyUsageStore:
+    """The columns that depend on the key ring. A batch is locked, in the order of its primary key."""
+
+    connection: AsyncConnection
+
+    async def count(self, column: Column[bytes], prefix_bytes: int) -> Mapping[bytes, int]:
+        """Counts the values of a column by their prefix of so many bytes."""
+        prefix = _prefix(column, prefix_bytes)
+        statement = select(prefix, func.count()).where(column.is_not(None)).group_by(prefix)
+        return {row[0]: row[1] for row in await self.connection.execute(statement)}
+
+    async def outdated_verifications(self, newest: bytes, *, after_id: int, limit: int) -> Sequence[Verification]:
+        """Returns verifications with larger ids whose key was not wrapped under the newest prefix."""
+        statement = (
+            select(*COLUMNS)
+            .where(verification.c.id > after_id, _is_outdated(VERIFICATIONS, newest))
+            .order_by(verification.c.id)
+            .limit(limit)
+            .with_for_update()
+        )
+        return [as_verification(row) for row in await self.connection.execute(statement)]
+
+    async def outdated_media(
+        self, newest: bytes, *, after: tuple[int, str], limit: int
+    ) -> Sequence[tuple[Verification, MediaItem]]:
+        """Returns media items after (verification id, kind), each with its verification, whose key is outdated."""
+        key = media.c.verification_id, media.c.kind
+        statement = (
+            select(*COLUMNS, *_MEDIA_COLUMNS)
+            .join(media, media.c.verification_id == verification.c.id)
+            .where(tuple_(*key) > tuple_(*after), _is_outdated(MEDIA, newest))
+            .order_by(*key)
+            .limit(limit)
+            .with_for_update(of=media)
+        )
+        return [
+            (
+                as_verification(row[: len(COLUMNS)]),
+                MediaItem(**dict(zip(_MEDIA_NAMES, row[len(COLUMNS) :], strict=True))),
+            )
+            for row in await self.connection.execute(statement)
+        ]
+
+    async def outdated_texts(
+        self, newest: bytes, *, after_id: int, limit: int
+    ) -> Sequence[tuple[Verification, SealedText]]:
+        """Returns texts with larger ids, without attempts, each with its verification, whose indexes are outdated."""
+        key = detection.c.verification_id
+        statement = (
+            select(*COLUMNS, *_TEXT_COLUMNS)
+            .join(detection, key == verification.c.id)
+            .where(key > after_id, _is_outdated(INDEXES, newest))
+            .order_by(key)
+            .limit(limit)
+            .with_for_update(of=detection)
+        )
+        names = [column.name for column in _TEXT_COLUMNS]
+        return [
+            (as_verification(row[: len(COLUMNS)]), SealedText(dict(zip(names, row[len(COLUMNS) :], strict=True))))
+            for row in await self.connection.execute(statement)
+        ]
+
+    async def save_verification_keys(self, keys: Mapping[int, bytes]) -> None:
+        """Replaces the wrapped keys of verifications."""
+        statement = update(verification).where(verification.c.id == bindparam("row_id"))
+        await self._execute(statement, [{"row_id": row_id, "sealed_key": key} for row_id, key in keys.items()])
+
+    async def save_media_keys(self, keys: Mapping[tuple[int, MediaKind], bytes]) -> None:
+        """Replaces the wrapped keys of media items."""
+        statement = update(media).where(
+            media.c.verification_id == bindparam("row_id"), media.c.kind == bindparam("of_kind")
+        )
+        rows = [{"row_id": row_id, "of_kind": kind, "sealed_key": key} for (row_id, kind), key in keys.items()]
+        await self._execute(statement, rows)
+
+    async def save_indexes(self, indexes: Mapping[int, Mapping[str, bytes | None]]) -> None:
+        """Replaces the digests that persons are found by."""
+        statement = update(detection).where(detection.c.verification_id == bindparam("row_id"))
+        await self._execute(statement, [{"row_id": row_id, **values} for row_id, values in indexes.items()])
+
+    async def save_api_key_digests(self, digests: Mapping[str, bytes]) -> None:
+        """Replaces the sealed digests of API keys."""
+        statement = update(api_key).where(api_key.c.id == bindparam("row_id"))
+        await self._execute(
+            statement, [{"row_id": key_id, "sealed_digest": value} for key_id, value in digests.items()]
+        )
+
+    async def _execute(self, statement: Update, rows: Sequence[Mapping[str, Any]]) -> None:
+        if rows:
+            await self.connection.execute(statement, rows)
+
+
+def _is_outdated(column: Column[bytes], newest: bytes) -> ColumnElement[bool]:
+    return column.is_not(None) & (_prefix(column, len(newest)) != newest)
+
+
+def _prefix(column: Column[bytes], length: int) -> ColumnElement[bytes]:
+    return func.substr(column, bindparam(None, 1, Integer), bindparam(None, length, Integer), type_=LargeBinary)

@@ -1,0 +1,49 @@
+"""Content types by magic bytes."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.media import HEAD_BYTES, sniff
+
+HEADS = [
+    pytest.param(b"\xff\xd8\xff\xe0\x00\x10JFIF\x00", "image/jpeg", id="jpeg"),
+    pytest.param(b"\xff\xd8\xff\xe1\x1f\xfeExif\x00", "image/jpeg", id="jpeg of a camera"),
+    pytest.param(b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR", "image/png", id="png"),
+    pytest.param(b"GIF87a\x01\x00\x01\x00", "image/gif", id="gif 87"),
+    pytest.param(b"GIF89a\x01\x00\x01\x00", "image/gif", id="gif 89"),
+    pytest.param(b"BM\x46\x00\x00\x00\x00\x00", "image/bmp", id="bmp"),
+    pytest.param(b"RIFF\x24\x00\x00\x00WEBPVP8 ", "image/webp", id="webp"),
+    pytest.param(b"RIFF\x24\x00\x00\x00AVI LIST", "video/x-msvideo", id="avi"),
+    pytest.param(b"RIFF\x24\x00\x00\x00WAVEfmt ", "application/octet-stream", id="another riff"),
+    pytest.param(b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00", "image/heic", id="heic"),
+    pytest.param(b"\x00\x00\x00\x18ftypavif\x00\x00\x00\x00", "image/avif", id="avif"),
+    pytest.param(b"\x00\x00\x00\x20ftypisom\x00\x00\x02\x00", "video/mp4", id="mp4"),
+    pytest.param(b"\x00\x00\x00\x18ftypmp42\x00\x00\x00\x00", "video/mp4", id="mp4 version 2"),
+    pytest.param(b"\x00\x00\x00\x14ftypqt  \x00\x00\x00\x00", "video/quicktime", id="quicktime"),
+    pytest.param(b"\x00\x00\x00\x18ftyp3gp5\x00\x00\x01\x00", "video/3gpp", id="3gp"),
+    pytest.param(b"\x1a\x45\xdf\xa3\x9fB\x86\x81\x01B\x82\x84webmB\x87", "video/webm", id="webm"),
+    pytest.param(b"\x1a\x45\xdf\xa3\xa3B\x86\x81\x01B\x82\x88matroskaB", "video/x-matroska", id="matroska"),
+    pytest.param(b"", "application/octet-stream", id="nothing"),
+    pytest.param(b"\xff\xd8", "application/octet-stream", id="a cut head"),
+    pytest.param(b"<html><script>", "application/octet-stream", id="a page"),
+]
+
+
+@pytest.mark.parametrize(("head", "content_type"), HEADS)
+def test_first_bytes_show_the_type(head: bytes, content_type: str) -> None:
+    assert sniff(head) == content_type
+
+
+@given(st.sampled_from([head.values[0] for head in HEADS]), st.binary())
+def test_bytes_after_the_head_are_ignored(head: object, further: bytes) -> None:
+    assert isinstance(head, bytes)
+    padded = head.ljust(HEAD_BYTES, b"\0")
+
+    assert sniff(padded + further) == sniff(padded)
+
+
+@given(st.binary())
+def test_no_content_type_is_executable_in_a_browser(head: bytes) -> None:
+    assert sniff(head).split("/")[0] in {"image", "video", "audio", "application"}
+    assert sniff(head) != "image/svg+xml"

@@ -1,0 +1,178 @@
+"""Rotating the key rings while the data stays readable, and destroying unused versions."""
+
+import asyncio
+import itertools
+import re
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from functools import partial
+
+import httpx
+import pytest
+import structlog
+from sqlalchemy import event
+
+from app.config import Settings
+from app.domain.detection import Detection
+from app.domain.media import MediaItem, MediaKind
+from app.domain.verification import State, TokenFacts, Verification
+from app.errors import ConfigurationError, ConflictError
+from app.factory import Services, open_services
+from app.sealing.keyring import KeyRing, Ring
+from simulator.people import person_of
+from tests.support.api import retrieve_new
+from tests.support.service import Running, actor
+
+LATER = timedelta(minutes=6)
+
+
+async def can_read_everything(api: httpx.AsyncClient, biz_token: str) -> bool:
+    identity = await api.get(f"/v1/verifications/{biz_token}/identity")
+    video = await api.get(f"/v1/verifications/{biz_token}/media/liveness_video")
+    person = person_of(biz_token)
+    search = await api.post("/v1/verifications/search", json={"id_card": person.id_card})
+    return (
+        identity.json()["name"] == person.name
+        and video.status_code == 200
+        and [item["biz_token"] for item in search.json()["items"]] == [biz_token]
+    )
+
+
+async def test_data_is_readable_during_and_after_a_rotation(service: Running, api: httpx.AsyncClient) -> None:
+    biz_token, ring = await retrieve_new(api), service.services.cipher.keyring
+    rotation = service.services.key_rotation
+    late = replace(service.services.key_rotation, clock=lambda: datetime.now(UTC) + LATER)
+
+    for each in Ring:
+        async for done, total in rotation.rotate(each):
+            assert done <= total
+            assert await can_read_everything(api, biz_token)
+        assert await rotation.in_use(each) == {2: {Ring.IDENTITY: 2, Ring.BIOMETRIC: 4, Ring.INDEX: 1}[each]}
+        with pytest.raises(ConflictError):
+            await rotation.destroy_unused(each)
+        assert await late.destroy_unused(each) == [1]
+
+    assert [[known.version for known in ring.versions(each)] for each in Ring] == [[2]] * 3
+    assert await can_read_everything(api, biz_token)
+    assert await can_read_everything(api, await retrieve_new(api))
+
+
+async def test_interrupted_rotation_continues(service: Running, api: httpx.AsyncClient) -> None:
+    biz_token, ring = await retrieve_new(api), service.services.cipher.keyring
+    rotation = service.services.key_rotation
+
+    async for _ in rotation.rotate(Ring.BIOMETRIC):
+        # The new version exists, and no value is encrypted with it yet.
+        break
+
+    assert await rotation.in_use(Ring.BIOMETRIC) == {1: 4}
+    assert [step async for step in rotation.rotate(Ring.BIOMETRIC)][-1] == (4, 4)
+    assert (ring.newest(Ring.BIOMETRIC), await rotation.in_use(Ring.BIOMETRIC)) == (2, {2: 4})
+    assert await can_read_everything(api, biz_token)
+
+
+async def test_version_in_use_is_not_destroyed(service: Running, api: httpx.AsyncClient) -> None:
+    await retrieve_new(api)
+    service.services.cipher.keyring.add(Ring.IDENTITY)
+    late = replace(service.services.key_rotation, clock=lambda: datetime.now(UTC) + LATER)
+
+    assert await late.destroy_unused(Ring.IDENTITY) == []
+
+
+async def test_start_with_a_missing_or_another_key_ring_is_refused(settings: Settings, api: httpx.AsyncClient) -> None:
+    await retrieve_new(api)
+    settings.keyring.keyring_path.unlink()
+    with pytest.raises(ConfigurationError, match="KEYRING_FILE"):
+        async with open_services(settings):
+            pass
+
+    KeyRing.create(settings.keyring.keyring_path)
+    with structlog.testing.capture_logs(), pytest.raises(ConfigurationError, match="not the key ring"):
+        async with open_services(settings):
+            pass
+
+
+ROWS = 450  # three batches
+
+
+async def test_rotation_updates_rows_in_batches_while_rows_are_added(idle_service: Running) -> None:
+    services = idle_service.services
+    biz_tokens = [f"row-{number}" for number in range(ROWS)]
+    detection = Detection(id_card="000000199001011234", name="测试")
+    items = await add_results(services, biz_tokens, detection)
+    writer = asyncio.create_task(register_until_cancelled(services))
+
+    statements = Counter[str]()
+    engine = services.database.engine.sync_engine
+    count = partial(count_statement, statements)
+    for ring in Ring:
+        event.listen(engine, "before_cursor_execute", count)
+        done = [step async for step in services.key_rotation.rotate(ring)][-1][0]
+        event.remove(engine, "before_cursor_execute", count)
+        assert done >= ROWS
+    writer.cancel()
+    with suppress(asyncio.CancelledError):
+        await writer
+
+    for ring in Ring:
+        assert set(await services.key_rotation.in_use(ring)) == {2}
+    # Each ring: four selects (the last one is empty) and three updates; API keys add one update.
+    assert (statements["verification"], statements["media"], statements["detection"]) == (3, 3, 3)
+    async with services.database.read() as tx:
+        owners = {row.biz_token: row for row in await tx.verifications.find_all(biz_tokens)}
+        texts = await tx.results.texts([row.id for row in owners.values()], sealed=True)
+        media = await tx.results.media([row.id for row in owners.values()])
+    cipher = services.cipher
+    assert [cipher.open_text(owners[token], texts[owners[token].id]) for token in biz_tokens] == [detection] * ROWS
+    assert [cipher.media_key(owners[token], media[owners[token].id][0]) for token in biz_tokens] == items
+    index, digests = cipher.find_by("default", detection.id_card or "", None)
+    assert {text.values[index] for text in texts.values()} == set(digests[-1:])
+
+
+async def add_results(services: Services, biz_tokens: Sequence[str], detection: Detection) -> list[bytes]:
+    """Stores a result with one media item for each token; returns the keys of the items."""
+    now, keys = datetime.now(UTC), [bytes([number % 256]) * 32 for number in range(len(biz_tokens))]
+    rows = [
+        Verification(
+            client="default",
+            biz_token=biz_token,
+            rule_id="1",
+            sealed_key=services.cipher.new_key("default", biz_token),
+            state=State.RETRIEVED,
+            deadline_at=now,
+            due_at=None,
+        )
+        for biz_token in biz_tokens
+    ]
+    async with services.database.write() as tx:
+        added = await tx.verifications.add_all(rows)
+        results = []
+        for row, key in zip(rows, keys, strict=True):
+            item = MediaItem(
+                kind=MediaKind.BEST_FRAME,
+                object_key=f"key of {row.biz_token}",
+                content_type="image/jpeg",
+                size_bytes=7,
+                sha256="0" * 64,
+                sealed_key=b"",
+                stored_at=now,
+            )
+            item = replace(item, sealed_key=services.cipher.wrap_media_key(row, item, key))
+            results.append((added[row.biz_token].id, services.cipher.seal_text(row, detection), [item]))
+        await tx.results.add_all(results)
+    return keys
+
+
+async def register_until_cancelled(services: Services) -> None:
+    for number in itertools.count():
+        await services.intake.register(actor(), f"concurrent-{number}", TokenFacts(rule_id="1"))
+
+
+def count_statement(statements: Counter[str], *arguments: object) -> None:
+    """Counts the updates of the rotation by their table."""
+    match = re.match(r"UPDATE (\w+) SET (?:sealed_key|id_card_index)", str(arguments[2]))
+    if match:
+        statements[match[1]] += 1

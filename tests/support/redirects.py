@@ -1,0 +1,26 @@
+"""The redirect service without the rest of the service."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from app.sealing.keyring import KeyRing
+from app.sealing.personal_data import PersonalDataCipher
+from app.services.intake import IntakeService, IntakeSettings
+from app.services.redirects import RedirectService
+from app.services.rule_settings import RuleSettings, RulesSettings
+from app.storage.database import Database
+from app.storage.wakeups import Wakeups
+
+
+def redirect_service(database: Database, keyring: KeyRing, clock: Callable[[], datetime]) -> RedirectService:
+    """Returns a redirect service whose default rule has redirect_state."""
+    rules, wakeups = RulesSettings(rules={"1": RuleSettings(redirect_state=True)}), Wakeups()
+    intake = IntakeService(
+        settings=IntakeSettings(faceid_rule_id="1"),
+        rules=rules,
+        cipher=PersonalDataCipher(keyring),
+        database=database,
+        wakeups=wakeups,
+        clock=clock,
+    )
+    return RedirectService(intake=intake, rules=rules, keyring=keyring, database=database, wakeups=wakeups, clock=clock)

@@ -1,0 +1,286 @@
+"""Findings and advice of the doctor, with working and broken databases, stores and endpoints."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from app.config import Settings
+from app.doctor import (
+    MIN_FREE_BYTES,
+    Doctor,
+    Finding,
+    Status,
+    clock_finding,
+    credentials_finding,
+    disk_finding,
+)
+from app.domain import pause
+from app.domain.rule import DEFAULT_ACCOUNT
+from app.domain.verification import Verification
+from app.faceid.credentials import AccountSettings
+from app.services.rule_settings import RuleSettings
+from app.storage.database import Database
+from simulator.options import SimulatorOptions
+from tests.support.databases import fresh_database
+from tests.support.servers import S3
+from tests.support.service import changed, settings_for
+from tests.support.simulator import LiveSimulator, live_simulator
+
+NOWHERE = "http://127.0.0.1:1"
+CHECKS = ["credentials", "clock", "database", "schema", "key ring", "quota", "retrieval", "media store", "disk"]
+
+
+async def run_checks(settings: Settings) -> dict[str, Finding]:
+    return {finding.check: finding for finding in await Doctor(settings).run_checks()}
+
+
+async def test_working_installation_has_ok_findings_only(settings: Settings) -> None:
+    findings = await run_checks(settings)
+
+    assert list(findings) == CHECKS
+    findings.pop("disk")  # depends on the machine
+    assert {(finding.status, finding.advice) for finding in findings.values()} == {(Status.OK, None)}
+
+
+async def test_call_of_the_doctor_uses_a_slot_of_the_quota(settings: Settings, database: Database) -> None:
+    await run_checks(changed(settings, faceid_requests_per_second=0.1))
+
+    async with database.read() as tx:
+        assert await tx.quota.wait(DEFAULT_ACCOUNT) > timedelta(seconds=1)
+
+
+async def test_embedded_database_is_created(tmp_path: Path, faceid: LiveSimulator) -> None:
+    findings = await run_checks(settings_for(tmp_path / "new" / "data", faceid.url))
+
+    assert findings["schema"].status is Status.OK
+    assert (tmp_path / "new" / "data" / "faceid-results.db").exists()
+
+
+async def test_outdated_schema_advises_to_migrate(tmp_path: Path, postgres_server: str, faceid: LiveSimulator) -> None:
+    async with fresh_database(postgres_server) as url:
+        findings = await run_checks(settings_for(tmp_path, faceid.url, database_url=url))
+
+    assert (findings["database"].status, findings["schema"].status) == (Status.OK, Status.FAILED)
+    assert findings["schema"].advice == "Run `faceid-results migrate` of the version that will serve."
+    assert findings["quota"].status is Status.SKIPPED
+    assert findings["credentials"].status is Status.OK
+
+
+async def test_unreachable_services_are_named_without_secrets(tmp_path: Path) -> None:
+    settings = settings_for(
+        tmp_path,
+        NOWHERE,
+        database_url="postgresql+asyncpg://user:s3cret@127.0.0.1:1/x",
+        media_url="s3://bucket/prefix",
+        aws_endpoint_url=NOWHERE,
+        aws_access_key_id="key",
+        aws_secret_access_key="s3cret",
+    )
+
+    findings = await run_checks(settings)
+
+    findings.pop("disk")
+    assert {name: finding.status for name, finding in findings.items()} == {
+        "credentials": Status.FAILED,
+        "clock": Status.FAILED,
+        "database": Status.FAILED,
+        "schema": Status.SKIPPED,
+        "key ring": Status.SKIPPED,
+        "quota": Status.SKIPPED,
+        "retrieval": Status.SKIPPED,
+        "media store": Status.FAILED,
+    }
+    assert [
+        re.findall("FACEID_ENDPOINT|DATABASE_URL|MEDIA_URL", finding.advice or "") for finding in findings.values()
+    ] == [
+        ["FACEID_ENDPOINT"],
+        ["FACEID_ENDPOINT"],
+        ["DATABASE_URL"],
+        [],
+        [],
+        [],
+        [],
+        ["MEDIA_URL"],
+    ]
+    assert "s3cret" not in repr(findings)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "check", "found"),
+    [
+        ("database_url", SecretStr("mysql://x"), "database", "DATABASE_URL must begin with"),
+        ("faceid_endpoint", "ftp://x", "credentials", "FACEID_ENDPOINT must be"),
+        ("faceid_endpoint", "ftp://x", "clock", "FACEID_ENDPOINT must be"),
+        ("tencentcloud_secret_id", "", "credentials", "TENCENTCLOUD_SECRET_ID is not set"),
+        ("data_dir", Path("/dev/null/data"), "disk", "DATA_DIR cannot be created: Not a directory."),
+        ("media_url", "file:///dev/null/media", "media store", "The media folder cannot be created"),
+    ],
+)
+async def test_invalid_setting_is_a_finding(
+    tmp_path: Path, setting: str, value: object, check: str, found: str
+) -> None:
+    settings = changed(settings_for(tmp_path, NOWHERE), **{setting: value})
+
+    finding = (await run_checks(settings))[check]
+
+    assert finding.status is Status.FAILED
+    assert finding.found.startswith(found)
+
+
+async def test_bucket_is_checked_with_an_object(tmp_path: Path, s3_server: S3, faceid: LiveSimulator) -> None:
+    settings = settings_for(
+        tmp_path,
+        faceid.url,
+        **s3_server.settings("doctor"),
+    )
+
+    assert (await run_checks(settings))["media store"] == Finding(
+        "media store", Status.OK, "An object can be written to, read from and deleted in the bucket."
+    )
+
+
+async def test_clock_is_compared_with_the_endpoint(tmp_path: Path) -> None:
+    async with endpoint_at(datetime.now(UTC) - timedelta(seconds=400)) as url:
+        finding = (await run_checks(settings_for(tmp_path, url)))["clock"]
+
+    assert finding.status is Status.FAILED
+    assert re.fullmatch(r"This machine's clock differs from the endpoint's by \+(399|40\d) s\.", finding.found)
+
+
+async def test_endpoint_without_a_date_is_a_failure(tmp_path: Path) -> None:
+    async with endpoint_at(None) as url:
+        finding = (await run_checks(settings_for(tmp_path, url)))["clock"]
+
+    assert (finding.status, finding.found) == (Status.FAILED, "The endpoint's response has no valid Date header.")
+
+
+async def test_expired_signature_advises_to_synchronise_the_clock(tmp_path: Path) -> None:
+    with live_simulator(SimulatorOptions(clock=lambda: time.time() + 400)) as ahead:
+        finding = (await run_checks(settings_for(tmp_path, ahead.url)))["credentials"]
+
+    assert finding.status is Status.FAILED
+    assert finding.found.startswith("The call ended with AuthFailure.SignatureExpire (RequestId ")
+    assert (
+        finding.advice
+        == "Synchronise this machine's clock by NTP: Tencent rejects signatures that are more than 300 s off."
+    )
+
+
+@pytest.mark.parametrize("code", [None, "InvalidParameter", "InvalidParameterValue.BizTokenExpired"])
+def test_error_about_the_token_means_that_the_credentials_are_valid(code: str | None) -> None:
+    assert credentials_finding(code, "id", rule_id="1") == Finding(
+        "credentials", Status.OK, "Tencent accepts the key pair and the RuleId."
+    )
+
+
+@pytest.mark.parametrize("code", ["InvalidParameter", "InvalidParameterValue.RuleIdNotExist"])
+def test_missing_rule_id_is_a_warning(code: str) -> None:
+    assert credentials_finding(code, "id", rule_id=None).status is Status.WARNING
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "advice"),
+    [
+        ("AuthFailure.SecretIdNotFound", Status.FAILED, "TENCENTCLOUD_SECRET_ID"),
+        ("AuthFailure.SignatureFailure", Status.FAILED, "TENCENTCLOUD_SECRET_KEY"),
+        ("AuthFailure.TokenFailure", Status.FAILED, "TENCENTCLOUD_TOKEN"),
+        ("AuthFailure.InvalidAuthorization", Status.FAILED, "cam/capi"),
+        ("AuthFailure.UnauthorizedOperation", Status.FAILED, "faceid:GetDetectInfo"),
+        ("UnauthorizedOperation", Status.FAILED, "faceid:GetDetectInfo"),
+        ("UnauthorizedOperation.Arrears", Status.FAILED, "bill"),
+        ("UnauthorizedOperation.Nonactivated", Status.FAILED, "Activate"),
+        ("InvalidParameterValue.RuleIdNotExist", Status.FAILED, "Use an enabled RuleId"),
+        ("InvalidParameterValue.RuleIdDisabled", Status.FAILED, "Use an enabled RuleId"),
+        ("IpNotInWhitelist", Status.FAILED, "allow list"),
+        ("network.timeout", Status.FAILED, "FACEID_ENDPOINT"),
+        ("http.502", Status.FAILED, "FACEID_ENDPOINT"),
+        ("reply.unreadable", Status.FAILED, "FACEID_ENDPOINT"),
+        ("InternalError", Status.WARNING, "Try again"),
+        ("RequestLimitExceeded", Status.WARNING, "Try again"),
+    ],
+)
+def test_error_code_has_its_advice(code: str, status: Status, advice: str) -> None:
+    finding = credentials_finding(code, "0f96cf39", rule_id="1")
+
+    assert (finding.status, finding.found) == (status, f"The call ended with {code} (RequestId 0f96cf39).")
+    assert advice in (finding.advice or "")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "status"),
+    [(0, Status.OK), (60, Status.OK), (-61, Status.WARNING), (300, Status.WARNING), (-301, Status.FAILED)],
+)
+def test_clock_may_be_off_by_one_minute_and_not_by_five(seconds: int, status: Status) -> None:
+    assert clock_finding(timedelta(seconds=seconds)).status is status
+
+
+@pytest.mark.parametrize(("free_bytes", "status"), [(MIN_FREE_BYTES, Status.OK), (MIN_FREE_BYTES - 1, Status.WARNING)])
+def test_less_than_a_gibibyte_of_disk_is_a_warning(free_bytes: int, status: Status) -> None:
+    assert disk_finding(free_bytes).status is status
+
+
+@asynccontextmanager
+async def endpoint_at(moment: datetime | None) -> AsyncIterator[str]:
+    """Runs an HTTP server whose Date header has this time, or that sends none; yields its URL."""
+    date = f"Date: {format_datetime(moment, usegmt=True)}\r\n" if moment else ""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(f"HTTP/1.1 404 Not Found\r\n{date}Content-Length: 0\r\nConnection: close\r\n\r\n".encode())
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+
+
+async def test_each_account_is_checked_with_its_own_rule(tmp_path: Path, faceid: LiveSimulator) -> None:
+    bank = AccountSettings(secret_id="AKIDNOBODY", secret_key=SecretStr("key"), endpoint=faceid.url)
+    empty = AccountSettings(endpoint=faceid.url)
+    settings = settings_for(
+        tmp_path, faceid.url, accounts={"bank": bank, "empty": empty}, rules={"7": RuleSettings(account="bank")}
+    )
+
+    findings = await run_checks(settings)
+
+    seen = {name: (finding.status, finding.found) for name, finding in findings.items() if "credentials" in name}
+    assert {name: status for name, (status, _) in seen.items()} == {
+        "credentials": Status.OK,
+        "credentials of bank": Status.FAILED,
+        "credentials of empty": Status.FAILED,
+    }
+    assert seen["credentials of bank"][1].startswith("The call ended with AuthFailure.SecretIdNotFound")
+    assert seen["credentials of empty"][1].startswith("ACCOUNTS.EMPTY has no secret_id")
+    assert findings["clock of bank"].status is Status.OK
+    assert findings["quota"].found.startswith("default: 1000 calls per second")
+
+
+async def test_pauses_and_late_verifications_are_reported(settings: Settings, database: Database) -> None:
+    now = datetime.now(UTC)
+    paused = pause.begin("default", "404", "InvalidParameterValue.RuleIdNotExist", now)
+    late = Verification(
+        client="shop", biz_token="late", rule_id="1", due_at=now, received_at=now, deadline_at=now + timedelta(hours=1)
+    )
+    async with database.write() as tx:
+        await tx.pauses.begin(paused)
+        await tx.verifications.add_all([late])
+
+    finding = (await run_checks(settings))["retrieval"]
+
+    assert finding.status is Status.WARNING
+    first, *others = finding.found.split("\n")
+    assert first.startswith("RuleId 404 of account default is paused since 20")
+    assert first.endswith("Use an enabled RuleId of https://console.cloud.tencent.com/faceid.")
+    assert others == [
+        "1 pending verifications have less than 24 h left.",
+        "1 pending verifications have less than 6 h left.",
+    ]
