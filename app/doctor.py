@@ -111,7 +111,7 @@ class Doctor:
         findings: list[Finding] = []
         async with aclosing(database):
             for check, todo, run in checks:
-                is_possible = not findings or findings[-1].status is Status.OK
+                is_possible = not findings or findings[-1].status in {Status.OK, Status.WARNING}
                 findings.append(await _guarded(check, todo, run(database)) if is_possible else _skipped(check))
         return findings
 

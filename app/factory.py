@@ -61,7 +61,7 @@ class Services:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Retrieval:
+class RetrievalServices:
     """The services that call Tencent. Only workers need them, and only they need credentials."""
 
     claims: ClaimService
@@ -105,7 +105,7 @@ async def open_services(settings: Settings, *, clock: Clock = now) -> AsyncItera
 
 
 @asynccontextmanager
-async def open_retrieval(services: Services) -> AsyncIterator[Retrieval]:
+async def open_retrieval(services: Services) -> AsyncIterator[RetrievalServices]:
     """Opens a client for each account of Tencent and builds the services that need them.
 
     Raises:
@@ -127,7 +127,7 @@ async def open_retrieval(services: Services) -> AsyncIterator[Retrieval]:
             accounts=accounts.values(), rules=settings.rules, database=services.database, clock=services.clock
         )
         records = RecordService(database=services.database, wakeups=services.wakeups, clock=services.clock)
-        yield Retrieval(
+        yield RetrievalServices(
             claims=claims,
             retrieve=RetrieveService(
                 claims=claims,

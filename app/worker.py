@@ -12,15 +12,15 @@ from dataclasses import dataclass
 import structlog
 
 from app.errors import ServiceError
-from app.factory import Retrieval, Services, open_retrieval
+from app.factory import RetrievalServices, Services, open_retrieval
 from app.observability import where
 from app.services.claim import Claim
 from app.storage.wakeups import DUE, Wakeups
 
 # Retries and polls come due without a wake-up.
 POLL_SECONDS = 1.0
-# About a third of a lease, so two renewals may fail.
-RENEW_SECONDS = 4.0
+# A quarter of a lease, so two renewals may fail, or one may hang.
+RENEW_INTERVAL_SECONDS = 4.0
 SWEEP_SECONDS = 3600.0
 ALARM_SECONDS = 60.0
 # Mostly there is nothing to read.
@@ -46,13 +46,13 @@ class Worker:
 
     def __init__(
         self,
-        retrieval: Retrieval,
+        retrieval: RetrievalServices,
         wakeups: Wakeups,
         chores: Sequence[Chore] = (),
         *,
         concurrency: int,
         grace_seconds: float = GRACE_SECONDS,
-        renew_seconds: float = RENEW_SECONDS,
+        renew_seconds: float = RENEW_INTERVAL_SECONDS,
     ) -> None:
         self._claims = retrieval.claims
         self._retrieve = retrieval.retrieve
@@ -99,7 +99,7 @@ class Worker:
 
     async def _claim(self, wake: asyncio.Event) -> None:
         """Starts what is due. At full concurrency, the first retrieval that ends wakes the loop."""
-        # Set before asking, because a retrieval that ends in the meantime has made room.
+        # Set before asking: a retrieval that ends while the claims are taken makes room that they do not fill.
         self._is_full = True
         in_flight = Counter(claim.account.name for claim in self._in_flight.values())
         for claim in await self._claims.take(self._concurrency, held=self._in_flight.values()):
@@ -164,7 +164,7 @@ async def working(services: Services) -> AsyncIterator[Worker]:
             await task
 
 
-def _chores(services: Services, retrieval: Retrieval) -> Sequence[Chore]:
+def _chores(services: Services, retrieval: RetrievalServices) -> Sequence[Chore]:
     chores = [
         Chore(services.orphans.sweep, SWEEP_SECONDS),
         Chore(services.health.count_persons, SWEEP_SECONDS),

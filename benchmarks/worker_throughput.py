@@ -28,7 +28,7 @@ from app.domain.rule import Enhanced
 from app.domain.verification import UpstreamCall
 from app.faceid.client import DetectAnswer, FaceIdClient
 from app.faceid.lifter import S
-from app.factory import Retrieval, Services, open_retrieval, open_services
+from app.factory import RetrievalServices, Services, open_retrieval, open_services
 from app.sealing.keyring import KeyRing
 from app.worker import Worker
 from benchmarks import harness
@@ -130,7 +130,9 @@ async def _working(services: Services) -> AsyncIterator[None]:
             for account in opened.claims.accounts
         ]
         claims = replace(opened.claims, accounts=accounts)
-        retrieval = Retrieval(claims=claims, retrieve=replace(opened.retrieve, claims=claims), billing=opened.billing)
+        retrieval = RetrievalServices(
+            claims=claims, retrieve=replace(opened.retrieve, claims=claims), billing=opened.billing
+        )
         worker = Worker(retrieval, services.wakeups, concurrency=concurrency)
         task = asyncio.create_task(worker.run())
         yield

@@ -27,7 +27,7 @@ _REQUIRED = {
 
 
 @dataclass(frozen=True, slots=True)
-class Credentials:
+class KeyPair:
     """A key pair. Temporary key pairs have a `token`, sent in `X-TC-Token` and not signed."""
 
     secret_id: str
@@ -35,7 +35,7 @@ class Credentials:
     token: str | None = field(default=None, repr=False)
 
 
-def authenticate(headers: Mapping[str, str], body: bytes, *, known: Iterable[Credentials], now: float) -> None:
+def authenticate(headers: Mapping[str, str], body: bytes, *, known: Iterable[KeyPair], now: float) -> None:
     """Checks that a known key pair signed the content type, the host and the body less than five minutes ago.
 
     Args:

@@ -4,11 +4,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from simulator.authentication import Credentials
+from simulator.authentication import KeyPair
 from simulator.media import VIDEO_BYTES
 from simulator.scenarios import is_scenario
 
-DEMO_CREDENTIALS = Credentials("AKIDSIMULATOR", "simulator-key-for-demos-only")
+DEMO_CREDENTIALS = KeyPair("AKIDSIMULATOR", "simulator-key-for-demos-only")
 """The default key pair. It gives access to simulators only."""
 
 
@@ -33,7 +33,7 @@ class SimulatorOptions:
         ValueError: the scenario is unknown.
     """
 
-    credentials: tuple[Credentials, ...] = (DEMO_CREDENTIALS,)
+    credentials: tuple[KeyPair, ...] = (DEMO_CREDENTIALS,)
     scenario: str = "passed"
     requests_per_second: int = 50
     enhanced_requests_per_second: int = 100

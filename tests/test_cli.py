@@ -1,5 +1,7 @@
 """The command line as shells and service managers use it: the real command, real signals, real sockets."""
 
+import asyncio
+import getpass
 import json
 import os
 import re
@@ -24,8 +26,10 @@ from typer.main import get_group
 from typer.testing import CliRunner
 
 from app.cli import app
+from app.cli.runtime import operator, run_until_stopped
 from app.cli.server import listen, serving
 from app.cli.token_files import BATCH_LINES
+from app.domain.api_key import OPERATOR
 from app.errors import ConfigurationError
 from simulator.options import DEMO_CREDENTIALS
 from tests.support.command import BOUND_SECONDS, POLL_SECONDS, Done, Running, environment, run, started
@@ -262,6 +266,31 @@ def test_ctrl_c_ends_a_worker_with_exit_code_130(here: Installation) -> None:
 
     assert done.code == 130
     assert json.loads(done.err.splitlines()[-1])["event"] == "worker_stopped"
+
+
+def test_second_sigterm_does_not_interrupt_the_cleanup() -> None:
+    ends: list[str] = []
+
+    async def work() -> None:
+        try:
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.sleep(BOUND_SECONDS)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            await asyncio.sleep(0.05)
+            ends.append("clean")
+
+    assert run_until_stopped(work) == 0
+    assert ends == ["clean"]
+
+
+def test_operator_of_a_user_id_without_a_name_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> str:
+        raise KeyError("getpwuid(): uid not found")
+
+    monkeypatch.setattr(getpass, "getuser", fail)
+
+    assert operator().caller.name == OPERATOR.name
 
 
 def test_simulate_prints_the_settings_that_select_it(here: Installation) -> None:

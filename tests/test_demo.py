@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 
 from app.cli.demo import run_demo
-from simulator.authentication import Credentials
+from simulator.authentication import KeyPair
 from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
 from tests.support.command import environment, run, started
 from tests.support.simulator import LiveSimulator
@@ -100,7 +100,7 @@ def test_sigterm_ends_the_demo_with_exit_code_0(folder: Path) -> None:
 
 
 async def test_unexpected_end_is_printed_and_fails_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
-    strangers = SimulatorOptions(credentials=(Credentials("AKIDOTHER", "other"),))
+    strangers = SimulatorOptions(credentials=(KeyPair("AKIDOTHER", "other"),))
 
     code = await run_demo(Console(width=80), once=True, options=strangers, wait_seconds=1)
 

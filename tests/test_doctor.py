@@ -284,3 +284,13 @@ async def test_pauses_and_late_verifications_are_reported(settings: Settings, da
         "1 pending verifications have less than 24 h left.",
         "1 pending verifications have less than 6 h left.",
     ]
+
+
+async def test_checks_continue_after_a_warning(settings: Settings) -> None:
+    await run_checks(settings)
+    settings.keyring.keyring_path.chmod(0o644)
+
+    findings = await run_checks(settings)
+
+    assert findings["key ring"].status is Status.WARNING
+    assert findings["quota"].status is Status.OK

@@ -21,7 +21,7 @@ from app.domain.api_key import Caller
 from app.domain.decision import FIRST_POLL
 from app.domain.detection import Outcome
 from app.domain.verification import State, TokenFacts
-from app.factory import Retrieval, Services, open_retrieval, open_services
+from app.factory import RetrievalServices, Services, open_retrieval, open_services
 from app.storage import tables
 from simulator.media import media_of
 from tests.support.clocks import FixedClock
@@ -77,7 +77,7 @@ class Simulation:
     """The services with a simulated clock, which the notices and the due times move."""
 
     services: Services
-    retrieval: Retrieval
+    retrieval: RetrievalServices
     caller: Caller
     clock: FixedClock
 

@@ -83,7 +83,9 @@ async def run_demo(
             console.print(_INTRODUCTION.format(url=url, faceid_url=faceid_url), **_PLAIN)
             is_complete, biz_token = await walk(console, url, key, wait_seconds=wait_seconds)
             console.print(_STORED.format(folder=folder, **_media_files(Path(folder))), **_PLAIN)
-            console.print(GUIDE.format(url=url, key=key, biz_token=biz_token), _OWN_ACCOUNT, sep="\n", **_PLAIN)
+            if not once:
+                console.print(GUIDE.format(url=url, key=key, biz_token=biz_token), **_PLAIN)
+            console.print(_OWN_ACCOUNT, **_PLAIN)
             if not once:
                 console.print("The service keeps running. Ctrl-C ends it and removes all of this.", style="bold")
                 await asyncio.wait([api])

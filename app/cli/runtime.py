@@ -6,6 +6,7 @@ import signal
 import uuid
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
+from functools import cache
 from typing import Any, TypeVar
 
 import uvicorn
@@ -39,7 +40,12 @@ def operator(client: str = DEFAULT_CLIENT) -> Actor:
     Args:
         client: whose verifications the command creates.
     """
-    caller = replace(OPERATOR, name=getpass.getuser(), client=client)
+    try:
+        name = getpass.getuser()
+    except (KeyError, OSError):
+        # The user id of a container may have no name.
+        name = OPERATOR.name
+    caller = replace(OPERATOR, name=name, client=client)
     return Actor(caller=caller, request_id=uuid.uuid4().hex)
 
 
@@ -71,12 +77,17 @@ def run_until_stopped(work: Callable[[], Coroutine[Any, Any, int | None]]) -> in
         The exit code of the work, 0 if a signal stopped it.
     """
 
+    @cache
+    def stop(task: asyncio.Task[Any]) -> None:
+        # Cached, so a second signal does not cancel the cleanup.
+        task.cancel()
+
     async def stoppable() -> int | None:
         task = asyncio.current_task()
         for number in (signal.SIGTERM, signal.SIGHUP):
             # Under nohup SIGHUP is ignored and must stay so.
             if task and signal.getsignal(number) is signal.SIG_DFL:
-                asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+                asyncio.get_running_loop().add_signal_handler(number, stop, task)
         return await work()
 
     try:

@@ -1,7 +1,7 @@
 """Decides what to do after a reply of Tencent: (row, reply, time) -> one `Step`. Pure, tested as a table.
 
 The times are Tencent's: a person may use a token for 7,200 s, and its result is available for 72 h from its creation.
-If only the callback is known, the creation is not, so 70 h from the callback are certain.
+If the creation is not known, the result is certain for 70 h from the first notice: a token is at most 2 h old then.
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from app.domain.detection import Outcome, Part
 from app.domain.verification import State, Verification
 
 KEPT_FROM_CREATION = timedelta(hours=72)
-KEPT_FROM_CALLBACK = timedelta(hours=70)
+KEPT_FROM_FIRST_NOTICE = timedelta(hours=70)
 # 7,200 s for the person, and a margin for Tencent's own processing.
 TOKEN_LIFETIME = timedelta(hours=2, minutes=5)
 # Most persons are done by then. A registered token needs no callback.
@@ -25,8 +25,8 @@ LAST_TRY = timedelta(minutes=1)
 
 RETRY_BASE = timedelta(seconds=1)
 RETRY_CAP = timedelta(minutes=5)
-# After this many consecutive timeouts the parts are fetched separately.
-PATIENCE = 2
+# A timeout after this many consecutive failures is taken for too much at once.
+FAILURES_BEFORE_SPLIT = 2
 POLL_BASE = timedelta(seconds=2)
 POLL_CAP = timedelta(minutes=10)
 
@@ -134,12 +134,12 @@ def deadline(*, created_at: datetime | None, registered_at: datetime | None, rec
     first = received_at or registered_at
     if first is None:
         raise ValueError("a verification is registered or called back, or both")
-    certain = first + KEPT_FROM_CALLBACK
+    certain = first + KEPT_FROM_FIRST_NOTICE
     return min(certain, registered_at + KEPT_FROM_CREATION) if registered_at else certain
 
 
 def decide(verification: Verification, reply: Reply, now: datetime, jitter: float) -> Step:
-    """Decides the next step of a retrieval. No other place does.
+    """Decides the next step of a retrieval. No other place chooses one.
 
     Args:
         verification: the row as claimed, before this call is counted.
@@ -161,7 +161,7 @@ def decide(verification: Verification, reply: Reply, now: datetime, jitter: floa
     return Store(reply.outcome, provisional, max(now, _settled_at(verification)) if provisional else None)
 
 
-def growing(base: timedelta, cap: timedelta, times: int) -> timedelta:
+def backoff(base: timedelta, cap: timedelta, times: int) -> timedelta:
     """Returns `base` doubled `times` times, at most `cap`."""
     return min(base * (1 << min(times, 32)), cap)
 
@@ -178,7 +178,7 @@ def _last_try_at(verification: Verification) -> datetime:
 def _after_unfinished(verification: Verification, now: datetime) -> Step:
     is_registered_only = verification.received_at is None
     if now < (settled_at := _settled_at(verification)):
-        poll_at = settled_at if is_registered_only else now + growing(POLL_BASE, POLL_CAP, verification.polls)
+        poll_at = settled_at if is_registered_only else now + backoff(POLL_BASE, POLL_CAP, verification.polls)
         return PollAgain(min(poll_at, settled_at))
     next_at = now + POLL_INTERVAL if is_registered_only and now + POLL_INTERVAL < _last_try_at(verification) else None
     if verification.state is not State.RETRIEVED:
@@ -187,7 +187,7 @@ def _after_unfinished(verification: Verification, now: datetime) -> Step:
 
 
 def _after_failure(verification: Verification, error_class: ErrorClass, now: datetime, jitter: float) -> Step:
-    retry_at = now + growing(RETRY_BASE, RETRY_CAP, verification.failures) * (0.5 + jitter / 2)
+    retry_at = now + backoff(RETRY_BASE, RETRY_CAP, verification.failures) * (0.5 + jitter / 2)
     last_try_at = _last_try_at(verification)
     if error_class in {ErrorClass.FINAL, ErrorClass.EXPIRED} or now >= last_try_at:
         # A wrong clock proves nothing, not even that the deadline has passed.
@@ -199,7 +199,7 @@ def _after_failure(verification: Verification, error_class: ErrorClass, now: dat
         case ErrorClass.ASK_FOR_LESS:
             return FetchSeparately(due_at)
         case ErrorClass.TIMED_OUT:
-            return FetchSeparately(due_at) if verification.failures >= PATIENCE else Retry(due_at)
+            return FetchSeparately(due_at) if verification.failures >= FAILURES_BEFORE_SPLIT else Retry(due_at)
         case ErrorClass.RETRY | ErrorClass.SLOW_DOWN | ErrorClass.CLOCK | ErrorClass.BUG:
             return Retry(due_at)
         case _:

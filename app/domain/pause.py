@@ -34,5 +34,5 @@ def begin(account: str, rule_id: str | None, error_code: str, now: datetime) -> 
 
 
 def next_probe_at(pause: Pause, now: datetime) -> datetime:
-    """Returns when to probe again if the current probe fails: the pause's age so far, between 5 s and 1 min, later."""
+    """Returns when to probe again if the current probe fails: after the pause's age, at least 5 s and at most 1 min."""
     return now + min(max(now - pause.paused_at, _FIRST_PROBE), _MAX_PROBE_INTERVAL)

@@ -4,7 +4,7 @@ The signed state goes into DetectAuth's RedirectUrl and its nonce into DetectAut
 with the result, which exposes a token that was combined with the state of another run.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from app.domain.detection import Detection, Outcome
@@ -20,7 +20,7 @@ class RedirectState:
 
     client: str
     rule_id: str
-    nonce: str
+    nonce: str = field(repr=False)
     expires_at: datetime
 
 

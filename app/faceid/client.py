@@ -159,9 +159,9 @@ class FaceIdClient:
             if response.headers.get("Content-Encoding", "identity") != "identity":
                 raise _UnusableResponseError(UNREADABLE)
             async for piece in response.aiter_raw():
-                lifter.feed(piece)
-                if lifter.bytes_fed > self._max_bytes:
+                if lifter.bytes_fed + len(piece) > self._max_bytes:
                     raise _UnusableResponseError(TOO_LARGE)
+                lifter.feed(piece)
             return lifter.finish()
 
     def _headers(self, action: str, content: bytes) -> dict[str, str]:

@@ -108,7 +108,7 @@ class Lifter(Generic[S]):
         self._prefix = f"lifted:{secrets.token_hex(16)}:"
         self._skeleton = bytearray()
         self._sinks: dict[str, S] = {}
-        self._item: _Medium | None = None
+        self._item: _MediaDecoder | None = None
         self._in_list = False
         self._rest = b""
 
@@ -153,12 +153,12 @@ class Lifter(Generic[S]):
             return self._keep(data, at, quote), True
         reference = f"{self._prefix}{len(self._sinks)}"
         sink = self._sinks[reference] = self._open_sink()
-        self._item = _Medium(sink, _INNER if opening["escape"] else _OUTER)
+        self._item = _MediaDecoder(sink, _INNER if opening["escape"] else _OUTER)
         self._keep(data, at, start)
         self._skeleton += reference.encode()
         return start, True
 
-    def _lift(self, item: "_Medium", data: bytes, at: int) -> tuple[int, bool]:
+    def _lift(self, item: "_MediaDecoder", data: bytes, at: int) -> tuple[int, bool]:
         """Decodes up to the closing quote and the backslashes that escape it; returns the same as `_scan`."""
         quote = data.find(b'"', at)
         if quote >= 0:
@@ -177,7 +177,7 @@ class Lifter(Generic[S]):
         return end
 
 
-class _Medium:
+class _MediaDecoder:
     """Decodes one media item into its sink."""
 
     def __init__(self, sink: Sink, level: _Level) -> None:

@@ -29,7 +29,7 @@ _IDLE_SECONDS = 5.0
 # The first class that matches counts.
 _ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
     (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
-    (aiohttp.ServerTimeoutError, httpx.ReadTimeout),
+    (TimeoutError, httpx.ReadTimeout),
     (aiohttp.ClientConnectorError, httpx.ConnectError),
     (aiohttp.ServerDisconnectedError, httpx.RemoteProtocolError),
     (aiohttp.ClientConnectionError, httpx.ReadError),
@@ -91,7 +91,9 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                     sock_read=timeouts.get("read"),
                 ),
             )
-        return httpx.Response(response.status, headers=response.raw_headers, stream=_Body(response))
+        return httpx.Response(
+            response.status, headers=response.raw_headers, stream=_Body(response, timeouts.get("read"))
+        )
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -111,17 +113,23 @@ class _Connector(aiohttp.TCPConnector):
 
 
 class _Body(httpx.AsyncByteStream):
-    def __init__(self, response: aiohttp.ClientResponse) -> None:
+    def __init__(self, response: aiohttp.ClientResponse, read_seconds: float | None) -> None:
         self._response = response
+        self._read_seconds = read_seconds
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         content, pause = self._response.content, 0.0
         with _httpx_errors():
-            async for piece in content.iter_any():
+            while piece := await self._read():
                 yield piece
                 if len(piece) < _BUFFER_BYTES and not content.is_eof():
                     pause = min(max(2 * pause, _SHORTEST_PAUSE_SECONDS), _LONGEST_PAUSE_SECONDS)
                     await asyncio.sleep(pause)
+
+    async def _read(self) -> bytes:
+        # aiohttp's own timer stops at a malformed chunk, but does not report it.
+        async with asyncio.timeout(self._read_seconds):
+            return await self._response.content.readany()
 
     async def aclose(self) -> None:
         # Closes the connection as well, unless the body was read to its end.
@@ -132,7 +140,7 @@ class _Body(httpx.AsyncByteStream):
 def _httpx_errors() -> Iterator[None]:
     try:
         yield
-    except (aiohttp.ClientError, ValueError) as error:
+    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
         translated = next(ours for theirs, ours in _ERRORS if isinstance(error, theirs))
         # Without aiohttp's message and without the cause: both may quote the response.
         raise translated(type(error).__name__) from None

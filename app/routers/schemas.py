@@ -296,7 +296,7 @@ class VerificationPage(BaseModel):
     next_cursor: str | None
 
     @classmethod
-    def of(cls, page: read.VerificationPage) -> Self:
+    def of(cls, page: read.ResultPage) -> Self:
         """Converts a page of the services."""
         return cls(items=[VerificationView.of(result) for result in page.results], next_cursor=page.next_cursor)
 

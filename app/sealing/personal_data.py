@@ -29,8 +29,8 @@ _SHAPES: dict[str, Any] = {"further": dict[str, object]}
 class PersonalDataCipher:
     """Encrypts and decrypts personal data.
 
-    Callers must write the audit row before decrypting; reading the masked values needs none. Every decryption raises
-    `TamperedDataError` if the stored value is not the one that was sealed.
+    Callers must commit the audit row before anything decrypted leaves them; reading the masked values needs none. Every
+    decryption raises `TamperedDataError` if the stored value is not the one that was sealed.
     """
 
     keyring: KeyRing

@@ -29,11 +29,11 @@ class _CachedKey:
     """A key, the digest of its secret, and when it was read (monotonic)."""
 
     key: ApiKey
-    digest: bytes
+    digest: bytes = field(repr=False)
     read_at: float
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False, eq=False)
 class ApiKeyService:
     """Creates, lists, revokes and authenticates API keys."""
 
@@ -41,7 +41,7 @@ class ApiKeyService:
     keyring: KeyRing
     audit: AuditService
     clock: Callable[[], datetime]
-    _cache: dict[str, _CachedKey] = field(default_factory=dict)
+    _cache: dict[str, _CachedKey] = field(init=False, default_factory=dict)
 
     async def create(
         self,

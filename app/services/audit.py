@@ -11,7 +11,6 @@ from app.domain.api_key import Actor
 from app.domain.audit import GENESIS, Action, AuditFilter, AuditRecord, ChainLink
 from app.domain.listing import decode_audit_cursor, encode_audit_cursor
 from app.domain.verification import Verification
-from app.errors import ServiceError, UnavailableError
 from app.services.batching import Batcher
 from app.storage.database import Database, Transaction
 
@@ -32,14 +31,14 @@ class ChainReport:
 
 
 @dataclass(frozen=True, slots=True)
-class AuditPage:
+class AuditRecordPage:
     """A page of records with their BizTokens; `next_cursor` is None on the last one."""
 
     records: Sequence[tuple[AuditRecord, str | None]]
     next_cursor: str | None
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False, eq=False)
 class AuditService:
     """Records, lists, links and verifies."""
 
@@ -85,15 +84,8 @@ class AuditService:
         )
 
     async def record(self, tx: Transaction, *records: AuditRecord) -> None:
-        """Writes records in the caller's transaction. The recorded action must happen in it or after its commit.
-
-        Raises:
-            UnavailableError: the records cannot be written, so the action must not happen.
-        """
-        try:
-            await tx.audit.add(records)
-        except ServiceError:
-            raise UnavailableError("The audit trail cannot be written.") from None
+        """Writes records in the caller's transaction. The recorded action must happen in it or after its commit."""
+        await tx.audit.add(records)
 
     async def record_now(self, record: AuditRecord) -> None:
         """Writes a record, durable on return, in one transaction with the records that arrive at the same time."""
@@ -104,7 +96,9 @@ class AuditService:
             await self.record(tx, *records)
         return [None] * len(records)
 
-    async def search(self, wanted: AuditFilter, biz_token: str | None, *, limit: int, cursor: str | None) -> AuditPage:
+    async def search(
+        self, wanted: AuditFilter, biz_token: str | None, *, limit: int, cursor: str | None
+    ) -> AuditRecordPage:
         """Returns a page of records, newest first; with a BizToken, only those about it.
 
         Raises:
@@ -116,7 +110,9 @@ class AuditService:
                 known = await tx.verifications.find(biz_token)
                 wanted = replace(wanted, verification_id=known.id if known else 0)
             found = await tx.audit.list(wanted, limit=limit + 1, before_id=before_id)
-        return AuditPage(found[:limit], encode_audit_cursor(found[limit - 1][0].id) if len(found) > limit else None)
+        return AuditRecordPage(
+            found[:limit], encode_audit_cursor(found[limit - 1][0].id) if len(found) > limit else None
+        )
 
     async def link(self) -> int:
         """Links all unlinked rows; returns how many. Logs the new end of the chain, an anchor outside the database."""

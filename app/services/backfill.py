@@ -50,7 +50,7 @@ class BackfillSummary:
     problems: list[RejectedLine] = field(default_factory=list)
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False, eq=False)
 class BackfillService:
     """Registers batches of tokens, each in one transaction."""
 

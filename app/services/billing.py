@@ -42,7 +42,7 @@ class BillingSettings(BaseModel):
     faceid_reconcile: bool = False
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False, eq=False)
 class BillingService:
     """Reads the bills of the rules that the settings name. Other rules of an account belong to other services."""
 

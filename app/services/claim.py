@@ -21,7 +21,7 @@ LEASE = timedelta(seconds=15)
 # Verifications that would have to wait longer stay due, for any worker.
 _FARTHEST_SLOT = timedelta(seconds=2.5)
 # Leaves time for another renewal if one hangs.
-_RENEW_SECONDS = 3.0
+_RENEW_TIMEOUT_SECONDS = 3.0
 # A slot that is used later than this comes too close to the next one.
 _MAX_LATE_SECONDS = 0.02
 # A machine that is always late proceeds all the same.
@@ -50,7 +50,7 @@ class Claim:
     probe: Pause | None = None
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False, eq=False)
 class ClaimService:
     """Takes claims, renews them, and hands them back."""
 
@@ -79,7 +79,7 @@ class ClaimService:
 
     async def renew(self, claims: Collection[Claim]) -> None:
         """Extends the leases."""
-        async with self.database.write(seconds=_RENEW_SECONDS) as tx:
+        async with self.database.write(seconds=_RENEW_TIMEOUT_SECONDS) as tx:
             await tx.queue.renew([claim.verification for claim in claims], until=self.clock() + LEASE)
 
     async def hand_back(self, claims: Collection[Claim]) -> None:
@@ -114,7 +114,7 @@ class ClaimService:
         ]
 
     async def _take_due(self, tx: Transaction, account: str, limit: int) -> dict[Verification, Pause | None]:
-        """Claims what is due, with the pause to probe where a claim is for that."""
+        """Claims what is due. A claim that probes a pause carries it."""
         now = self.clock()
         pauses = await tx.pauses.list(account)
         taken: dict[Verification, Pause | None] = {}
@@ -124,7 +124,7 @@ class ClaimService:
         due = Due(
             account=account,
             now=now,
-            last_try_before=now + LAST_TRY,
+            last_deadline=now + LAST_TRY,
             is_paused=any(pause.rule_id is None for pause in pauses),
             paused_rule_ids=[pause.rule_id for pause in pauses if pause.rule_id],
         )
@@ -133,7 +133,7 @@ class ClaimService:
 
     async def _take_probe(self, tx: Transaction, pause: Pause, now: datetime) -> Sequence[Verification]:
         """Claims one verification to check whether the pause can end, unless another worker probes it."""
-        due = Due(account=pause.account, now=now, last_try_before=now, rule_id=pause.rule_id)
+        due = Due(account=pause.account, now=now, last_deadline=now, rule_id=pause.rule_id)
         found = await tx.queue.claim(due, lease=LEASE, limit=1)
         if not found and not await tx.queue.has_any(pause.account, pause.rule_id):
             # Nothing waits for the pause to end. The next verification finds out whether the cause persists.

@@ -24,7 +24,7 @@ _MAX_CONCURRENT_DELETES = 16
 log = structlog.get_logger()
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False, eq=False)
 class EraseService:
     """Erases verifications, and sets and lifts legal holds."""
 
@@ -90,7 +90,7 @@ class EraseService:
         return await tx.results.erase(known.id, text=True)
 
     async def _delete(self, keys: Collection[str]) -> None:
-        """Deletes objects. Their keys are gone already; what the store does not delete now, the orphan sweep does."""
+        """Deletes objects that no row names any more. The orphan sweep deletes those that fail here."""
         slots = asyncio.Semaphore(_MAX_CONCURRENT_DELETES)
 
         async def delete(key: str) -> None:

@@ -39,7 +39,7 @@ class Condition:
         return [*map(_sentence, self.pauses), *deadlines]
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False, eq=False)
 class HealthService:
     """Checks the database, but not the media store: without that, callbacks can and must still be accepted."""
 

@@ -43,7 +43,7 @@ class Notice:
     change: Callable[[Verification], Verification]
     caller: Caller | None = None
     client: str | None = None
-    nonce: str | None = None
+    nonce: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class Accepted:
     is_new: bool
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False, eq=False)
 class IntakeService:
     """Accepts notices about tokens, from any source."""
 
@@ -132,8 +132,9 @@ class IntakeService:
         without a rule, `NotFoundError` for another client's token, `ConflictError` for a contradiction.
         """
         first: dict[str, Notice] = {}
-        for notice in notices:
-            if notice.rule_id or self.settings.faceid_rule_id:
+        # Those with a caller first: another notice of the batch must not keep them from creating the row.
+        for notice in sorted(notices, key=lambda notice: notice.caller is None):
+            if self._rule_id(notice):
                 first.setdefault(notice.biz_token, notice)
         added = await tx.verifications.add_all([notice.change(self._new(notice)) for notice in first.values()])
         may_change = {notice.biz_token for notice in notices if notice.caller} - added.keys()
@@ -155,7 +156,7 @@ class IntakeService:
             return await self.accept_all(tx, notices)
 
     def _new(self, notice: Notice) -> Verification:
-        rule_id = notice.rule_id or self.settings.faceid_rule_id or ""
+        rule_id = self._rule_id(notice) or ""
         rule = self.rules.rule(rule_id)
         client = notice.client
         if client is None:
@@ -170,9 +171,12 @@ class IntakeService:
             now=notice.at,
         )
 
+    def _rule_id(self, notice: Notice) -> str | None:
+        return notice.rule_id or self.settings.faceid_rule_id
+
     def _changed(self, notice: Notice, rows: dict[str, Verification]) -> Accepted | ServiceError:
         """Applies a notice to the row of a known token in `rows`."""
-        if not (known := rows.get(notice.biz_token)) and not (notice.rule_id or self.settings.faceid_rule_id):
+        if not (known := rows.get(notice.biz_token)) and not self._rule_id(notice):
             return rule_required()
         if notice.caller is None:
             return ConflictError("The verification is already known.")

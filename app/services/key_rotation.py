@@ -32,7 +32,7 @@ _COLUMNS = {
 _Renew = Callable[[Transaction, bytes, Any], Awaitable[tuple[int, Any]]]
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False, eq=False)
 class KeyRotationService:
     """Counts, renews and destroys."""
 
@@ -71,14 +71,16 @@ class KeyRotationService:
             Ring.INDEX: [self._renew_indexes],
         }
         for renew in renewals[ring]:
-            position: Any = None
+            position, renewed = None, 0
+            # Walks again after a pass that found something: a transaction in flight may have added a row behind it.
             while True:
                 async with self.database.write() as tx:
                     count, position = await renew(tx, newest.to_bytes(VERSION_BYTES, "big"), position)
-                done += count
-                yield done, max(done, total)
-                if position is None:
+                renewed += count
+                yield done + renewed, max(done + renewed, total)
+                if position is None and count == 0:
                     break
+            done += renewed
 
     async def destroy_unused(self, ring: Ring) -> list[int]:
         """Destroys the older versions that nothing depends on; returns their numbers.

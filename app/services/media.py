@@ -28,7 +28,7 @@ class FoundMedia:
     item: MediaItem
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False, eq=False)
 class MediaService:
     """Discloses media items."""
 

@@ -17,7 +17,7 @@ _BATCH = 500
 log = structlog.get_logger()
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False, eq=False)
 class OrphanService:
     """Sweeps orphans."""
 

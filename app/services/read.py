@@ -30,7 +30,7 @@ _SEARCH_INTERVAL = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
-class VerificationPage:
+class ResultPage:
     """A page of a list; `next_cursor` is None on the last one."""
 
     results: Sequence[Result]
@@ -54,9 +54,9 @@ class StoredResult:
     media: Sequence[MediaItem]
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False, eq=False)
 class ReadService:
-    """Reads for a caller, who can see the verifications of its own client; others do not exist for it."""
+    """Reads for a caller. Verifications of other clients count as not found."""
 
     database: Database
     audit: AuditService
@@ -92,9 +92,7 @@ class ReadService:
                     break
         return result
 
-    async def list(
-        self, actor: Actor, wanted: VerificationFilter, *, limit: int, cursor: str | None
-    ) -> VerificationPage:
+    async def list(self, actor: Actor, wanted: VerificationFilter, *, limit: int, cursor: str | None) -> ResultPage:
         """Returns a page of verifications, newest first; within a range of receipt, in the order of receipt.
 
         Raises:
@@ -109,7 +107,7 @@ class ReadService:
 
     async def search_person(
         self, actor: Actor, wanted: VerificationFilter, person: PersonQuery, *, limit: int, cursor: str | None
-    ) -> VerificationPage:
+    ) -> ResultPage:
         """Returns a page of one person's verifications, newest first. The audit row is committed before.
 
         Raises:
@@ -182,9 +180,9 @@ async def _with_results(tx: Transaction, verifications: Collection[Verification]
     return [StoredResult(one, texts.get(one.id), media.get(one.id, ())) for one in verifications]
 
 
-def _page(results: Sequence[Result], found: Sequence[Verification], *, by_receipt: bool) -> VerificationPage:
+def _page(results: Sequence[Result], found: Sequence[Verification], *, by_receipt: bool) -> ResultPage:
     """Builds a page. One more verification than results means that another page follows."""
     if len(found) == len(results):
-        return VerificationPage(results, None)
+        return ResultPage(results, None)
     last = found[len(results) - 1]
-    return VerificationPage(results, encode_cursor(Position(last.id, last.received_at if by_receipt else None)))
+    return ResultPage(results, encode_cursor(Position(last.id, last.received_at if by_receipt else None)))

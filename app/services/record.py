@@ -42,7 +42,7 @@ class FetchOutcome:
         return isinstance(self.step, Store)
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, repr=False, eq=False)
 class RecordService:
     """The last transaction of a retrieval."""
 

@@ -36,7 +36,7 @@ log = structlog.get_logger()
 _Answer = DetectAnswer[BlobSealer[SpoolFile]]
 
 
-@dataclass(slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True, repr=False, eq=False)
 class RetrieveService:
     """Takes one verification from claimed to recorded."""
 
@@ -49,7 +49,7 @@ class RetrieveService:
     clock: Callable[[], datetime]
 
     async def retrieve(self, claim: Claim) -> None:
-        """Fetches, puts the media, decides, and records.
+        """Fetches, decides, stores the media if the result is to be stored, and records.
 
         Raises:
             UnavailableError: the database failed. The lease runs out, and the verification comes due again.
@@ -59,11 +59,17 @@ class RetrieveService:
         requested = rule.next_parts(
             verification.fetched_parts, separately=verification.fetch_separately, failures=verification.failures
         )
+        media: Sequence[MediaItem] = ()
         with ExitStack() as spool_files:
-            answer, media = await self._fetch(claim, rule, requested, spool_files)
-        reply = _reply(verification, rule, requested, answer)
-        step = self._decide(claim, reply)
-        error_class = reply.error_class if isinstance(reply, Failure) else None
+            answer = await self._fetch(claim, rule, requested, spool_files)
+            step = self._decide(claim, _reply(verification, rule, requested, answer))
+            if isinstance(step, Store):
+                try:
+                    media = await self._put(verification, answer.media)
+                except (UnavailableError, TimeoutError):
+                    answer = DetectAnswer(replace(answer.call, error_code=MEDIA_NOT_STORED))
+                    step = self._decide(claim, _reply(verification, rule, requested, answer))
+        error_class = classify(answer.call.error_code) if answer.call.error_code else None
         _log(verification, answer.call, step, error_class)
         text = None
         if answer.detection and isinstance(step, Store):
@@ -81,10 +87,8 @@ class RetrieveService:
         step = self._decide(claim, Failure(error_class))
         await self.records.record(FetchOutcome(claim=claim, call=call, error_class=error_class, step=step))
 
-    async def _fetch(
-        self, claim: Claim, rule: Rule, requested: InfoType, spool_files: ExitStack
-    ) -> tuple[_Answer, Sequence[MediaItem]]:
-        """Makes the call and stores its media. If the answer cannot be used, its error code says why."""
+    async def _fetch(self, claim: Claim, rule: Rule, requested: InfoType, spool_files: ExitStack) -> _Answer:
+        """Makes the call. If the answer cannot be used, its error code says why."""
         verification, called_at = claim.verification, self.clock()
         try:
             answer = await claim.account.faceid.get_detect_info(
@@ -97,25 +101,27 @@ class RetrieveService:
         except UnavailableError:
             # Our own disk failed while media arrived.
             action = GET_DETECT_INFO_ENHANCED if rule.enhanced else GET_DETECT_INFO
-            return DetectAnswer(self._failed_call(MEDIA_NOT_STORED, called_at, action, str(requested))), ()
+            return DetectAnswer(self._failed_call(MEDIA_NOT_STORED, called_at, action, str(requested)))
         if is_foreign(verification, answer.detection):
             log.warning("foreign_result", verification=verification.id)
-            return DetectAnswer(replace(answer.call, error_code=FOREIGN)), ()
-        try:
-            async with asyncio.timeout(_PUT_SECONDS):
-                return answer, await self._put(verification, answer.media)
-        except (UnavailableError, TimeoutError):
-            return DetectAnswer(replace(answer.call, error_code=MEDIA_NOT_STORED)), ()
+            return DetectAnswer(replace(answer.call, error_code=FOREIGN))
+        return answer
 
     async def _put(
         self, verification: Verification, sealers: Mapping[MediaKind, BlobSealer[SpoolFile]]
     ) -> Sequence[MediaItem]:
-        """Stores the encrypted media. Bytes first: they are durable before a row names them."""
+        """Stores the encrypted media. Bytes first: they are durable before a row names them.
+
+        Raises:
+            TimeoutError: the store took too long.
+            UnavailableError: it failed.
+        """
         if not sealers:
             return ()
         for sealer in sealers.values():
             sealer.finish()
-        keys = await self.media.put(*(sealer.target for sealer in sealers.values()))
+        async with asyncio.timeout(_PUT_SECONDS):
+            keys = await self.media.put(*(sealer.target for sealer in sealers.values()))
         items = []
         for key, (kind, sealer) in zip(keys, sealers.items(), strict=True):
             item = MediaItem(

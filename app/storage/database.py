@@ -1,7 +1,6 @@
 """The database: one engine, transactions that carry the stores, and the translation of database errors."""
 
 import asyncio
-import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
@@ -143,7 +142,7 @@ async def _translated_errors() -> AsyncIterator[None]:
     """Replaces driver errors by ours without their text: Postgres quotes whole rows in its DETAIL."""
     try:
         yield
-    except (DBAPIError, sqlite3.Error, OSError) as error:
+    except (DBAPIError, OSError) as error:
         original = getattr(error, "orig", None)
         log.error(
             "database_failed",

@@ -60,7 +60,7 @@ class KeyUsageStore:
             .where(tuple_(*key) > tuple_(*after), _is_outdated(MEDIA, newest))
             .order_by(*key)
             .limit(limit)
-            .with_for_update(of=media)
+            .with_for_update(of=[verification, media])
         )
         return [
             (
@@ -81,7 +81,7 @@ class KeyUsageStore:
             .where(key > after_id, _is_outdated(INDEXES, newest))
             .order_by(key)
             .limit(limit)
-            .with_for_update(of=detection)
+            .with_for_update(of=[verification, detection])
         )
         names = [column.name for column in _TEXT_COLUMNS]
         return [

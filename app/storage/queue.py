@@ -32,12 +32,12 @@ from app.storage.verifications import COLUMNS, as_verification
 class Due:
     """The verifications that may be claimed for an account, or for one rule of it, at `now`.
 
-    From a paused account or rule only those are claimed whose last try comes before `last_try_before`.
+    From a paused account or rule only those are claimed whose deadline is not after `last_deadline`.
     """
 
     account: str
     now: datetime
-    last_try_before: datetime
+    last_deadline: datetime
     rule_id: str | None = None
     is_paused: bool = False
     paused_rule_ids: Collection[str] = ()
@@ -57,7 +57,7 @@ class QueueStore:
         parameters = {
             "of_account": due.account,
             "at": due.now,
-            "last_try_before": due.last_try_before,
+            "last_deadline": due.last_deadline,
             "of_rule_id": due.rule_id,
             "paused_rule_ids": list(due.paused_rule_ids),
             "until": due.now + lease,
@@ -94,7 +94,7 @@ def _claim_statement(*, of_rule: bool, is_paused: bool, has_paused_rules: bool) 
     conditions = [table.c.account == bindparam("of_account"), table.c.due_at <= bindparam("at")]
     if of_rule:
         conditions.append(table.c.rule_id == bindparam("of_rule_id"))
-    is_last_try = table.c.deadline_at <= bindparam("last_try_before")
+    is_last_try = table.c.deadline_at <= bindparam("last_deadline")
     if is_paused:
         conditions.append(is_last_try)
     elif has_paused_rules:
@@ -110,6 +110,7 @@ def _claim_statement(*, of_rule: bool, is_paused: bool, has_paused_rules: bool) 
         .subquery()
         for priority in Priority
     ]
+    # Both databases read the parts in this order: only parallel plans mix them, and locking rows rules those out.
     # Postgres may run a plain subquery once per row and then claim more than the limit. It may also inline a common
     # table expression, unless that is materialized.
     first = (

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
+from threading import Thread
 from typing import Any, Self
 
 import aiosqlite
@@ -21,7 +22,13 @@ BUSY_TIMEOUT_SECONDS = 8
 
 async def connect(database: str, **options: Any) -> "_Connection":
     """Connects for SQLAlchemy's `async_creator_fn`."""
-    return _Connection(await aiosqlite.connect(database, **options))
+    # A thread is a daemon if the thread that creates it is one. Otherwise the connection's own thread would keep the
+    # process alive if the connection is never closed.
+    created: list[aiosqlite.Connection] = []
+    creator = Thread(target=lambda: created.append(aiosqlite.connect(database, **options)), daemon=True)
+    creator.start()
+    creator.join()
+    return _Connection(await created[0])
 
 
 def configure(engine: AsyncEngine) -> None:
@@ -110,18 +117,12 @@ def _set_pragmas(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
 def _begin(connection: Connection) -> None:
     """Begins the transaction, which the driver does not do. A writer locks at once, so it cannot fail halfway."""
     writes = connection.get_execution_options().get("writes", False)
-    statement = "BEGIN IMMEDIATE" if writes else "BEGIN"
-    # One switch to the connection's thread instead of the three of a statement with a cursor.
-    _adapted(connection.connection.dbapi_connection).run_async(lambda driver: driver.execute_fetchall(statement))
+    # As a statement of SQLAlchemy's: if it is cancelled, the connection is closed instead of returned to the pool.
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 
 
-def _reset(connection: DBAPIConnection, _: ConnectionPoolEntry, __: PoolResetState) -> None:
+def _reset(connection: DBAPIConnection, _: ConnectionPoolEntry, state: PoolResetState) -> None:
     """Rolls back a transaction that is still open. Mostly there is none, which saves a switch to the thread."""
-    if _adapted(connection).driver_connection.in_transaction:
+    is_adapted = isinstance(connection, AdaptedConnection)
+    if state.asyncio_safe and is_adapted and connection.driver_connection.in_transaction:
         connection.rollback()
-
-
-def _adapted(connection: object) -> AdaptedConnection:
-    if not isinstance(connection, AdaptedConnection):
-        raise TypeError("SQLAlchemy does not adapt an asyncio driver here")
-    return connection

@@ -24,7 +24,7 @@ from app.faceid import error_codes as codes
 from app.faceid.client import DetectAnswer, FaceIdClient, clock_offset
 from app.faceid.credentials import FaceIdSettings
 from simulator.answers import Subject, detect_info
-from simulator.authentication import Credentials
+from simulator.authentication import KeyPair
 from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
 from simulator.scenarios import Scenario
 from tests.simulator.test_sdk import ERROR_CODES, INFO_TYPES, SCENARIOS, request_for
@@ -64,7 +64,7 @@ class Counted:
 
 
 def client_of(
-    url: str, credentials: Credentials = DEMO_CREDENTIALS, *, seconds: float = 20, max_bytes: int = 2**25
+    url: str, credentials: KeyPair = DEMO_CREDENTIALS, *, seconds: float = 20, max_bytes: int = 2**25
 ) -> FaceIdClient:
     settings = FaceIdSettings(
         tencentcloud_secret_id=credentials.secret_id,
@@ -228,21 +228,21 @@ async def test_transport_failure_has_its_own_error_code(faceid: LiveSimulator, b
 
 
 async def test_wrong_secret_key_is_rejected_by_tencent(faceid: LiveSimulator) -> None:
-    async with client_of(faceid.url, Credentials(DEMO_CREDENTIALS.secret_id, "another")) as client:
+    async with client_of(faceid.url, KeyPair(DEMO_CREDENTIALS.secret_id, "another")) as client:
         assert (await ask(client)).call.error_code == "AuthFailure.SignatureFailure"
 
 
 async def test_temporary_credentials_are_sent_with_their_token() -> None:
-    temporary = Credentials("AKIDTEMPORARY", "key", "token")
+    temporary = KeyPair("AKIDTEMPORARY", "key", "token")
     with live_simulator(SimulatorOptions(credentials=(temporary,))) as running:
         async with client_of(running.url, temporary) as client:
             assert (await ask(client)).call.error_code is None
-        async with client_of(running.url, Credentials("AKIDTEMPORARY", "key")) as client:
+        async with client_of(running.url, KeyPair("AKIDTEMPORARY", "key")) as client:
             assert (await ask(client)).call.error_code == "AuthFailure.TokenFailure"
 
 
 async def test_request_is_signed_and_accepts_no_compression() -> None:
-    async with peer(saying(SUCCESS)) as (url, received), client_of(url, Credentials("id", KEY, "token")) as client:
+    async with peer(saying(SUCCESS)) as (url, received), client_of(url, KeyPair("id", KEY, "token")) as client:
         await ask(client)
 
     ((head, _),) = received
@@ -453,7 +453,7 @@ async def test_memory_does_not_grow_with_the_media() -> None:
 async def test_secrets_and_personal_data_are_absent_from_repr_and_logs(
     faceid: LiveSimulator, caplog: pytest.LogCaptureFixture
 ) -> None:
-    credentials = Credentials("AKIDSIMULATOR", KEY, "a-token-to-keep-secret")
+    credentials = KeyPair("AKIDSIMULATOR", KEY, "a-token-to-keep-secret")
     caplog.set_level(logging.DEBUG)
     async with client_of(faceid.url, credentials) as client, client_of(faceid.url) as good:
         fetched = [await ask(client, "passed-biz-token"), await ask(good, "passed-biz-token")]

@@ -89,6 +89,15 @@ async def half_then_silence(writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(20)
 
 
+async def malformed_chunk(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    await writer.drain()
+    # So that the client reads the head on its own.
+    await asyncio.sleep(0.05)
+    writer.write(b"malformed\r\n")
+    await asyncio.sleep(20)
+
+
 def client(read_seconds: float = 20) -> httpx.AsyncClient:
     return httpx.AsyncClient(transport=AiohttpTransport(connections=1), timeout=httpx.Timeout(20, read=read_seconds))
 
@@ -144,6 +153,7 @@ async def test_connection_closed_while_idle_is_not_reused() -> None:
         (half_then_close, httpx.RemoteProtocolError),
         (half_then_reset, httpx.RemoteProtocolError),
         (half_then_silence, httpx.ReadTimeout),
+        (malformed_chunk, httpx.ReadTimeout),
     ],
 )
 async def test_incomplete_body_is_an_error(respond: Respond, error: type[Exception]) -> None:

@@ -16,7 +16,7 @@ from app.config import Settings
 from app.domain import pause
 from app.domain.pause import Pause
 from app.faceid.credentials import AccountSettings
-from app.factory import Retrieval
+from app.factory import RetrievalServices
 from app.services.rule_settings import RuleSettings
 from simulator.options import DEMO_CREDENTIALS
 from tests.support.api import call_back, get, row_of, token
@@ -46,7 +46,7 @@ async def idle_service(settings: Settings, clock: FixedClock) -> AsyncIterator[R
 class Worker:
     """A worker's services, with a clock that the test moves."""
 
-    def __init__(self, service: Running, retrieval: Retrieval, clock: FixedClock) -> None:
+    def __init__(self, service: Running, retrieval: RetrievalServices, clock: FixedClock) -> None:
         self._service = service
         self._retrieval = retrieval
         self._clock = clock

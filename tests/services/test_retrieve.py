@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -19,10 +20,13 @@ from app.domain.media import MediaKind
 from app.domain.rule import DEFAULT_ACCOUNT, Rule
 from app.domain.verification import State, Verification
 from app.errors import UnavailableError
+from app.faceid.client import DetectAnswer
 from app.faceid.error_codes import MEDIA_NOT_STORED, TOO_LARGE
-from app.factory import Retrieval, Services
+from app.factory import RetrievalServices, Services
+from app.sealing.blobs import BlobSealer
 from app.services.claim import Claim
 from app.services.rule_settings import RuleSettings
+from app.storage.media import SpoolFile
 from simulator.media import media_of, picture_of
 from tests.support.api import call_back, get, row_of, token
 from tests.support.clocks import ShiftedClock
@@ -39,7 +43,7 @@ KINDS = {
 
 
 @pytest.fixture
-async def retrieval(idle_service: Running) -> AsyncIterator[Retrieval]:
+async def retrieval(idle_service: Running) -> AsyncIterator[RetrievalServices]:
     async with retrieving(idle_service) as opened:
         yield opened
 
@@ -119,6 +123,26 @@ async def test_media_that_could_not_be_stored_are_fetched_again(
     assert await calls(idle_service.services) == [MEDIA_NOT_STORED, None]
 
 
+async def test_media_of_a_person_who_is_not_finished_are_not_stored(
+    idle_service: Running, idle_api: httpx.AsyncClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_object_folders(settings.media.media_folder)
+    biz_token = await call_back(idle_api, "passed")
+    async with retrieving(idle_service) as retrieval:
+        (claim,) = await retrieval.claims.take(16)
+        get_detect_info = claim.account.faceid.get_detect_info
+
+        async def without_text(**parameters: Any) -> DetectAnswer[BlobSealer[SpoolFile]]:
+            return replace(await get_detect_info(**parameters), detection=None)
+
+        monkeypatch.setattr(claim.account.faceid, "get_detect_info", without_text)
+        await retrieval.retrieve.retrieve(claim)
+
+    row = await row_of(idle_service.services, biz_token)
+    assert (row.state, row.polls, row.failures, row.last_error_code) == (State.PENDING, 1, 0, None)
+    assert spool_files(settings) == []
+
+
 def repair(folder: Path) -> None:
     folder.unlink() if folder.is_file() else shutil.rmtree(folder)
 
@@ -172,7 +196,7 @@ async def test_stale_claim_records_its_call_and_nothing_else(
 
 
 async def test_newer_result_replaces_the_older_one_and_its_objects(
-    idle_service: Running, idle_api: httpx.AsyncClient, retrieval: Retrieval
+    idle_service: Running, idle_api: httpx.AsyncClient, retrieval: RetrievalServices
 ) -> None:
     biz_token = await call_back(idle_api, "passed")
     for _ in range(3):
@@ -186,7 +210,7 @@ async def test_newer_result_replaces_the_older_one_and_its_objects(
 
 @pytest.mark.parametrize(("scenario", "polls"), [("passed", 1), ("unfinished-1", 2)])
 async def test_callbacks_during_a_fetch_cause_a_poll_only_if_unfinished(
-    idle_service: Running, idle_api: httpx.AsyncClient, retrieval: Retrieval, scenario: str, polls: int
+    idle_service: Running, idle_api: httpx.AsyncClient, retrieval: RetrievalServices, scenario: str, polls: int
 ) -> None:
     biz_token = await call_back(idle_api, scenario)
     (claim,) = await retrieval.claims.take(16)
@@ -202,7 +226,7 @@ async def test_callbacks_during_a_fetch_cause_a_poll_only_if_unfinished(
 
 
 async def test_handed_back_claim_can_be_claimed_again_immediately(
-    idle_api: httpx.AsyncClient, retrieval: Retrieval
+    idle_api: httpx.AsyncClient, retrieval: RetrievalServices
 ) -> None:
     biz_token = await call_back(idle_api, "passed")
     claims = await retrieval.claims.take(16)
@@ -246,7 +270,7 @@ async def test_claims_are_limited_by_the_slots_of_the_next_seconds(
 
 
 async def test_missed_slot_is_replaced_by_a_new_one(
-    idle_service: Running, idle_api: httpx.AsyncClient, retrieval: Retrieval
+    idle_service: Running, idle_api: httpx.AsyncClient, retrieval: RetrievalServices
 ) -> None:
     biz_token = await call_back(idle_api, "passed")
     (claim,) = await retrieval.claims.take(16)

@@ -9,7 +9,7 @@ from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentClo
 from tencentcloud.faceid.v20180301 import models
 
 from simulator.answers import Subject, detect_info, enhanced_info
-from simulator.authentication import Credentials
+from simulator.authentication import KeyPair
 from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
 from simulator.requests import DetectInfoEnhancedRequest
 from simulator.scenarios import scenario_of
@@ -127,14 +127,14 @@ def test_named_fault_raises_the_exception_of_the_sdk(live: LiveSimulator, biz_to
 
 def test_wrong_secret_key_is_rejected(live: LiveSimulator) -> None:
     with pytest.raises(TencentCloudSDKException) as raised:
-        live.official_client(Credentials(DEMO_CREDENTIALS.secret_id, "another")).GetDetectInfo(request_for("passed"))
+        live.official_client(KeyPair(DEMO_CREDENTIALS.secret_id, "another")).GetDetectInfo(request_for("passed"))
 
     assert raised.value.code == "AuthFailure.SignatureFailure"
 
 
 def test_unknown_secret_id_is_rejected(live: LiveSimulator) -> None:
     with pytest.raises(TencentCloudSDKException) as raised:
-        live.official_client(Credentials("AKIDNOBODY", "any")).GetDetectInfo(request_for("passed"))
+        live.official_client(KeyPair("AKIDNOBODY", "any")).GetDetectInfo(request_for("passed"))
 
     assert raised.value.code == "AuthFailure.SecretIdNotFound"
 
@@ -148,11 +148,11 @@ def test_clock_more_than_five_minutes_off_is_rejected() -> None:
 
 
 def test_temporary_credentials_need_their_token() -> None:
-    temporary = Credentials("AKIDTEMPORARY", "key", "token")
+    temporary = KeyPair("AKIDTEMPORARY", "key", "token")
     with live_simulator(SimulatorOptions(credentials=(temporary,))) as running:
         answer = running.official_client(temporary).GetDetectInfo(request_for("passed", "1"))
         with pytest.raises(TencentCloudSDKException) as raised:
-            running.official_client(Credentials("AKIDTEMPORARY", "key")).GetDetectInfo(request_for("passed", "1"))
+            running.official_client(KeyPair("AKIDTEMPORARY", "key")).GetDetectInfo(request_for("passed", "1"))
 
     assert json.loads(answer.DetectInfo)["Text"]["ErrCode"] == 0
     assert raised.value.code == "AuthFailure.TokenFailure"

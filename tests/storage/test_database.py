@@ -227,6 +227,28 @@ async def test_embedded_writers_of_a_process_begin_in_order(sqlite_url: str) -> 
     assert begun == list(range(20))
 
 
+async def test_cancelled_begin_blocks_nobody(sqlite_url: str) -> None:
+    other = sqlite3.connect(sqlite_url.partition("///")[2], timeout=5, isolation_level=None)
+
+    async def write(database: Database) -> None:
+        async with database.write():
+            pass
+
+    async with opened(sqlite_url, database_pool_size=1) as database:
+        await write(database)
+        other.execute("BEGIN IMMEDIATE")
+        task = asyncio.create_task(write(database))
+        # Long enough for its BEGIN to wait for the lock.
+        await asyncio.sleep(0.2)
+        task.cancel()
+        other.execute("ROLLBACK")
+        await asyncio.gather(task, return_exceptions=True)
+
+        await write(database)
+        other.execute("BEGIN IMMEDIATE")
+    other.close()
+
+
 async def test_transaction_that_cannot_begin_writes_nothing(sqlite_url: str) -> None:
     other = sqlite3.connect(sqlite_url.partition("///")[2], timeout=0, isolation_level=None)
     insert = text("INSERT INTO quota (account, tat_us) VALUES ('a', 1)")

@@ -21,7 +21,7 @@ SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
 ROW = Verification(client="default", biz_token="", rule_id="1", due_at=NOW, deadline_at=NOW + 70 * HOUR)
 
 
-DUE = Due(account="default", now=NOW, last_try_before=NOW + SECOND)
+DUE = Due(account="default", now=NOW, last_deadline=NOW + SECOND)
 
 
 async def add(database: Database, dues: Collection[datetime | None]) -> Sequence[Verification]:

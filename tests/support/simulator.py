@@ -17,7 +17,7 @@ from tencentcloud.common.profile.http_profile import HttpProfile
 from tencentcloud.faceid.v20180301.faceid_client import FaceidClient
 
 from app.faceid import signing
-from simulator.authentication import Credentials
+from simulator.authentication import KeyPair
 from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
 from simulator.server import Simulator, create_simulator
 
@@ -39,7 +39,7 @@ class LiveSimulator:
     def url(self) -> str:
         return f"http://{self.endpoint}"
 
-    def official_client(self, credentials: Credentials = DEMO_CREDENTIALS) -> FaceidClient:
+    def official_client(self, credentials: KeyPair = DEMO_CREDENTIALS) -> FaceidClient:
         """Returns the official SDK's client, with its retries off, which is their default."""
         http = HttpProfile(protocol="http", endpoint=self.endpoint, reqTimeout=20)
         credential = Credential(credentials.secret_id, credentials.secret_key, credentials.token)
@@ -61,7 +61,7 @@ def live_simulator(options: SimulatorOptions = NO_QUOTA) -> Iterator[LiveSimulat
             thread.join()
 
 
-def authorization(credentials: Credentials, headers: Mapping[str, str], body: bytes, timestamp: int) -> str:
+def authorization(credentials: KeyPair, headers: Mapping[str, str], body: bytes, timestamp: int) -> str:
     """Signs with the code of the app, which the simulator does not share."""
     signer = signing.Credentials(credentials.secret_id, credentials.secret_key)
     return signing.authorization(signer, service="faceid", headers=headers, body=body, timestamp=timestamp)
@@ -82,7 +82,7 @@ class Caller:
     """An independent client, in process. Its headers and its body can be changed after signing."""
 
     simulator: Simulator
-    credentials: Credentials = DEMO_CREDENTIALS
+    credentials: KeyPair = DEMO_CREDENTIALS
 
     def headers(self, action: str, body: bytes, *, at: float | None = None) -> dict[str, str]:
         timestamp = int(self.simulator.options.clock() if at is None else at)

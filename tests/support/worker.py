@@ -4,12 +4,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from app.factory import Clock, Retrieval, open_retrieval
+from app.factory import Clock, RetrievalServices, open_retrieval
 from tests.support.service import Running, changed
 
 
 @asynccontextmanager
-async def retrieving(service: Running, clock: Clock | None = None, **settings: object) -> AsyncIterator[Retrieval]:
+async def retrieving(
+    service: Running, clock: Clock | None = None, **settings: object
+) -> AsyncIterator[RetrievalServices]:
     """Opens the retrieval of a worker beside the API, with changed settings, and another clock if one is given."""
     services = service.services
     own_settings, own_clock = changed(services.settings, **settings), clock or services.clock
@@ -17,7 +19,7 @@ async def retrieving(service: Running, clock: Clock | None = None, **settings: o
         yield retrieval
 
 
-async def retrieve_all(retrieval: Retrieval) -> int:
+async def retrieve_all(retrieval: RetrievalServices) -> int:
     """Retrieves one batch of due verifications, one after the other; returns how many."""
     claims = await retrieval.claims.take(16)
     for claim in claims:
