@@ -20,6 +20,7 @@ from app.cli.runtime import operator
 from app.cli.server import listen, serving, url_of
 from app.config import Settings
 from app.domain.api_key import Scope
+from app.domain.rule import DEFAULT_CLIENT
 from app.factory import open_services
 from app.main import create_app
 from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
@@ -97,7 +98,7 @@ async def create_demo_key(settings: Settings) -> str:
     scopes = [scope for scope in Scope if scope is not Scope.ADMIN]
     async with open_services(settings) as services:
         _, key = await services.api_keys.create(
-            operator(), "demo", scopes, client="default", valid_for=timedelta(days=1)
+            operator(), "demo", scopes, client=DEFAULT_CLIENT, valid_for=timedelta(days=1)
         )
     return key
 

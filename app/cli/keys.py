@@ -10,6 +10,7 @@ import typer
 from app.cli.output import AsJson, Client, examples, print_error, print_json, print_table
 from app.cli.runtime import load_settings, operator, run_with
 from app.domain.api_key import ApiKey, Network, Scope
+from app.domain.rule import DEFAULT_CLIENT
 from app.errors import InvalidRequestError
 from app.factory import now
 
@@ -28,7 +29,7 @@ def create(
     scope: Annotated[
         list[Scope], typer.Option(help=f"Permission: {', '.join(Scope)}. Repeat for more.", metavar="SCOPE")
     ],
-    client: Client = "default",
+    client: Client = DEFAULT_CLIENT,
     expires: Annotated[str, typer.Option(help="Days until the key expires.", metavar="DAYSd")] = "90d",
     network: Annotated[
         list[str] | None,

@@ -23,6 +23,7 @@ from app.cli.token_files import Line, read_batches
 from app.config import Settings
 from app.domain.api_key import Actor
 from app.domain.decision import ErrorClass
+from app.domain.rule import DEFAULT_CLIENT
 from app.domain.verification import Result, State, TokenFacts, Verification
 from app.errors import InvalidRequestError
 from app.faceid.error_codes import classify
@@ -50,7 +51,7 @@ Rule = Annotated[str | None, typer.Option(help="RuleId of the token; FACEID_RULE
 def fetch(
     biz_token: Annotated[str, typer.Argument(help="The BizToken that DetectAuth returned.", metavar="BIZ_TOKEN")],
     rule_id: Rule = None,
-    client: Client = "default",
+    client: Client = DEFAULT_CLIENT,
     as_json: AsJson = False,
 ) -> None:
     """Register one token, retrieve its result now and print it with the identity masked.
@@ -77,7 +78,7 @@ def fetch(
 def backfill(
     file: Annotated[str, typer.Argument(help="Path of the file; - for standard input.", metavar="FILE")],
     rule_id: Annotated[str | None, typer.Option(help="RuleId of lines without one; FACEID_RULE_ID by default.")] = None,
-    client: Client = "default",
+    client: Client = DEFAULT_CLIENT,
     as_json: AsJson = False,
 ) -> None:
     """Register many tokens. Running workers retrieve their results immediately, within the rate limit.

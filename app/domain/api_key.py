@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from app.domain.rule import DEFAULT_CLIENT
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _KEY_TEXT = re.compile(r"frk_([0-9a-f]{12})_([0-9a-f]{48})([0-9a-f]{8})")
@@ -98,7 +100,7 @@ class ApiKey(Caller):
         return any(known in network for network in self.networks)
 
 
-OPERATOR = Caller(id="command-line", name="command line", client="default", scopes=frozenset({Scope.ADMIN}))
+OPERATOR = Caller(id="command-line", name="command line", client=DEFAULT_CLIENT, scopes=frozenset({Scope.ADMIN}))
 """The caller of commands that run on the machine itself."""
 
 
