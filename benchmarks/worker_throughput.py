@@ -8,7 +8,6 @@ verifications per second and milliseconds of CPU of each, as JSON.
 import argparse
 import asyncio
 import json
-import logging
 import statistics
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -18,7 +17,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import mkdtemp
 
-import structlog
 import uvloop
 from pydantic import SecretStr
 
@@ -29,6 +27,7 @@ from app.domain.verification import UpstreamCall
 from app.faceid.client import DetectAnswer, FaceIdClient
 from app.faceid.lifter import S
 from app.factory import RetrievalServices, Services, open_retrieval, open_services
+from app.observability import configure_logging
 from app.sealing.keyring import KeyRing
 from app.worker import Worker
 from benchmarks import harness
@@ -157,7 +156,8 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--database", type=SecretStr)
     arguments = parser.parse_args()
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
+    # To stderr: the figures alone go to stdout.
+    configure_logging("ERROR")
     KeyRing.create(arguments.folder / "keyring.json")
     settings = settings_for(
         arguments.folder, "http://127.0.0.1:1", faceid_info_type="1", database_url=arguments.database
