@@ -10,9 +10,9 @@ from datetime import datetime, timedelta
 from functools import cache
 
 from sqlalchemy import (
+    ColumnElement,
     Executable,
     Integer,
-    Update,
     bindparam,
     literal_column,
     select,
@@ -68,12 +68,12 @@ class QueueStore:
 
     async def renew(self, claimed: Collection[Verification], *, until: datetime) -> None:
         """Extends leases that are still held. Outdated claims stay as they are."""
-        await self.connection.execute(_held(claimed).values(due_at=until))
+        await self._update(_is_held(claimed), due_at=until)
 
     async def hand_back(self, claimed: Collection[Verification], *, now: datetime, account: str | None = None) -> None:
         """Releases claims and makes their rows due at once, for another `account` if one is given."""
         moved = {} if account is None else {"account": account}
-        await self.connection.execute(_held(claimed).values(due_at=now, is_leased=False, **moved))
+        await self._update(_is_held(claimed), due_at=now, is_leased=False, **moved)
 
     async def has_any(self, account: str, rule_id: str | None) -> bool:
         """Returns whether anything of an account, or of one rule of it, is due now or later."""
@@ -85,7 +85,12 @@ class QueueStore:
     async def adopt(self, accounts: Collection[str], *, adopter: str) -> None:
         """Moves pending rows of any account except `accounts` to the adopter."""
         is_abandoned = table.c.account.not_in(accounts) & table.c.due_at.is_not(None)
-        await self.connection.execute(update(table).where(is_abandoned).values(account=adopter))
+        await self._update(is_abandoned, account=adopter)
+
+    async def _update(self, condition: ColumnElement[bool], **values: object) -> None:
+        """Changes rows after locking them in the order of their ids, as recording does, which prevents deadlocks."""
+        await self.connection.execute(select(table.c.id).where(condition).order_by(table.c.id).with_for_update())
+        await self.connection.execute(update(table).where(condition).values(**values))
 
 
 @cache
@@ -124,6 +129,6 @@ def _claim_statement(*, of_rule: bool, is_paused: bool, has_paused_rules: bool) 
     )
 
 
-def _held(claimed: Collection[Verification]) -> Update:
+def _is_held(claimed: Collection[Verification]) -> ColumnElement[bool]:
     claims = [(verification.id, verification.claim) for verification in claimed]
-    return update(table).where(table.c.is_leased, tuple_(table.c.id, table.c.claim).in_(claims))
+    return table.c.is_leased & tuple_(table.c.id, table.c.claim).in_(claims)

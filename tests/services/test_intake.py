@@ -12,6 +12,7 @@ from app.domain.verification import TokenFacts, Verification
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.factory import open_services
 from app.services.intake import Accepted
+from app.services.rule_settings import RuleSettings
 from tests.support.service import actor, changed
 
 SHOP, BANK = (
@@ -54,6 +55,20 @@ async def test_invalid_notice_does_not_affect_others_of_its_batch(settings: Sett
     assert none is None
     assert (known.subject_ref, known.registered_at, known.received_at, known.client) == ("loan-1", NOW, NOW, "shop")
     assert (new.subject_ref, new.registered_at, new.received_at, new.client) == ("loan-3", NOW, NOW, "shop")
+
+
+async def test_redirect_with_a_used_state_does_not_affect_the_callback_of_its_batch(settings: Settings) -> None:
+    settings = changed(settings, rules={"1": RuleSettings(redirect_state=True)})
+    async with open_services(settings) as one, open_services(settings) as other:
+        signed_state, _ = one.redirects.issue(SHOP, "1")
+        await one.redirects.accept("first", signed_state)
+
+        # The other process does not know yet that the state is used.
+        _, called_back = await asyncio.gather(
+            other.redirects.accept("second", signed_state), other.intake.call_back(SHOP, "second", "1", None)
+        )
+
+    assert called_back.biz_token == "second"
 
 
 async def test_concurrent_registrations_by_two_processes_agree(settings: Settings) -> None:

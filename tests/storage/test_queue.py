@@ -127,6 +127,35 @@ async def test_held_lease_can_be_renewed(database: Database) -> None:
     assert await claim(database, now=NOW + LEASE) == []
 
 
+async def test_renewal_and_recording_do_not_block_each_other(database: Database) -> None:
+    await add(database, [NOW, NOW])
+    first, other = held = sorted(await claim(database), key=lambda row: row.id)
+    # A scan of the table now meets the first row last, because its newest version is the last one.
+    await renew(database, [first], until=NOW + LEASE)
+
+    async def record() -> None:
+        async with database.write() as tx:
+            await tx.verifications.lock_by_id([first.id, other.id])
+
+    async def renew_both() -> None:
+        async with database.write() as tx:
+            if not database.is_embedded:
+                # The planner may choose such a scan for many rows.
+                for scan in ("indexscan", "bitmapscan"):
+                    await tx.connection.exec_driver_sql(f"SET LOCAL enable_{scan} TO off")
+            await tx.queue.renew(held, until=NOW + 2 * LEASE)
+
+    async with database.write() as tx:
+        await tx.verifications.lock_by_id([first.id])
+        recording = asyncio.create_task(record())
+        await asyncio.sleep(0.3)
+        renewing = asyncio.create_task(renew_both())
+        await asyncio.sleep(0.3)
+    await asyncio.gather(recording, renewing)
+
+    assert await claim(database, now=NOW + LEASE) == []
+
+
 async def test_outdated_or_finished_claim_cannot_be_renewed(database: Database) -> None:
     await add(database, [NOW])
     stale = await claim(database)
