@@ -11,10 +11,10 @@ The story of one verification, step by step, and where each step lives:
 6. record    then the rows that name them, many at once                `services.record` -> `sealing.personal_data`
 7. query     a business system waits, reads, lists, downloads          `routers` -> `services.read`, `services.media`
 
-In addition, `services.billing` finds verifications that nobody reported, `services.health` shows an operator what needs
-attention, `services.orphans` deletes objects that no row names, `services.erase` erases after the retention,
+In addition, `services.billing` finds verifications that were never reported. `services.health` shows an operator where
+to act. `services.orphans` deletes objects that no row names, and `services.erase` erases after the retention.
 `services.audit` records who saw what, and `services.key_rotation` renews the keys. `services.batching` lets concurrent
-calls share a transaction.
+calls share a transaction. `faceid.error_codes` has what an error code means for step 5.
 
 `factory` builds the services from `config`, `main` serves them over HTTP, `worker` runs retrievals and chores, `doctor`
 diagnoses an installation, and `cli` is the command line.

@@ -34,7 +34,7 @@ CLOCK_WARNING = timedelta(seconds=60)
 CLOCK_LIMIT = timedelta(seconds=300)
 """Tencent rejects signatures that are further off."""
 
-# Above the deadlines of what is checked, whose errors say more.
+# Above the deadlines of the checked parts, whose errors say more.
 _CHECK_SECONDS = 45.0
 # No such token exists, neither at Tencent nor at the simulator.
 _UNKNOWN = "illegal-faceid-results-doctor"

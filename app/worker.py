@@ -1,4 +1,4 @@
-"""The worker: retrieves what is due, and runs chores at intervals.
+"""The worker: retrieves due verifications, and runs chores at intervals.
 
 It runs inside `serve` or alone, in any number. Workers share only the database.
 """
@@ -25,7 +25,7 @@ SWEEP_SECONDS = 3600.0
 ALARM_SECONDS = 60.0
 # Mostly there is nothing to read.
 BILLING_SECONDS = 60.0
-# For what is in flight when the worker stops. A container is killed after 30 s.
+# For the retrievals in flight when the worker stops. A container is killed after 30 s.
 GRACE_SECONDS = 20.0
 
 _FAILED = object()
@@ -98,7 +98,7 @@ class Worker:
         wake.set()
 
     async def _claim(self, wake: asyncio.Event) -> None:
-        """Starts what is due. At full concurrency, the first retrieval that ends wakes the loop."""
+        """Starts due retrievals. At full concurrency, the first retrieval that ends wakes the loop."""
         # Set before asking: a retrieval that ends while the claims are taken makes room that they do not fill.
         self._is_full = True
         in_flight = Counter(claim.account.name for claim in self._in_flight.values())

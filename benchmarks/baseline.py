@@ -1,4 +1,4 @@
-"""The peer of requests: a minimal handler, as somebody would write it without this project.
+"""The peer of requests: a minimal handler, as a team would write it without this project.
 
 `python -m benchmarks.baseline PORT --database URL [--driver asyncpg]`: FastAPI and the service's own statements, on the
 same tables, with as many connections; no keys, logs, metrics or limits, and nothing is encrypted or decrypted. By

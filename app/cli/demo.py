@@ -71,7 +71,7 @@ async def run_demo(
         listen("127.0.0.1", 0) as listener,
     ):
         url, faceid_url = url_of(listener), url_of(faceid_listener)
-        # Nothing comes from the environment or from files: what is not named here has its default.
+        # Nothing comes from the environment or from files: other settings have their defaults.
         settings = Settings.default(
             tencentcloud_secret_id=DEMO_CREDENTIALS.secret_id,
             tencentcloud_secret_key=SecretStr(DEMO_CREDENTIALS.secret_key),

@@ -105,7 +105,7 @@ def simulate(
 
 
 async def _serve(settings: Settings, host: str, port: int, *, with_worker: bool) -> None:
-    # The server would only log what is wrong with the settings: open everything once to report it in a sentence.
+    # The server would only log errors in the settings: open everything once to report them in a sentence.
     async with open_services(settings) as services:
         if with_worker:
             async with open_retrieval(services):

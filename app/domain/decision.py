@@ -121,7 +121,7 @@ class GiveUp:
 
 @dataclass(frozen=True, slots=True)
 class NoChange:
-    """Keep the stored result: there will be no newer one."""
+    """Keep the stored result and finish: there will be no newer one."""
 
 
 Step = Store | PollAgain | Retry | FetchSeparately | PauseCalls | GiveUp | NoChange

@@ -151,7 +151,7 @@ def without_media(verification: Verification) -> Verification:
 
 
 def held(verification: Verification, *, is_held: bool) -> Verification:
-    """Sets or lifts the legal hold. Nothing is erased under it; after it, what is overdue is erased at once."""
+    """Sets or lifts the legal hold. Nothing is erased under it; after it, overdue data is erased at once."""
     if verification.state is State.ERASED:
         return verification
     return replace(verification, legal_hold=is_held, erase_at=None if is_held else verification.retain_media_until)

@@ -32,7 +32,7 @@ _PARTIAL: dict[int | str, dict[str, Any]] = {
 
 @dataclass(frozen=True, slots=True)
 class _Conditions:
-    """The headers that decide what is sent."""
+    """The headers that select the answer."""
 
     range: str | None
     if_range: str | None

@@ -16,7 +16,7 @@ from app.storage.database import Database, Transaction
 
 _BATCH = 1000
 
-# At every LOG_LEVEL: without the anchors in the log nobody outside the database can vouch for the chain.
+# At every LOG_LEVEL: without the anchors in the log, only the database itself could prove the chain.
 _anchor_log = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
 
 
@@ -158,7 +158,7 @@ class AuditService:
 
 
 def _problem(last: ChainLink, link: ChainLink, record: AuditRecord | None, anchor: str | None) -> str | None:
-    """Returns what is wrong with a link, if anything is."""
+    """Returns the fault of a link, if it has one."""
     if link.position != last.position + 1:
         return f"The row at position {last.position + 1} was removed."
     if record is None:

@@ -1,4 +1,4 @@
-"""Finds verifications that nobody reported: Tencent charged for them, and lists them in the next day's bill.
+"""Finds verifications that were never reported: Tencent charged for them, and lists them in the next day's bill.
 
 A bill is read page by page. The tokens of a page and the position of the next one are stored in one transaction.
 """

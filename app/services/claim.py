@@ -65,7 +65,7 @@ class ClaimService:
             await tx.queue.adopt([account.name for account in self.accounts], adopter=DEFAULT_ACCOUNT)
 
     async def take(self, limit: int, *, held: Collection[Claim] = ()) -> Sequence[Claim]:
-        """Claims what is due, as far as there are slots in the quota.
+        """Claims due verifications, as many as there are slots in the quota.
 
         Args:
             limit: how many claims the worker wants to hold per account, so no account blocks another.
@@ -114,7 +114,7 @@ class ClaimService:
         ]
 
     async def _take_due(self, tx: Transaction, account: str, limit: int) -> dict[Verification, Pause | None]:
-        """Claims what is due. A claim that probes a pause carries it."""
+        """Claims due verifications. A claim that probes a pause carries it."""
         now = self.clock()
         pauses = await tx.pauses.list(account)
         taken: dict[Verification, Pause | None] = {}

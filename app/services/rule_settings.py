@@ -1,4 +1,4 @@
-"""The settings of rules: what is requested from Tencent for which RuleId, and how long it is kept."""
+"""The settings of rules: which parts are requested from Tencent for which RuleId, and how long they are kept."""
 
 from collections.abc import Mapping
 from datetime import timedelta

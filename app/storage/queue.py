@@ -1,4 +1,4 @@
-"""The row is the queue: a claim takes what is due and moves its `due_at` one lease ahead.
+"""The row is the queue: a claim takes due rows and moves their `due_at` one lease ahead.
 
 A worker that dies leaves nothing to clean up, because its rows come due again. A worker that was only slow finds its
 claim number outdated and writes nothing (`app.services.record`).

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.storage.tables import quota as table
 
 _MICROSECOND = timedelta(microseconds=1)
-# A slot further ahead can only come from a clock that was set back since; it is ignored so nobody waits for it.
+# A slot further ahead can only come from a clock that was set back since; it is ignored, and no caller waits for it.
 _MAX_AHEAD = timedelta(minutes=2)
 
 

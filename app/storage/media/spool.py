@@ -71,7 +71,7 @@ class SpoolFile:
 
     def discard(self) -> None:
         """Closes and deletes the file. Does nothing the second time, or after the file became an object."""
-        # The folder may be away for now; the sweep deletes what is left in it.
+        # The folder may be away for now; the sweep deletes the files that are left in it.
         with suppress(OSError):
             self.path.unlink(missing_ok=True)
         # Closing flushes, and a full disk fails to flush bytes that are no longer needed.
