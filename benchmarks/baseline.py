@@ -81,7 +81,7 @@ def create_app(url: URL, *, driver: str | None) -> FastAPI:
 def _called_back(biz_token: str) -> Verification:
     now = datetime.now(UTC)
     new = lifecycle.new(client="bare", biz_token=biz_token, rule_id="1", rule=_RULE, sealed_key=bytes(64), now=now)
-    return lifecycle.called_back(new, "1", None, now)
+    return lifecycle.called_back(new, None, now)
 
 
 async def _read(connection: AsyncConnection, biz_token: str) -> dict[str, Any] | None:

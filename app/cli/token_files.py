@@ -24,23 +24,26 @@ class Line(Registration):
     biz_token: BizToken
 
 
-def read_batches(stream: BinaryIO, rule_id: str | None) -> Iterator[Sequence[TokenLine | RejectedLine]]:
+def read_batches(
+    stream: BinaryIO, rule_id: str | None, *, has_default_rule: bool
+) -> Iterator[Sequence[TokenLine | RejectedLine]]:
     """Yields the lines in batches. An invalid line becomes a `RejectedLine`, and the lines after it are read.
 
     Args:
         stream: the file, in UTF-8.
         rule_id: the rule of lines without one.
+        has_default_rule: whether the settings name a rule for lines whose rule is not stated at all.
 
     Raises:
         InvalidRequestError: the first line has several columns, and they are not the known names.
         OSError: the file cannot be read.
     """
-    rows = _rows(stream, rule_id)
+    rows = _rows(stream, rule_id, has_default_rule=has_default_rule)
     while batch := list(islice(rows, BATCH_LINES)):
         yield batch
 
 
-def _rows(stream: BinaryIO, rule_id: str | None) -> Iterator[TokenLine | RejectedLine]:
+def _rows(stream: BinaryIO, rule_id: str | None, *, has_default_rule: bool) -> Iterator[TokenLine | RejectedLine]:
     columns: Sequence[str] = ()
     for number, text in _lines(stream):
         cells = _cells(text)
@@ -51,7 +54,10 @@ def _rows(stream: BinaryIO, rule_id: str | None) -> Iterator[TokenLine | Rejecte
         if len(cells) != len(columns):
             yield RejectedLine(number, f"{len(cells)} columns, but the header has {len(columns)}")
         else:
-            yield _row(number, dict(zip(columns, cells, strict=True)), rule_id)
+            stated = {"rule_id": rule_id or ""} | {
+                name: cell for name, cell in zip(columns, cells, strict=True) if cell
+            }
+            yield _row(number, stated, has_default_rule=has_default_rule)
 
 
 def _lines(stream: BinaryIO) -> Iterator[tuple[int, str]]:
@@ -82,12 +88,12 @@ def _columns(cells: Sequence[str]) -> Sequence[str]:
     return cells
 
 
-def _row(number: int, cells: Mapping[str, str], rule_id: str | None) -> TokenLine | RejectedLine:
+def _row(number: int, cells: Mapping[str, str], *, has_default_rule: bool) -> TokenLine | RejectedLine:
     try:
         line = Line.model_validate({name: cell for name, cell in cells.items() if cell})
     except ValidationError as error:
         first = error.errors(include_input=False, include_context=False, include_url=False)[0]
         return RejectedLine(number, f"{first['loc'][0]} is not valid ({first['type'].replace('_', ' ')})")
-    if not (line.rule_id or rule_id):
+    if not (line.rule_id or has_default_rule):
         return RejectedLine(number, "rule_id is missing; use --rule-id or set FACEID_RULE_ID")
-    return TokenLine(number, line.biz_token, line.rule_id or rule_id or "", line.facts())
+    return TokenLine(number, line.biz_token, line.facts())

@@ -92,7 +92,7 @@ def backfill(
     summary, is_complete = BackfillSummary(), False
     with nullcontext(sys.stdin.buffer) if file == "-" else Path(file).open("rb") as stream:
         try:
-            _register(settings, stream, rule_id or settings.intake.faceid_rule_id, client, summary)
+            _register(settings, stream, rule_id, client, summary)
             is_complete = True
         finally:
             _print_summary(summary, is_complete=is_complete, as_json=as_json)
@@ -130,7 +130,8 @@ def _register(settings: Settings, stream: BinaryIO, rule_id: str | None, client:
         stack = AsyncExitStack()
         try:
             services = runner.run(stack.enter_async_context(open_services(settings)))
-            for batch in read_batches(stream, rule_id):
+            has_default_rule = settings.intake.faceid_rule_id is not None
+            for batch in read_batches(stream, rule_id, has_default_rule=has_default_rule):
                 runner.run(services.backfill.register(client, batch, summary))
                 show(summary)
         finally:

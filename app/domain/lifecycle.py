@@ -29,6 +29,7 @@ def new(
     client: str,
     biz_token: str,
     rule_id: str,
+    is_rule_assumed: bool = False,
     rule: Rule,
     sealed_key: bytes | None = None,
     nonce: str | None = None,
@@ -39,6 +40,7 @@ def new(
         client=client,
         biz_token=biz_token,
         rule_id=rule_id,
+        is_rule_assumed=is_rule_assumed,
         account=rule.account,
         sealed_key=sealed_key,
         nonce=nonce,
@@ -48,6 +50,43 @@ def new(
         retain_media_until=now + rule.media_retention,
         erase_at=now + rule.media_retention,
     )
+
+
+def with_rule(verification: Verification, rule_id: str, rule: Rule, now: datetime) -> Verification:
+    """Accepts a statement about the rule. A stated rule replaces an assumed one.
+
+    The account and the retention follow the rule. A call under the assumed rule proves nothing: it is made again.
+
+    Raises:
+        ConflictError: `rule_id` contradicts an earlier statement.
+    """
+    if verification.state is State.ERASED:
+        return verification
+    if rule_id == verification.rule_id:
+        return replace(verification, is_rule_assumed=False)
+    if not verification.is_rule_assumed:
+        raise _contradiction("rule_id")
+    accepted_at = min(filter(None, (verification.registered_at, verification.received_at)))
+    retain_media_until = accepted_at + rule.media_retention
+    was_called = verification.attempts > 0 or verification.is_leased
+    verification = replace(
+        verification,
+        rule_id=rule_id,
+        is_rule_assumed=False,
+        account=rule.account,
+        fetched_parts=frozenset(),
+        fetch_separately=False,
+        retain_until=accepted_at + rule.retention,
+        retain_media_until=retain_media_until,
+        erase_at=verification.erase_at and retain_media_until,
+    )
+    if not was_called:
+        return verification
+    # Fences a call in flight under the assumed rule.
+    verification = replace(
+        verification, claim=verification.claim + 1, is_leased=False, wake_requested=False, failures=0
+    )
+    return retrieve_again(verification, now)
 
 
 def registered(verification: Verification, facts: TokenFacts, now: datetime, *, due_now: bool = False) -> Verification:
@@ -69,7 +108,6 @@ def registered(verification: Verification, facts: TokenFacts, now: datetime, *, 
     return _with_deadline(
         replace(
             verification,
-            rule_id=_merged("rule_id", verification.rule_id, facts.rule_id) or verification.rule_id,
             subject_ref=_merged("subject_ref", verification.subject_ref, facts.subject_ref),
             purpose=_merged("purpose", verification.purpose, facts.purpose),
             created_at=_merged("created_at", verification.created_at, facts.created_at),
@@ -80,18 +118,19 @@ def registered(verification: Verification, facts: TokenFacts, now: datetime, *, 
     )
 
 
-def called_back(verification: Verification, rule_id: str | None, extra: bytes | None, now: datetime) -> Verification:
-    """Accepts a callback: the person is done. A final result stays; everything else is due at once.
+def billed(verification: Verification, now: datetime) -> Verification:
+    """Registers a token that only Tencent's bill reports. It is due at once, because its person was done yesterday."""
+    is_known = verification.registered_at or verification.received_at
+    return verification if is_known else registered(verification, TokenFacts(), now, due_now=True)
 
-    Raises:
-        ConflictError: `rule_id` contradicts the known one.
-    """
+
+def called_back(verification: Verification, extra: bytes | None, now: datetime) -> Verification:
+    """Accepts a callback: the person is done. A final result stays; everything else is due at once."""
     if verification.state is State.ERASED:
         return replace(verification, received_at=verification.received_at or now)
     verification = _with_deadline(
         replace(
             verification,
-            rule_id=_merged("rule_id", verification.rule_id, rule_id) or verification.rule_id,
             received_at=verification.received_at or now,
             callback_extra=verification.callback_extra or extra,
         )
@@ -130,6 +169,7 @@ def erased(verification: Verification, now: datetime) -> Verification:
         client=verification.client,
         biz_token=verification.biz_token,
         rule_id=verification.rule_id,
+        is_rule_assumed=verification.is_rule_assumed,
         account=verification.account,
         state=State.ERASED,
         created_at=verification.created_at,
@@ -208,5 +248,9 @@ def _with_deadline(verification: Verification) -> Verification:
 
 def _merged(name: str, known: T | None, stated: T | None) -> T | None:
     if known is not None and stated is not None and known != stated:
-        raise ConflictError(f"The verification is already known with another {name}.")
+        raise _contradiction(name)
     return stated if known is None else known
+
+
+def _contradiction(name: str) -> ConflictError:
+    return ConflictError(f"The verification is already known with another {name}.")

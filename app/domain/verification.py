@@ -62,6 +62,8 @@ class TokenFacts:
 class Verification:
     """One verification as stored; `id` is 0 until the database assigns one. Instants are aware, in UTC.
 
+    `is_rule_assumed`: nobody has stated the rule, so `rule_id` is the default rule of that time.
+
     The queue: `due_at` is the time of the next call, or None. `claim` counts the claims; only the newest may write
     a result. `is_leased`: a worker holds the claim. `wake_requested`: a callback arrived during the lease.
 
@@ -80,6 +82,7 @@ class Verification:
     client: str
     biz_token: str
     rule_id: str
+    is_rule_assumed: bool = False
     account: str = DEFAULT_ACCOUNT
     subject_ref: str | None = None
     purpose: str | None = None

@@ -22,11 +22,10 @@ _MAX_REJECTIONS = 1000
 
 @dataclass(frozen=True, slots=True)
 class TokenLine:
-    """A token to register, and the number of its line."""
+    """A token to register, and the number of its line. The facts lack the rule if neither file nor option states it."""
 
     line: int
     biz_token: str
-    rule_id: str
     facts: TokenFacts
 
 
@@ -75,7 +74,7 @@ class BackfillService:
         notices = [
             Notice(
                 biz_token=line.biz_token,
-                rule_id=line.rule_id,
+                rule_id=line.facts.rule_id,
                 at=now,
                 change=partial(lifecycle.registered, facts=line.facts, now=now, due_now=True),
                 caller=caller,

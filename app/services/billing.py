@@ -14,7 +14,8 @@ import structlog
 from pydantic import BaseModel
 
 from app.domain import lifecycle
-from app.domain.verification import BIZ_TOKEN_PATTERN, TokenFacts
+from app.domain.api_key import OPERATOR
+from app.domain.verification import BIZ_TOKEN_PATTERN
 from app.faceid.error_codes import advice
 from app.services.claim import Account
 from app.services.intake import Accepted, IntakeService, Notice
@@ -89,14 +90,17 @@ class BillingService:
 
     async def _register(self, rule_id: str, day: date, biz_tokens: Sequence[str], next_cursor: int | None) -> int:
         now = self.clock()
-        # Due now, because the persons were done yesterday.
-        change = partial(lifecycle.registered, facts=TokenFacts(), now=now, due_now=True)
-        notices = [Notice(biz_token=token, rule_id=rule_id, at=now, change=change) for token in biz_tokens]
+        owner, change = self.rules.rule(rule_id).client, partial(lifecycle.billed, now=now)
+        # As the operator, so the bill also corrects a known token whose rule was only assumed.
+        notices = [
+            Notice(biz_token=token, rule_id=rule_id, at=now, change=change, caller=OPERATOR, client=owner)
+            for token in biz_tokens
+        ]
         async with self.database.write() as tx:
             results = await self.intake.accept_all(tx, notices)
             due_at = None if next_cursor is None else now
             await tx.billing.save_progress(rule_id, day, cursor=next_cursor or 0, due_at=due_at)
-        found = sum(isinstance(result, Accepted) for result in results)
+        found = sum(isinstance(result, Accepted) and result.is_new for result in results)
         log.info("bill_read", rule_id=rule_id, found=found, known=len(results) - found)
         self.wakeups.send(DUE)
         return found

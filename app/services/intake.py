@@ -29,7 +29,7 @@ class Notice:
 
     Args:
         biz_token: the token.
-        rule_id: its rule; None for the default rule.
+        rule_id: the rule that it states; None if it states none. A new verification then has the default rule.
         at: when the notice arrived.
         change: returns the changed row, for a new and for a known verification.
         caller: who made it, and must be able to see a known verification. None: the notice may only create one.
@@ -93,7 +93,7 @@ class IntakeService:
         now = self.clock()
 
         def change(known: Verification) -> Verification:
-            return lifecycle.called_back(known, rule_id, self.cipher.seal_extra(known, extra), now)
+            return lifecycle.called_back(known, self.cipher.seal_extra(known, extra), now)
 
         notice = Notice(biz_token=biz_token, rule_id=rule_id, at=now, caller=actor.caller, change=change)
         return (await self.accept(notice)).verification
@@ -158,13 +158,12 @@ class IntakeService:
     def _new(self, notice: Notice) -> Verification:
         rule_id = self._rule_id(notice) or ""
         rule = self.rules.rule(rule_id)
-        client = notice.client
-        if client is None:
-            client = notice.caller.client if notice.caller else rule.client
+        client = notice.client or (notice.caller.client if notice.caller else rule.client)
         return lifecycle.new(
             client=client,
             biz_token=notice.biz_token,
             rule_id=rule_id,
+            is_rule_assumed=notice.rule_id is None,
             rule=rule,
             sealed_key=self.cipher.new_key(client, notice.biz_token),
             nonce=notice.nonce,
@@ -181,7 +180,10 @@ class IntakeService:
         if notice.caller is None:
             return ConflictError("The verification is already known.")
         try:
-            rows[notice.biz_token] = notice.change(require_visible(notice.caller, known))
+            known = require_visible(notice.caller, known)
+            if notice.rule_id:
+                known = lifecycle.with_rule(known, notice.rule_id, self.rules.rule(notice.rule_id), notice.at)
+            rows[notice.biz_token] = notice.change(known)
         except ServiceError as error:
             return error
         return Accepted(rows[notice.biz_token], is_new=False)

@@ -127,7 +127,7 @@ class RedirectService:
             biz_token=biz_token,
             rule_id=state.rule_id,
             at=now,
-            change=lambda new: lifecycle.called_back(new, None, None, now),
+            change=lambda new: lifecycle.called_back(new, None, now),
             client=state.client,
             nonce=state.nonce,
         )
@@ -175,4 +175,4 @@ class RedirectService:
                 self.wakeups.send(DUE)
 
     def _called_back(self, verification: Verification) -> Verification:
-        return lifecycle.called_back(verification, None, None, self.clock())
+        return lifecycle.called_back(verification, None, self.clock())

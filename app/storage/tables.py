@@ -149,6 +149,7 @@ verification = Table(
     Column("client", String, nullable=False),
     Column("biz_token", String, nullable=False),
     Column("rule_id", String, nullable=False),
+    Column("is_rule_assumed", Boolean, nullable=False, server_default=false()),
     Column("account", String, nullable=False, server_default="default"),
     Column("subject_ref", String),
     Column("purpose", String),

@@ -1,8 +1,9 @@
 """The transitions of a verification: one by one, over whole lives, and in random order."""
 
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import settings
@@ -107,7 +108,6 @@ def test_registering_a_known_token_only_adds_facts(known: Verification) -> None:
 @pytest.mark.parametrize(
     ("facts", "name"),
     [
-        (TokenFacts(rule_id="2"), "rule_id"),
         (TokenFacts(subject_ref="loan-4712"), "subject_ref"),
         (TokenFacts(purpose="rent"), "purpose"),
         (TokenFacts(created_at=NOW), "created_at"),
@@ -122,9 +122,56 @@ def test_fact_that_contradicts_a_known_one_is_rejected(facts: TokenFacts, name: 
     assert rejected.value.detail == f"The verification is already known with another {name}."
 
 
-def test_callback_that_contradicts_the_known_rule_is_rejected() -> None:
+OTHER_RULE = Rule(account="bank", retention=timedelta(days=9), media_retention=timedelta(days=5))
+STATED: dict[str, Any] = {
+    "rule_id": "9",
+    "is_rule_assumed": False,
+    "account": "bank",
+    "retain_until": NOW + timedelta(days=9),
+    "retain_media_until": NOW + timedelta(days=5),
+    "erase_at": NOW + timedelta(days=5),
+}
+DUE_LATER: dict[str, Any] = {"due_at": LATER, "priority": Priority.FRESH, "claim": 1}
+
+
+@pytest.mark.parametrize(
+    ("known", "changes"),
+    [
+        (REGISTERED, {}),
+        (CALLED_BACK, {}),
+        (replace(CALLED_BACK, attempts=2, failures=2, due_at=NOW + HOUR), DUE_LATER | {"failures": 0}),
+        (
+            replace(CLAIMED, wake_requested=True, due_at=NOW + HOUR),
+            DUE_LATER | {"claim": 2, "is_leased": False, "wake_requested": False},
+        ),
+        (replace(FAILED, attempts=1), DUE_LATER | {"state": State.PENDING, "failures": 0}),
+        (replace(EXPIRED, attempts=1), DUE_LATER | {"state": State.PENDING, "failures": 0}),
+        (
+            replace(PASSED, attempts=1, fetched_parts=frozenset(Part), fetch_separately=True),
+            DUE_LATER | {"fetched_parts": frozenset(), "fetch_separately": False},
+        ),
+        (replace(FAILED, legal_hold=True, erase_at=None), {"erase_at": None}),
+    ],
+)
+def test_stated_rule_replaces_an_assumed_one(known: Verification, changes: dict[str, Any]) -> None:
+    assumed = replace(known, is_rule_assumed=True)
+
+    assert lifecycle.with_rule(assumed, "9", OTHER_RULE, LATER) == replace(known, **STATED | changes)
+
+
+def test_stated_rule_that_was_assumed_correctly_changes_nothing_else() -> None:
+    assert lifecycle.with_rule(replace(FAILED, is_rule_assumed=True), "1", Rule(), LATER) == FAILED
+
+
+def test_rule_that_contradicts_a_stated_one_is_rejected() -> None:
     with pytest.raises(ConflictError, match="another rule_id"):
-        lifecycle.called_back(CALLED_BACK, "2", None, LATER)
+        lifecycle.with_rule(CALLED_BACK, "2", Rule(), LATER)
+
+
+@pytest.mark.parametrize("known", [REGISTERED, CALLED_BACK, PASSED])
+def test_bill_registers_unknown_tokens_only(known: Verification) -> None:
+    assert lifecycle.billed(known, LATER) == known
+    assert lifecycle.billed(NEW, NOW) == replace(REGISTERED, due_at=NOW)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +215,7 @@ def test_callback_that_contradicts_the_known_rule_is_rejected() -> None:
     ],
 )
 def test_callback_makes_the_row_due_if_it_is_not_settled(known: Verification, called_back: Verification) -> None:
-    assert lifecycle.called_back(known, "1", b"first", NOW) == called_back
+    assert lifecycle.called_back(known, b"first", NOW) == called_back
 
 
 @pytest.mark.parametrize(
@@ -219,14 +266,13 @@ def test_erasure_leaves_only_the_fact() -> None:
     )
 
 
-@pytest.mark.parametrize(
-    "facts", [TokenFacts(), TokenFacts(subject_ref="again", purpose="again", rule_id="2")], ids=repr
-)
+@pytest.mark.parametrize("facts", [TokenFacts(), TokenFacts(subject_ref="again", purpose="again")], ids=repr)
 def test_erased_verification_stays_erased(facts: TokenFacts) -> None:
     erased = lifecycle.erased(CLAIMED, NOW)
 
     assert lifecycle.registered(erased, facts, LATER) == erased
-    assert lifecycle.called_back(erased, "2", b"again", LATER) == erased
+    assert lifecycle.called_back(erased, b"again", LATER) == erased
+    assert lifecycle.with_rule(replace(erased, is_rule_assumed=True), "2", Rule(), LATER).rule_id == "1"
     assert lifecycle.held(erased, is_held=True) == erased
 
 
@@ -385,7 +431,7 @@ def test_early_failure_is_polled_once_more_when_it_is_settled() -> None:
 def test_hundred_callbacks_before_a_call_make_one_call() -> None:
     row = NEW
     for copy in range(100):
-        row = lifecycle.called_back(row, "1", None, NOW + copy * SECOND)
+        row = lifecycle.called_back(row, None, NOW + copy * SECOND)
 
     assert row == CALLED_BACK
     assert live(row, Answered(Outcome.PASSED))[0] == [NOW]
@@ -394,7 +440,7 @@ def test_hundred_callbacks_before_a_call_make_one_call() -> None:
 def test_hundred_callbacks_during_a_call_make_one_more_call() -> None:
     row = CLAIMED
     for copy in range(100):
-        row = lifecycle.called_back(row, "1", None, NOW + copy * SECOND)
+        row = lifecycle.called_back(row, None, NOW + copy * SECOND)
     row = lifecycle.after(row, PollAgain(NOW + HOUR), ANSWERED, NOW + 100 * SECOND)
 
     assert row == replace(BACK, polls=1, due_at=NOW + 100 * SECOND)
@@ -404,12 +450,12 @@ def test_hundred_callbacks_during_a_call_make_one_more_call() -> None:
 REPLIES = st.one_of(st.sampled_from(ErrorClass).map(Failure), st.sampled_from([*Outcome, None]).map(Answered))
 FACTS = st.builds(
     TokenFacts,
-    rule_id=st.sampled_from([None, "1", "2"]),
     subject_ref=st.sampled_from([None, "loan-4711", "loan-4712"]),
     purpose=st.sampled_from([None, "credit"]),
     created_at=st.sampled_from([None, NOW, NOW - HOUR, NOW - 71 * HOUR]),
 )
-FACT_NAMES = ("rule_id", "subject_ref", "purpose", "callback_extra", "created_at", "registered_at", "received_at")
+FACT_NAMES = ("subject_ref", "purpose", "callback_extra", "created_at", "registered_at", "received_at")
+STATED_FACTS = ("subject_ref", "purpose", "created_at")
 VERDICTS = {Outcome.PASSED, Outcome.FAILED}
 
 
@@ -424,10 +470,8 @@ class Life(RuleBasedStateMachine):
 
     @initialize(is_registered=st.booleans(), facts=FACTS)
     def begin(self, is_registered: bool, facts: TokenFacts) -> None:
-        facts = replace(facts, rule_id="1")
-        self.become(
-            lifecycle.registered(NEW, facts, NOW) if is_registered else lifecycle.called_back(NEW, "1", None, NOW)
-        )
+        new = replace(NEW, is_rule_assumed=True)
+        self.become(lifecycle.registered(new, facts, NOW) if is_registered else lifecycle.called_back(new, None, NOW))
 
     @rule(span=st.sampled_from([SECOND, MINUTE, 10 * MINUTE, 3 * HOUR, 80 * HOUR]))
     def wait(self, span: timedelta) -> None:
@@ -438,15 +482,21 @@ class Life(RuleBasedStateMachine):
         try:
             self.become(lifecycle.registered(self.row, facts, self.now))
         except ConflictError:
-            assert any(
-                getattr(facts, field.name) not in {None, getattr(self.row, field.name)} for field in fields(TokenFacts)
-            )
+            assert any(getattr(facts, name) not in {None, getattr(self.row, name)} for name in STATED_FACTS)
+
+    @rule(rule_id=st.sampled_from(["1", "2"]))
+    def state_rule(self, rule_id: str) -> None:
+        try:
+            self.become(lifecycle.with_rule(self.row, rule_id, Rule(), self.now))
+        except ConflictError:
+            assert not self.row.is_rule_assumed
+        assert not self.row.is_rule_assumed
 
     @rule(extra=st.sampled_from([None, b"first", b"second"]))
     def call_back(self, extra: bytes | None) -> None:
-        once = lifecycle.called_back(self.row, None, extra, self.now)
+        once = lifecycle.called_back(self.row, extra, self.now)
 
-        assert lifecycle.called_back(once, None, extra, self.now) == once
+        assert lifecycle.called_back(once, extra, self.now) == once
         assert once.due_at is None or once.due_at <= max(self.now, self.row.due_at or self.now)
         assert self.row.due_at is None or (once.due_at is not None and once.due_at <= self.row.due_at)
         self.become(once)
@@ -482,7 +532,7 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def pending_or_provisional_row_is_due_some_time(self) -> None:
         open_ended = self.row.state is State.PENDING or self.row.provisional
-        assert self.row == NEW or self.row.due_at is not None or not open_ended
+        assert self.row.received_at is self.row.registered_at is None or self.row.due_at is not None or not open_ended
 
     @invariant()
     def only_a_retrieved_row_has_an_outcome(self) -> None:

@@ -89,6 +89,20 @@ async def test_bills_of_unconfigured_rules_are_ignored(service: Running, tencent
     assert {rule_id for (rule_id,) in await rows(service, "SELECT rule_id FROM reconciliation")} == {"7"}
 
 
+async def test_bill_corrects_an_assumed_rule(settings: Settings, tencent: LiveSimulator) -> None:
+    rules = {"7": RuleSettings(client="shop")}
+    own = changed(settings, faceid_endpoint=tencent.url, faceid_rule_id="1", rules=rules)
+    assumed, stated = billed(tencent, 2)
+    async with running(own, with_worker=False) as service, service.client(await service.key(*everything())) as api:
+        for biz_token, rule_id in ((assumed, None), (stated, "1")):
+            await api.post("/v1/callbacks", json={"BizToken": biz_token, "RuleId": rule_id})
+        async with reconciling(service) as reconcile:
+            await reconcile.reconcile()
+        rules_after = [(await api.get(f"/v1/verifications/{one}")).json()["rule_id"] for one in (assumed, stated)]
+
+    assert rules_after == ["7", "1"]
+
+
 @pytest.mark.parametrize(
     ("at", "last"),
     [
