@@ -43,6 +43,9 @@ PENDING = Gauge(
 ERASED = Counter("faceid_erased_total", "Verifications whose media or text were erased after their retention")
 PERSONS = Gauge("faceid_persons_with_face", "Different persons of whom a face is stored, updated hourly")
 TAMPERED = Counter("faceid_altered_total", "Stored values that could not be authenticated")
+REDIRECTS_WITHOUT_TOKEN = Counter(
+    "faceid_redirects_without_token_total", "Redirects with a valid state and no BizToken", ["rule_id"]
+)
 STEPS = Counter("faceid_retrieval_steps_total", "Decisions after calls to Tencent", ["step"])
 
 

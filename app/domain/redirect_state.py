@@ -11,6 +11,9 @@ from app.domain.detection import Detection, Outcome
 from app.domain.verification import Verification
 
 # A token lives for two hours from DetectAuth; a business that prepares early has the rest of the day.
+PATTERN = r"[A-Za-z0-9_.-]{1,2048}"
+"""The syntax of a signed state, as a regular expression."""
+
 LIFETIME = timedelta(hours=24)
 
 

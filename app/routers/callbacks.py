@@ -1,12 +1,14 @@
 """Step 1 of the story: a back end or a browser reports that a person is done."""
 
 import re
-from typing import Annotated, Any
+from typing import Any
+from urllib.parse import parse_qsl, unquote_plus
 
 import structlog
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
+from app.domain import redirect_state
 from app.domain.verification import BIZ_TOKEN_PATTERN
 from app.errors import UnavailableError
 from app.routers.dependencies import SignedNotifier, services_of
@@ -18,6 +20,16 @@ router = APIRouter(prefix="/v1/callbacks", tags=["callbacks"])
 
 log = structlog.get_logger()
 
+_TOKEN_NAMES = {"biztoken", "biz_token", "token"}
+_QUERY = {
+    "parameters": [
+        {"name": name, "in": "query", "required": False, "schema": {"type": "string"}, "description": description}
+        for name, description in (
+            ("BizToken", "The token; also accepted as `biz_token` or `token`."),
+            ("state", "The state of `POST /v1/redirects`."),
+        )
+    ]
+}
 _SEE_OTHER: dict[int | str, dict[str, Any]] = {
     303: {
         "description": "Redirects to the configured page.",
@@ -36,21 +48,38 @@ async def call_back(request: Request, actor: SignedNotifier, callback: Callback)
     return CallbackAccepted.model_validate(accepted)
 
 
-@router.get("/redirect", status_code=303, response_class=Response, responses=_SEE_OTHER | declared("4XX"))
-async def redirected(
-    request: Request, biz_token: Annotated[str, Query(alias="BizToken")] = "", state: str = ""
-) -> RedirectResponse:
+@router.get(
+    "/redirect",
+    status_code=303,
+    response_class=Response,
+    responses=_SEE_OTHER | declared("4XX"),
+    openapi_extra=_QUERY,
+)
+async def redirected(request: Request) -> RedirectResponse:
     """DetectAuth's RedirectUrl. Public, so the response is the same for every token.
 
     It wakes registered tokens; they are polled anyway, so a lost wake-up does no harm. With a `state` of
     `POST /v1/redirects` it also accepts one unregistered token, durable before the response.
     """
-    if re.fullmatch(BIZ_TOKEN_PATTERN, biz_token):
-        try:
-            await services_of(request).redirects.accept(biz_token, state)
-        except UnavailableError:
-            log.warning("redirect_not_recorded")
+    biz_token, state = parse_redirect(request.url.query)
+    try:
+        await services_of(request).redirects.accept(biz_token, state)
+    except UnavailableError:
+        log.warning("redirect_not_recorded")
     return RedirectResponse(services_of(request).settings.process.redirect_page_url, 303)
+
+
+def parse_redirect(query: str) -> tuple[str | None, str | None]:
+    """Returns the BizToken and the state of a redirect's query; None for what is missing or malformed.
+
+    Some clients append a query to RedirectUrl, which has one already, or encode the query or its ampersands once more:
+    `?state=S?BizToken=T`, `&amp;BizToken=T`, `BizToken%3DT`. Parameters that need no repair win.
+    """
+    repaired = re.sub(r"&amp;|[?#]", "&", unquote_plus(query))
+    pairs = [(name.strip().lower(), value.strip()) for name, value in parse_qsl(query) + parse_qsl(repaired)]
+    tokens = (value for name, value in pairs if name in _TOKEN_NAMES and re.fullmatch(BIZ_TOKEN_PATTERN, value))
+    states = (value for name, value in pairs if name == "state" and re.fullmatch(redirect_state.PATTERN, value))
+    return next(tokens, None), next(states, None)
 
 
 @router.get("/done", include_in_schema=False)

@@ -18,6 +18,7 @@ from app.domain.api_key import Actor
 from app.domain.redirect_state import RedirectState
 from app.domain.verification import Verification
 from app.errors import ConflictError, InvalidRequestError, ServiceError
+from app.observability import REDIRECTS_WITHOUT_TOKEN
 from app.sealing.keyring import KeyRing
 from app.services.intake import IntakeService, Notice, rule_required
 from app.services.rule_settings import RulesSettings
@@ -31,7 +32,6 @@ _FLOOD_SECONDS = 0.1
 # Further hints are dropped: registered tokens are polled anyway.
 _MAX_HINTS = 1000
 _MAX_USED_NONCES = 10_000
-_STATE = re.compile(r"[A-Za-z0-9_.-]{1,2048}")
 _NONCE_BYTES = 16
 _PURPOSE = "redirect_state"
 
@@ -75,8 +75,8 @@ class RedirectService:
         values = [state.client, state.rule_id, state.nonce, int(state.expires_at.timestamp())]
         return self._serializer().dumps(values), state
 
-    async def accept(self, biz_token: str, signed_state: str) -> None:
-        """Accepts a redirect: a browser says that a verification is complete.
+    async def accept(self, biz_token: str | None, signed_state: str | None) -> None:
+        """Accepts a redirect: a browser says that a verification is complete. Counts valid states without a token.
 
         With a valid state one unknown token is durable when the method returns. Everything else is a hint, collected
         and checked later, so neither the answer nor its time reveals which tokens exist.
@@ -84,8 +84,12 @@ class RedirectService:
         Raises:
             UnavailableError: the database does not answer.
         """
-        state = self._verified(signed_state)
-        if state is None or not self.rules.rule(state.rule_id).redirect_state:
+        state = self._verified(signed_state) if signed_state else None
+        if biz_token is None:
+            if state:
+                REDIRECTS_WITHOUT_TOKEN.labels(state.rule_id).inc()
+                log.warning("redirect_without_token", rule_id=state.rule_id)
+        elif state is None or not self.rules.rule(state.rule_id).redirect_state:
             self._add_hint(biz_token, None)
         elif state.nonce in self._used_nonces or not await self._create(biz_token, state):
             self._add_hint(biz_token, state.nonce)
@@ -105,7 +109,7 @@ class RedirectService:
 
     def _verified(self, signed_state: str) -> RedirectState | None:
         """Returns the content of a state; None if it is not ours or has expired."""
-        if not _STATE.fullmatch(signed_state):
+        if not re.fullmatch(redirect_state.PATTERN, signed_state):
             return None
         try:
             client, rule_id, nonce, expires_at = self._serializer().loads(signed_state)

@@ -1,6 +1,7 @@
 """Redirect states: a state accepts one unknown token, and a result with another nonce is not stored."""
 
 import asyncio
+import re
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -81,6 +82,67 @@ async def test_valid_state_accepts_one_unknown_token_before_the_answer(idle_serv
     assert (view["state"], view["rule_id"], view["registered_at"]) == ("pending", STATEFUL, None)
     assert view["received_at"] == view["retrieval"]["due_at"]
     assert tokens == ["first"]
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        "state={state}?BizToken={token}",
+        "state={state}%3FBizToken%3D{token}",
+        "state={state}&amp;BizToken={token}",
+        "state={state}&amp%3BBizToken={token}",
+        "BizToken={token}%20&state={state}+",
+        "BizToken={token}%0D%0A&state={state}%E3%80%80",
+        "BizToken={token}%23wechat_redirect&state={state}",
+        "token={token}&state={state}",
+        "biz_token={token}&State={state}",
+        "BizToken=&token={token}&state=&state={state}",
+        "BizToken=%FF&BizToken={token}&state={state}",
+    ],
+)
+async def test_damaged_query_is_understood(idle_service: Running, query: str) -> None:
+    async with idle_service.client(await idle_service.key(*everything())) as api:
+        issued, biz_token = await issue_redirect(api), token()
+        await visit(idle_service, query.format(state=issued["state"], token=biz_token))
+
+        assert await list_tokens(api) == [biz_token]
+
+
+async def visit(service: Running, query: str) -> None:
+    async with service.client(None) as browser:
+        answer = await browser.get(f"/v1/callbacks/redirect?{query}")
+    assert (answer.status_code, answer.headers["Location"], answer.content) == (303, PAGE, b"")
+
+
+async def test_parameter_that_needs_no_repair_wins(idle_service: Running) -> None:
+    async with idle_service.client(await idle_service.key(*everything())) as api:
+        state = (await issue_redirect(api))["state"]
+        await visit(idle_service, f"Extra=%26BizToken%3Dother%26state%3Dother&BizToken=right&state={state}")
+
+        assert await list_tokens(api) == ["right"]
+
+
+@pytest.mark.parametrize("query", ["state={state}", "state={state}&BizToken=", "state={state}&BizToken=a%20b"])
+async def test_valid_state_without_a_token_is_counted_and_logged(idle_service: Running, query: str) -> None:
+    async with idle_service.client(await idle_service.key(*everything())) as api:
+        state = (await issue_redirect(api))["state"]
+        before = await redirects_without_token(api)
+        with structlog.testing.capture_logs() as logs:
+            await visit(idle_service, query.format(state=state))
+            await visit(idle_service, query.format(state="forged"))
+        counted = await redirects_without_token(api) - before
+        tokens = await list_tokens(api)
+
+    assert (counted, tokens) == (1, [])
+    assert [entry for entry in logs if entry["event"] == "redirect_without_token"] == [
+        {"event": "redirect_without_token", "log_level": "warning", "rule_id": STATEFUL}
+    ]
+
+
+async def redirects_without_token(api: httpx.AsyncClient) -> float:
+    text = (await api.get("/metrics")).text
+    found = re.search(f'^faceid_redirects_without_token_total{{rule_id="{STATEFUL}"}} (.*)$', text, re.MULTILINE)
+    return float(found.group(1)) if found else 0
 
 
 async def test_state_is_accepted_from_one_of_many_concurrent_browsers(settings: Settings) -> None:
