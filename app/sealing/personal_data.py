@@ -11,7 +11,7 @@ from typing import Any
 
 from app.domain.detection import Detection, LivenessAttempt, SealedText, personal
 from app.domain.media import MediaItem
-from app.domain.personal import Masked, masked, normal_id_card, normal_name
+from app.domain.personal import Masked, former_names, masked, normal_id_card, normal_name
 from app.domain.verification import Verification
 from app.sealing.aead import fresh_key, tampered
 from app.sealing.blobs import open_blob
@@ -86,11 +86,15 @@ class PersonalDataCipher:
         }
 
     def find_by(self, client: str, id_card: str, name: str | None) -> tuple[str, Sequence[bytes]]:
-        """Returns the index column for an ID number, or number and name, and its digests by all key versions."""
+        """Returns the index column for an ID number, or number and name, and its digests by all key versions.
+
+        They include the digests of earlier versions, whose normal form of names kept the spelling of middle dots.
+        """
         number, normalised_name = normal_id_card(id_card) or "", normal_name(name)
-        if normalised_name is None:
+        if name is None or normalised_name is None:
             return "id_card_index", self.keyring.macs("id_card", client, number)
-        return "person_index", self.keyring.macs("person", client, number, normalised_name)
+        names = sorted({normalised_name} | former_names(name))
+        return "person_index", [mac for one in names for mac in self.keyring.macs("person", client, number, one)]
 
     def wrap_media_key(self, verification: Verification, item: MediaItem, key: bytes) -> bytes:
         """Wraps the key of a media item, bound to the other values of its row."""

@@ -4,9 +4,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from app.domain.personal import mask_address, mask_id_card, mask_name
+from app.domain.detection import Detection
+from app.domain.personal import (
+    former_names,
+    mask_address,
+    mask_id_card,
+    mask_name,
+    masked,
+    normal_id_card,
+    normal_name,
+)
 
-TEXTS = st.text(min_size=1)
+# Without most characters that have no appearance.
+VISIBLE = st.characters(exclude_categories=["Cf", "Cn", "Cs", "Mn"], exclude_characters="\u115f\u1160\u3164\uffa0")
+TEXTS = st.text(VISIBLE, min_size=1)
 ID_CARDS = st.from_regex(r"[0-9]{17}[0-9X]", fullmatch=True)
 
 
@@ -103,3 +114,34 @@ def test_masked_address_shows_no_more_than_the_longest_province(address: str) ->
 
     assert address.startswith(shown)
     assert len(shown) <= len("新疆维吾尔自治区")
+
+
+DOTS = "·•‧・･᛫∙⋅●.．﹒⸱ᐧ˙ꞏ𐄁⸳｡。⦁∘◦⚫⏺\u0387"
+IGNORABLE = (
+    "\u00ad\u034f\u061c\u180e\u200b\u200c\u200d\u200e\u202e\u2060\u2066\u3164\ufe0f\ufeff\uffa0\U000e0001\U000e0100"
+)
+
+
+@pytest.mark.parametrize("dot", DOTS)
+def test_every_middle_dot_counts_as_the_same(dot: str) -> None:
+    assert normal_name(f"样甲{dot}测乙") == normal_name(f"样甲 {dot}{dot} 测乙") == normal_name("样甲·测乙")
+    assert normal_name("样甲测乙") != normal_name(f"样甲{dot}测乙")
+
+
+@pytest.mark.parametrize("character", IGNORABLE)
+def test_characters_without_an_appearance_are_ignored(character: str) -> None:
+    name, number = f"{character}样{character}甲{character}", f"{character}000000{character}19900101123x"
+
+    assert (normal_name(name), normal_id_card(number)) == ("样甲", "00000019900101123X")
+    assert masked(Detection(name=name, id_card=number)) == masked(Detection(name="样甲", id_card="00000019900101123x"))
+    assert mask_id_card(f"1234567{character}") == "*******"
+
+
+@pytest.mark.parametrize("text", ["", " ", "\u200b", "\u3164 \ufeff", None])
+def test_text_without_visible_characters_is_no_name(text: str | None) -> None:
+    assert (normal_name(text), normal_id_card(text)) == (None, None)
+
+
+def test_former_names_contain_the_common_spellings_of_dots() -> None:
+    assert former_names("样甲") == {"样甲"}
+    assert former_names("Ａ\u200b ﹒b") == {"a\u200b.b", *(f"a\u200b{dot}b" for dot in "·•‧・●∙⋅.")}
