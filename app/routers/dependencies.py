@@ -17,7 +17,11 @@ from app.routers.schemas import HeaderLine
 SIGNATURE = "webhook-signature"
 
 Purpose = Annotated[
-    HeaderLine, Header(alias="X-Purpose", description="The purpose of the access, for the audit trail.")
+    HeaderLine,
+    Header(
+        alias="X-Purpose",
+        description="The purpose of the access, for the audit trail. Percent-encode what is not ASCII, as UTF-8.",
+    ),
 ]
 
 

@@ -3,9 +3,11 @@
 Callbacks may also use Tencent's spelling: `BizToken`, `RuleId`, `Extra`.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Self
+from urllib.parse import unquote_to_bytes
 
 from pydantic import (
     AfterValidator,
@@ -18,7 +20,7 @@ from pydantic import (
     PlainSerializer,
     WithJsonSchema,
 )
-from pydantic_core import PydanticKnownError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from app.domain.audit import Action, AuditRecord
 from app.domain.detection import Detection, Outcome
@@ -32,6 +34,7 @@ _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _LAST = datetime(9999, 12, 30, tzinfo=UTC)
 # The caller's clock may be ahead of ours by this much.
 _CLOCK_SKEW = timedelta(minutes=5)
+_HALF_ENCODED = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
 def _past(value: datetime) -> datetime:
@@ -52,8 +55,14 @@ def _in_utc(value: datetime) -> datetime:
 
 
 def _from_header(value: str) -> str:
-    """Decodes a header as UTF-8, which clients use, instead of Latin-1, which the server reads."""
-    return value.encode("latin-1").decode()
+    """Decodes a header as UTF-8, percent-encoded or not. The server reads Latin-1, and many clients send only ASCII."""
+    malformed = PydanticCustomError("header_encoding", "must be UTF-8 or percent-encoded UTF-8, with %25 for %")
+    if _HALF_ENCODED.search(value):
+        raise malformed
+    try:
+        return unquote_to_bytes(value.encode("latin-1")).decode()
+    except UnicodeError:
+        raise malformed from None
 
 
 def _rfc3339(value: datetime) -> str:

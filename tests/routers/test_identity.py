@@ -72,7 +72,9 @@ async def test_unmapped_fields_are_returned_as_further(service: Running) -> None
 
 
 @pytest.mark.parametrize(
-    "headers", [{}, {b"X-Purpose": b""}, {b"X-Purpose": b"a\x00b"}, {b"X-Purpose": b"\xff"}], ids=repr
+    "headers",
+    [{}, *({b"X-Purpose": value} for value in (b"", b"a\x00b", b"\xff", b"%FF", b"%E8%B4", b"5 %", b"%zz", b"a%0Ab"))],
+    ids=repr,
 )
 async def test_request_without_a_purpose_is_rejected_and_not_audited(
     idle_service: Running, headers: dict[bytes, bytes]
@@ -94,14 +96,26 @@ async def audited(service: Running) -> list[tuple[object, ...]]:
     return [tuple(row) for row in rows]
 
 
-async def test_disclosure_is_audited_with_client_and_purpose(idle_service: Running) -> None:
-    headers = {b"X-Purpose": "客服核查".encode(), b"X-Request-Id": b"request-0001"}
+@pytest.mark.parametrize(
+    ("sent", "purpose"),
+    [
+        ("客服核查".encode(), "客服核查"),
+        (b"%E8%B4%B7%E6%AC%BE%E5%AE%A1%E6%A0%B8", "贷款审核"),
+        (b"%e8%b4%b7 loan+4711", "贷 loan+4711"),
+        (b"5 %25 of 100%20cases", "5 % of 100 cases"),
+        ("核".encode() * 256, "核" * 256),
+        (b"%E6%A0%B8" * 256, "核" * 256),
+    ],
+    ids=["UTF-8", "percent-encoded", "mixed", "percent sign", "longest", "longest, percent-encoded"],
+)
+async def test_disclosure_is_audited_with_client_and_purpose(idle_service: Running, sent: bytes, purpose: str) -> None:
+    headers = {b"X-Purpose": sent, b"X-Request-Id": b"request-0001"}
     async with idle_service.client(await idle_service.key(*everything(), client="shop")) as api:
         await api.put(url("a"))
         answers = [await api.get(url(biz_token, "identity"), headers=headers) for biz_token in ("a", "unknown")]
 
     assert [answer.status_code for answer in answers] == [200, 404]
-    assert await audited(idle_service) == [("shop", "identity", 1, "客服核查", "request-0001")]
+    assert await audited(idle_service) == [("shop", "identity", 1, purpose, "request-0001")]
 
 
 async def test_disclosure_that_cannot_be_audited_is_refused(service: Running) -> None:
