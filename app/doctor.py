@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from enum import StrEnum
@@ -28,7 +28,10 @@ from app.storage.database import Database
 from app.storage.media import open_media_store
 
 MIN_FREE_BYTES = 2**30
-"""Room for some hundred results with their videos."""
+"""For the database and stored media: room for some hundred results with their videos."""
+
+MIN_FREE_SPOOL_BYTES = 2**24
+"""For the spool, per concurrent call: room for one result with its video."""
 
 CLOCK_WARNING = timedelta(seconds=60)
 CLOCK_LIMIT = timedelta(seconds=300)
@@ -48,7 +51,7 @@ _KEYRING_ADVICE = (
 )
 _QUOTA_ADVICE = "Check that the user of DATABASE_URL may write to all tables."
 _MEDIA_ADVICE = "Check MEDIA_URL and its permissions; for a bucket also AWS_ENDPOINT_URL and the AWS key pair."
-_DATA_DIR_ADVICE = "Set DATA_DIR to a folder that this user may write to."
+_DISK_ADVICE = "Set it to a folder that this user may write to."
 
 
 class Status(StrEnum):
@@ -71,24 +74,34 @@ class Finding:
 
 
 class Doctor:
-    """Checks an installation once. That a store cannot be opened is a finding, not an error."""
+    """Checks an installation once. That a store cannot be opened is a finding, not an error.
 
-    def __init__(self, settings: Settings) -> None:
+    Without a worker it skips what only workers need: Tencent and the spool.
+    """
+
+    def __init__(self, settings: Settings, *, with_worker: bool = True) -> None:
         self._settings = settings
+        self._with_worker = with_worker
         self._accounts = settings.faceid.all_accounts
         # When the one call to Tencent of each account may be made, by `time.monotonic`.
         self._slots: dict[str, float] = {}
 
     async def run_checks(self) -> Sequence[Finding]:
         """Runs all checks and returns what they found. Creates the embedded database like `serve` does."""
-        data_dir = check_folder(self._settings.database.data_dir)
+        if not self._settings.database.database_url:
+            with suppress(OSError):
+                self._settings.database.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        disk = self._check_disk()
         media = asyncio.create_task(_guarded("media store", _MEDIA_ADVICE, self._check_media()))
         stores = await self._check_database()
         accounts = [finding for name in self._accounts for finding in await self._check_account(name)]
-        return [*accounts, *stores, await media, data_dir]
+        return [*accounts, *stores, await media, disk]
 
     async def _check_account(self, name: str) -> Sequence[Finding]:
         suffix = "" if name == DEFAULT_ACCOUNT else f" of {name}"
+        if not self._with_worker:
+            checks = f"credentials{suffix}", f"clock{suffix}"
+            return [Finding(check, Status.SKIPPED, "Not checked: only workers call Tencent.") for check in checks]
         return [
             await _guarded(f"credentials{suffix}", ENDPOINT, self._check_credentials(name)),
             await _guarded(f"clock{suffix}", ENDPOINT, self._check_clock(self._accounts[name].endpoint)),
@@ -140,6 +153,26 @@ class Doctor:
             await store.check()
         kind = "bucket" if self._settings.media.media_location.scheme == "s3" else "folder"
         return Finding("media store", Status.OK, f"An object can be written to, read from and deleted in the {kind}.")
+
+    def _check_disk(self) -> Finding:
+        """Checks the folders that this installation writes to."""
+        media, process = self._settings.media, self._settings.process
+        findings: dict[str, Finding] = {}
+        with suppress(ConfigurationError):
+            url = self._settings.database.url()
+            if url.get_backend_name() == "sqlite":
+                name = "DATABASE_URL" if self._settings.database.database_url else "DATA_DIR"
+                findings[name] = check_folder(name, Path(url.database or "").parent, MIN_FREE_BYTES)
+        if media.media_location.scheme != "s3":
+            name = "MEDIA_URL" if media.media_url else "DATA_DIR"
+            findings[name] = check_folder(name, media.media_folder, MIN_FREE_BYTES)
+        elif self._with_worker:
+            least = MIN_FREE_SPOOL_BYTES * process.worker_concurrency
+            findings["SPOOL_DIR"] = check_folder("SPOOL_DIR", media.media_spool, least)
+        if not findings:
+            return Finding("disk", Status.OK, "This installation stores nothing in local folders.")
+        worst = max(findings.values(), key=lambda finding: list(Status).index(finding.status))
+        return replace(worst, found="\n".join(finding.found for finding in findings.values()))
 
     async def _check_clock(self, endpoint: str) -> Finding:
         return clock_finding(await clock_offset(endpoint))
@@ -213,24 +246,24 @@ def clock_finding(offset: timedelta) -> Finding:
     return Finding("clock", Status.FAILED if abs(offset) > CLOCK_LIMIT else Status.WARNING, found, CLOCK)
 
 
-def disk_finding(free_bytes: int) -> Finding:
-    """Judges the free space of DATA_DIR."""
-    found = f"DATA_DIR has {free_bytes / 2**30:.1f} GiB free."
-    if free_bytes >= MIN_FREE_BYTES:
-        return Finding("disk", Status.OK, found)
-    return Finding("disk", Status.WARNING, found, "Free some space, or move DATA_DIR or MEDIA_URL to a larger disk.")
+def check_folder(name: str, folder: Path, least_bytes: int) -> Finding:
+    """Checks the permissions and the free space of a folder, or of the place where it will be created.
 
-
-def check_folder(data_dir: Path) -> Finding:
-    """Creates DATA_DIR if it is missing, and checks its permissions and free space."""
-    try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        free_bytes = shutil.disk_usage(data_dir).free
-    except OSError as error:
-        return Finding("disk", Status.FAILED, f"DATA_DIR cannot be created: {error.strerror}.", _DATA_DIR_ADVICE)
-    if not os.access(data_dir, os.W_OK | os.X_OK):
-        return Finding("disk", Status.FAILED, "DATA_DIR cannot be written.", _DATA_DIR_ADVICE)
-    return disk_finding(free_bytes)
+    Args:
+        name: the setting that names the folder.
+        folder: the folder.
+        least_bytes: less free space is a warning.
+    """
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        return Finding("disk", Status.FAILED, f"{name} cannot be created: {existing} is not a folder.", _DISK_ADVICE)
+    if not os.access(existing, os.W_OK | os.X_OK):
+        return Finding("disk", Status.FAILED, f"{name} cannot be written: {existing}.", _DISK_ADVICE)
+    free_bytes = shutil.disk_usage(existing).free
+    found = f"{name} has {free_bytes / 2**30:.1f} GiB free."
+    if free_bytes < least_bytes:
+        return Finding("disk", Status.WARNING, found, f"Free some space, or set {name} to a larger disk.")
+    return Finding("disk", Status.OK, found)
 
 
 async def _guarded(check: str, advice: str, work: Awaitable[Finding]) -> Finding:

@@ -14,13 +14,12 @@ from pydantic import SecretStr
 
 from app.config import Settings
 from app.doctor import (
-    MIN_FREE_BYTES,
     Doctor,
     Finding,
     Status,
+    check_folder,
     clock_finding,
     credentials_finding,
-    disk_finding,
 )
 from app.domain import pause
 from app.domain.rule import DEFAULT_ACCOUNT
@@ -120,7 +119,7 @@ async def test_unreachable_services_are_named_without_secrets(tmp_path: Path) ->
         ("faceid_endpoint", "ftp://x", "credentials", "FACEID_ENDPOINT must be"),
         ("faceid_endpoint", "ftp://x", "clock", "FACEID_ENDPOINT must be"),
         ("tencentcloud_secret_id", "", "credentials", "TENCENTCLOUD_SECRET_ID is not set"),
-        ("data_dir", Path("/dev/null/data"), "disk", "DATA_DIR cannot be created: Not a directory."),
+        ("data_dir", Path("/dev/null/data"), "disk", "DATA_DIR cannot be created: /dev/null is not a folder."),
         ("media_url", "file:///dev/null/media", "media store", "The media folder cannot be created"),
     ],
 )
@@ -222,9 +221,43 @@ def test_clock_may_be_off_by_one_minute_and_not_by_five(seconds: int, status: St
     assert clock_finding(timedelta(seconds=seconds)).status is status
 
 
-@pytest.mark.parametrize(("free_bytes", "status"), [(MIN_FREE_BYTES, Status.OK), (MIN_FREE_BYTES - 1, Status.WARNING)])
-def test_less_than_a_gibibyte_of_disk_is_a_warning(free_bytes: int, status: Status) -> None:
-    assert disk_finding(free_bytes).status is status
+@pytest.mark.parametrize(("least_bytes", "status"), [(1, Status.OK), (2**60, Status.WARNING)])
+def test_too_little_free_space_is_a_warning(tmp_path: Path, least_bytes: int, status: Status) -> None:
+    folder = tmp_path / "new" / "folder"
+
+    finding = check_folder("DATA_DIR", folder, least_bytes)
+
+    assert (finding.status, finding.found[:9]) == (status, "DATA_DIR ")
+    assert not folder.parent.exists()
+
+
+async def test_disk_check_covers_the_folders_in_use_and_no_others(tmp_path: Path, s3_server: S3) -> None:
+    unused = Path("/dev/null/unused")
+    shared = {"data_dir": unused, "database_url": SecretStr("postgresql+asyncpg://127.0.0.1:1/x")}
+    bucket = s3_server.settings("disk")
+    embedded = settings_for(tmp_path, NOWHERE, media_url=f"file://{tmp_path}/media")
+    worker = changed(settings_for(tmp_path, NOWHERE, **bucket), **shared, spool_dir=tmp_path)
+    api = changed(worker, spool_dir=unused)
+
+    found = [
+        re.sub(r"\d+\.\d", "1", (await Doctor(settings, with_worker=with_worker).run_checks())[-1].found)
+        for settings, with_worker in ((embedded, True), (worker, True), (api, False))
+    ]
+
+    assert found == [
+        "DATA_DIR has 1 GiB free.\nMEDIA_URL has 1 GiB free.",
+        "SPOOL_DIR has 1 GiB free.",
+        "This installation stores nothing in local folders.",
+    ]
+
+
+async def test_without_a_worker_nothing_of_tencent_is_needed(tmp_path: Path) -> None:
+    settings = changed(settings_for(tmp_path, NOWHERE), tencentcloud_secret_id="")
+
+    findings = await Doctor(settings, with_worker=False).run_checks()
+
+    assert {finding.check for finding in findings if finding.status is Status.SKIPPED} == {"credentials", "clock"}
+    assert Status.FAILED not in {finding.status for finding in findings}
 
 
 @asynccontextmanager

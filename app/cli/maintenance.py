@@ -1,6 +1,7 @@
 """Commands for the installation: its schema and its diagnosis."""
 
 from dataclasses import asdict
+from typing import Annotated
 
 import typer
 from rich.text import Text
@@ -29,14 +30,19 @@ def migrate() -> None:
     typer.echo("The database schema matches this version.")
 
 
-@app.command(epilog=examples("faceid-results doctor", "faceid-results doctor --json"))
-def doctor(as_json: AsJson = False) -> None:
+@app.command(epilog=examples("faceid-results doctor", "faceid-results doctor --json --no-worker"))
+def doctor(
+    as_json: AsJson = False,
+    worker: Annotated[
+        bool, typer.Option(help="Check what only workers need, too: the key pair, the clock and the spool.")
+    ] = True,
+) -> None:
     """Check what the service needs: credentials, clock, database, schema, key ring, quota, media store, disk.
 
     The check makes one call to Tencent, for a token that does not exist. The exit code is 0 if all checks passed or
     gave warnings, 1 if a check failed, 2 if the settings cannot be read.
     """
-    findings = run(Doctor(load_settings()).run_checks)
+    findings = run(Doctor(load_settings(), with_worker=worker).run_checks)
     is_fine = all(finding.status is not Status.FAILED for finding in findings)
     if as_json:
         print_json({"ok": is_fine, "checks": [asdict(finding) for finding in findings]})
