@@ -21,6 +21,10 @@ from app.services.webhook_signatures import SignatureSettings
 from app.storage.database import DatabaseSettings
 from app.storage.media import MediaSettings
 
+# Proxies and load balancers keep an idle connection for up to 60 s by default, and the server must keep it longer.
+# Otherwise it may close the connection just when the proxy sends a request, and the client receives a 502.
+KEEPALIVE_SECONDS = 75
+
 _SECRETS = Path("/run/secrets")
 
 Slice = TypeVar("Slice", bound=BaseModel)
@@ -31,6 +35,7 @@ class ProcessSettings(BaseModel):
 
     worker_concurrency: int = Field(default=16, ge=1, le=256)
     redirect_page_url: str = Field(default="/v1/callbacks/done", pattern=r"^(https?:/)?/[!-~]+$")
+    http_keepalive_seconds: int = Field(default=KEEPALIVE_SECONDS, ge=1, le=3600)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
 
 

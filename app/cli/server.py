@@ -9,11 +9,12 @@ from contextlib import asynccontextmanager, contextmanager
 import uvicorn
 from starlette.types import ASGIApp
 
+from app.config import KEEPALIVE_SECONDS
 from app.errors import ConfigurationError
 
 # Waiting clients included. Further connections are answered with 503.
 MAX_CONNECTIONS = 2048
-# For responses in flight. With the worker's grace period it stays below the 30 s after which containers are killed.
+# For responses in flight. Together with the worker's grace period it stays below 15 s.
 DRAIN_SECONDS = 5
 # Instead of 700, which a single request allocates. Worth 2 % of a request.
 _YOUNG_OBJECTS = 10_000
@@ -63,8 +64,15 @@ def url_of(listener: socket.socket) -> str:
 
 
 @asynccontextmanager
-async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[asyncio.Task[None]]:
+async def serving(
+    app: ASGIApp, listener: socket.socket, *, keepalive_seconds: int = KEEPALIVE_SECONDS
+) -> AsyncIterator[asyncio.Task[None]]:
     """Serves the application while the block runs, and lets responses in flight finish afterwards.
+
+    Args:
+        app: the application.
+        listener: the socket to accept connections on.
+        keepalive_seconds: how long a connection without requests stays open.
 
     Yields:
         The server's task, which ends before the block does only if the server fails.
@@ -79,6 +87,7 @@ async def serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[asynci
         access_log=False,
         server_header=False,
         limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=keepalive_seconds,
         timeout_graceful_shutdown=DRAIN_SECONDS,
         # Otherwise WEB_CONCURRENCY decides.
         workers=1,

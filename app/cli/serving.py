@@ -112,7 +112,7 @@ async def _serve(settings: Settings, host: str, port: int, *, with_worker: bool)
                 pass
     api = create_app(settings, with_worker=with_worker)
     with listen(host, port) as listener:
-        async with serving(api, listener) as server:
+        async with serving(api, listener, keepalive_seconds=settings.process.http_keepalive_seconds) as server:
             exclude_startup_from_gc()
             typer.echo(f"Serving on {url_of(listener)}, described on {url_of(listener)}/docs")
             try:
