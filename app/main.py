@@ -11,7 +11,17 @@ from starlette.exceptions import HTTPException
 from app.config import Settings
 from app.errors import ServiceError
 from app.factory import Clock, now, open_services
-from app.routers import audit, callbacks, media, openapi, operations, problems, redirects, verifications
+from app.routers import (
+    audit,
+    callbacks,
+    media,
+    openapi,
+    operations,
+    problem_types,
+    problems,
+    redirects,
+    verifications,
+)
 from app.routers.middleware import RequestMiddleware
 from app.worker import working
 
@@ -46,8 +56,9 @@ def create_app(settings: Settings, *, with_worker: bool = True, clock: Clock = n
         redirect_slashes=False,
     )
     # Routes are matched in this order.
-    for room in (callbacks, verifications, redirects, media, audit, operations, openapi):
+    for room in (callbacks, verifications, redirects, media, audit, operations, openapi, problem_types):
         app.include_router(room.router)
+    app.include_router(callbacks.browsers)
     app.mount(openapi.ASSETS_PATH, openapi.assets)
     app.add_middleware(RequestMiddleware)
     app.add_exception_handler(ServiceError, problems.on_service_error)

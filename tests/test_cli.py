@@ -30,7 +30,9 @@ from app.cli.runtime import operator, run_until_stopped
 from app.cli.server import listen, serving
 from app.cli.token_files import BATCH_LINES
 from app.domain.api_key import OPERATOR
+from app.domain.verification import BIZ_TOKEN_PATTERN
 from app.errors import ConfigurationError
+from app.routers.schemas import PATTERN_WORDS
 from simulator.options import DEMO_CREDENTIALS
 from tests.support.command import BOUND_SECONDS, POLL_SECONDS, Done, Running, environment, run, started
 from tests.support.servers import free_ports
@@ -119,7 +121,7 @@ def test_commands_are_the_documented_ones() -> None:
     [
         (["nonsense"], {}, "No such command 'nonsense'. Try `--help`."),
         (["fetch"], {}, "Missing argument 'BIZ_TOKEN'. Try `--help`."),
-        (["fetch", "no token"], {}, "Invalid biz_token."),
+        (["fetch", "no token"], {}, f"biz_token {PATTERN_WORDS[BIZ_TOKEN_PATTERN]}."),
         (["fetch", "passed-1"], {"FACEID_RULE_ID": ""}, "rule_id is required, because no default is set."),
         (["keys", "revoke", "nobody"], {}, "There is no active API key with id nobody."),
         (
@@ -409,15 +411,15 @@ def test_backfill_reports_each_line_that_it_cannot_register(here: Installation) 
         "conflicting": 1,
         "malformed": 3,
         "problems": [
-            {"line": 5, "reason": "biz_token is not valid (string pattern mismatch)"},
-            {"line": 6, "reason": "created_at is not valid (timezone aware)"},
+            {"line": 5, "reason": f"biz_token {PATTERN_WORDS[BIZ_TOKEN_PATTERN]}"},
+            {"line": 6, "reason": "created_at must be an instant with its time zone, like 2026-11-23T08:00:00Z"},
             {"line": 7, "reason": "The verification is already known with another subject_ref."},
             {"line": 9, "reason": "4 columns, but the header has 3"},
         ],
         "complete": True,
     }
     assert (again.code, again.out) == (1, "9 lines: 0 new, 3 known, 1 conflicting, 3 malformed.\n")
-    assert again.err.startswith("line 5: biz_token is not valid")
+    assert again.err.startswith("line 5: biz_token must have 1 to 128 letters")
 
 
 def test_backfilled_tokens_are_retrieved_immediately(here: Installation) -> None:

@@ -8,6 +8,7 @@ from typing import BinaryIO
 from pydantic import ValidationError
 
 from app.errors import InvalidRequestError
+from app.routers.rejections import words_of
 from app.routers.schemas import BizToken, Registration
 from app.services.backfill import RejectedLine, TokenLine
 
@@ -92,8 +93,8 @@ def _row(number: int, cells: Mapping[str, str], *, has_default_rule: bool) -> To
     try:
         line = Line.model_validate({name: cell for name, cell in cells.items() if cell})
     except ValidationError as error:
-        first = error.errors(include_input=False, include_context=False, include_url=False)[0]
-        return RejectedLine(number, f"{first['loc'][0]} is not valid ({first['type'].replace('_', ' ')})")
+        first = error.errors(include_input=False, include_url=False)[0]
+        return RejectedLine(number, f"{first['loc'][0]} {words_of(first)}")
     if not (line.rule_id or has_default_rule):
         return RejectedLine(number, "rule_id is missing; use --rule-id or set FACEID_RULE_ID")
     return TokenLine(number, line.biz_token, line.facts())

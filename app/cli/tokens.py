@@ -28,6 +28,7 @@ from app.domain.verification import Result, State, TokenFacts, Verification
 from app.errors import InvalidRequestError
 from app.faceid.error_codes import classify
 from app.factory import Services, now, open_services
+from app.routers.rejections import words_of
 from app.routers.schemas import VerificationView
 from app.services.backfill import BackfillSummary
 from app.worker import working
@@ -61,8 +62,8 @@ def fetch(
     try:
         facts = Line.model_validate({"biz_token": biz_token, "rule_id": rule_id}).facts()
     except ValidationError as error:
-        (name, *_) = error.errors(include_input=False)[0]["loc"]
-        raise InvalidRequestError(f"Invalid {name}.") from None
+        first = error.errors(include_input=False)[0]
+        raise InvalidRequestError(f"{first['loc'][0]} {words_of(first)}.") from None
     result = run_with(load_settings(), lambda services: _retrieve(services, operator(client), biz_token, facts))
     view = VerificationView.of(result).model_dump(mode="json")
     (print_json if as_json else print_record)(view)

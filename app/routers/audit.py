@@ -7,9 +7,10 @@ from fastapi import APIRouter, Query, Request
 from app.domain.audit import Action, AuditFilter
 from app.routers.dependencies import Admin, services_of
 from app.routers.problems import AUTH_ERRORS, declared
+from app.routers.rejections import StrictRoute
 from app.routers.schemas import AuditEvent, AuditPage, BizToken, Line, Moment
 
-router = APIRouter(prefix="/v1/audit", tags=["audit"])
+router = APIRouter(prefix="/v1/audit", tags=["audit"], route_class=StrictRoute)
 
 
 @router.get("", responses=declared(*AUTH_ERRORS, 400))

@@ -14,9 +14,12 @@ from app.errors import UnavailableError
 from app.routers.dependencies import SignedNotifier, services_of
 from app.routers.openapi import SIGNED
 from app.routers.problems import AUTH_ERRORS, declared
+from app.routers.rejections import StrictRoute
 from app.routers.schemas import Callback, CallbackAccepted
 
-router = APIRouter(prefix="/v1/callbacks", tags=["callbacks"])
+router = APIRouter(prefix="/v1/callbacks", tags=["callbacks"], route_class=StrictRoute)
+# Tencent adds parameters, so no parameter is refused.
+browsers = APIRouter(prefix="/v1/callbacks", tags=["callbacks"])
 
 log = structlog.get_logger()
 
@@ -48,7 +51,7 @@ async def call_back(request: Request, actor: SignedNotifier, callback: Callback)
     return CallbackAccepted.model_validate(accepted)
 
 
-@router.get(
+@browsers.get(
     "/redirect",
     status_code=303,
     response_class=Response,
@@ -56,7 +59,7 @@ async def call_back(request: Request, actor: SignedNotifier, callback: Callback)
     openapi_extra=_QUERY,
 )
 async def redirected(request: Request) -> RedirectResponse:
-    """DetectAuth's RedirectUrl. Public, so the response is the same for every token.
+    """Accepts the browser at DetectAuth's RedirectUrl. Public, so the response is the same for every token.
 
     It wakes registered tokens; they are polled anyway, so a lost wake-up does no harm. With a `state` of
     `POST /v1/redirects` it also accepts one unregistered token, durable before the response.
@@ -82,9 +85,9 @@ def parse_redirect(query: str) -> tuple[str | None, str | None]:
     return next(tokens, None), next(states, None)
 
 
-@router.get("/done", include_in_schema=False)
+@browsers.get("/done", include_in_schema=False)
 async def done() -> HTMLResponse:
-    """The default page after the redirect."""
+    """Returns the default page after the redirect."""
     return HTMLResponse(_DONE)
 
 

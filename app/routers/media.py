@@ -11,10 +11,11 @@ from app.domain.media import MediaItem, MediaKind
 from app.errors import RangeNotSatisfiableError
 from app.routers.dependencies import Viewer, services_of
 from app.routers.problems import AUTH_ERRORS, declared
+from app.routers.rejections import StrictRoute
 from app.routers.schemas import BizToken
 from app.services.media import MediaReplacedError
 
-router = APIRouter(prefix="/v1/verifications", tags=["media"])
+router = APIRouter(prefix="/v1/verifications", tags=["media"], route_class=StrictRoute)
 
 _RANGE = re.compile(r"bytes=([0-9]{0,20})-([0-9]{0,20})", re.IGNORECASE)
 _BYTES = {"schema": {"type": "string", "format": "binary"}}

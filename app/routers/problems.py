@@ -3,7 +3,6 @@
 Rejected input is never repeated, because it may be an ID number.
 """
 
-from collections.abc import Sequence
 from http import HTTPStatus
 from typing import Any
 
@@ -15,6 +14,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from app.errors import ServiceError
+from app.routers.problem_types import PAGE_PATH
+from app.routers.rejections import Rejection, rejection_of
 
 MEDIA_TYPE = "application/problem+json"
 AUTH_ERRORS = (401, 403, 413, 422, 500, 503)
@@ -29,7 +30,7 @@ _WHEN: dict[int | str, str] = {
     410: "It was erased.",
     413: "The body is too large.",
     416: "The range lies outside the media item, whose size is in `Content-Range`.",
-    422: "The request does not match this description; `errors` says where.",
+    422: "The request does not match this description; `errors` says where and why.",
     429: "A rate limit was exceeded; `Retry-After` says how many seconds to wait.",
     500: "An internal error.",
     503: "A database or store does not answer.",
@@ -37,17 +38,10 @@ _WHEN: dict[int | str, str] = {
 }
 
 
-class Rejection(BaseModel):
-    """The place of an error in a request, and a stable word for the error."""
-
-    location: list[str | int]
-    type: str
-
-
 class Problem(BaseModel):
-    """An error after RFC 9457."""
+    """An error after RFC 9457. `type` is the address of the code's explanation, relative to the service."""
 
-    type: str = "about:blank"
+    type: str
     title: str
     status: int
     detail: str
@@ -62,7 +56,13 @@ def problem(
     """Returns the response for an error."""
     request_id = structlog.contextvars.get_contextvars().get("request_id", "")
     content = Problem(
-        title=HTTPStatus(status).phrase, status=status, detail=detail, code=code, request_id=request_id, errors=errors
+        type=f"{PAGE_PATH}#{code}",
+        title=HTTPStatus(status).phrase,
+        status=status,
+        detail=detail,
+        code=code,
+        request_id=request_id,
+        errors=errors,
     )
     return JSONResponse(content.model_dump(exclude_none=True), status, headers=headers, media_type=MEDIA_TYPE)
 
@@ -81,13 +81,15 @@ def on_service_error(_: Request, error: Exception) -> JSONResponse:
 
 
 def on_invalid_request(_: Request, error: Exception) -> JSONResponse:
-    """Handles a request that FastAPI rejects."""
+    """Handles a request that does not match the API description."""
     if not isinstance(error, RequestValidationError):
         raise error
-    rejections = [
-        Rejection(location=_location(item["type"], item["loc"]), type=item["type"]) for item in error.errors()
-    ]
-    return problem(422, "invalid_input", "The request does not match the API description.", errors=rejections)
+    first, *others = errors = error.errors()
+    if first["type"] == "json_invalid":
+        return problem(400, "invalid_json", f"The body is not valid JSON from character {first['loc'][-1]} on.")
+    rejections = [rejection_of(item) for item in errors]
+    more = f" There are {len(others)} more errors." if others else ""
+    return problem(422, "invalid_input", rejections[0].message + more, errors=rejections)
 
 
 def on_http_error(request: Request, error: Exception) -> JSONResponse:
@@ -99,15 +101,11 @@ def on_http_error(request: Request, error: Exception) -> JSONResponse:
     headers = dict(error.headers or {})
     if "Allow" in headers:
         headers["Allow"] = _methods(request) or headers["Allow"]
-    return problem(error.status_code, code, f"{phrase}.", headers=headers)
+    detail = "The body cannot be read." if error.status_code == HTTPStatus.BAD_REQUEST else f"{phrase}."
+    return problem(error.status_code, code, detail, headers=headers)
 
 
 def _methods(request: Request) -> str:
     """Returns all methods of the path; FastAPI names only those of its first route."""
     template = getattr(request.scope.get("route"), "path", None)
     return ", ".join(method.upper() for method in request.app.openapi()["paths"].get(template, ()))
-
-
-def _location(kind: str, location: Sequence[str | int]) -> list[str | int]:
-    """Returns the place without names that the caller invented."""
-    return list(location[:-1] if kind == "extra_forbidden" else location)

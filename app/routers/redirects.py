@@ -4,9 +4,10 @@ from fastapi import APIRouter, Request
 
 from app.routers.dependencies import Notifier, services_of
 from app.routers.problems import AUTH_ERRORS, declared
+from app.routers.rejections import StrictRoute
 from app.routers.schemas import RedirectIssued, RedirectWanted
 
-router = APIRouter(prefix="/v1/redirects", tags=["callbacks"])
+router = APIRouter(prefix="/v1/redirects", tags=["callbacks"], route_class=StrictRoute)
 
 
 @router.post("", status_code=201, responses=declared(*AUTH_ERRORS, 400))

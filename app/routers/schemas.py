@@ -37,6 +37,18 @@ _CLOCK_SKEW = timedelta(minutes=5)
 _HALF_ENCODED = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
+_RULE_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
+_LINE_PATTERN = r"^[^\x00-\x1f\x7f]{1,256}$"
+_TEXT_PATTERN = r"^[^\x00]{0,2048}$"
+PATTERN_WORDS = {
+    BIZ_TOKEN_PATTERN: "must have 1 to 128 letters, digits, underscores, dots or hyphens, the first a letter or digit",
+    _RULE_ID_PATTERN: "must have 1 to 64 letters, digits, underscores or hyphens",
+    _LINE_PATTERN: "must have 1 to 256 characters, without control characters",
+    _TEXT_PATTERN: "must have at most 2048 characters, without NUL",
+}
+"""The limits of texts in words, to be put after the name of a field."""
+
+
 def _past(value: datetime) -> datetime:
     if value > datetime.now(UTC) + _CLOCK_SKEW:
         raise PydanticKnownError("datetime_past")
@@ -72,9 +84,9 @@ def _rfc3339(value: datetime) -> str:
 
 
 BizToken = Annotated[str, Field(pattern=BIZ_TOKEN_PATTERN, examples=["CE661F1A-0F1E-45BD-BE13-34C05CEA7681"])]
-RuleId = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$", examples=["1"])]
-Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,256}$")]
-Text = Annotated[str, Field(pattern=r"^[^\x00]{0,2048}$")]
+RuleId = Annotated[str, Field(pattern=_RULE_ID_PATTERN, examples=["1"])]
+Line = Annotated[str, Field(pattern=_LINE_PATTERN)]
+Text = Annotated[str, Field(pattern=_TEXT_PATTERN)]
 HeaderLine = Annotated[Line, BeforeValidator(_from_header)]
 Moment = Annotated[AwareDatetime, Field(ge=_EPOCH, le=_LAST), BeforeValidator(_text_only), AfterValidator(_in_utc)]
 Instant = Annotated[

@@ -9,6 +9,7 @@ from app.domain.listing import VerificationFilter
 from app.domain.verification import State
 from app.routers.dependencies import AdminWithPurpose, Eraser, Notifier, Reader, Revealer, services_of
 from app.routers.problems import AUTH_ERRORS, declared
+from app.routers.rejections import StrictRoute
 from app.routers.schemas import (
     BizToken,
     Identity,
@@ -22,7 +23,7 @@ from app.routers.schemas import (
     VerificationView,
 )
 
-router = APIRouter(prefix="/v1/verifications", tags=["verifications"])
+router = APIRouter(prefix="/v1/verifications", tags=["verifications"], route_class=StrictRoute)
 
 Token = Annotated[BizToken, Path()]
 

@@ -11,7 +11,7 @@ from tests.support.operations import DOCUMENT, OPERATIONS, REQUEST_ID, ROWS, Ope
 from tests.support.service import Running, actor, everything
 
 UNKNOWN = {
-    "type": "about:blank",
+    "type": "/docs/errors#not_found",
     "title": "Not Found",
     "status": 404,
     "detail": "There is no such verification.",

@@ -54,21 +54,81 @@ async def test_error_is_a_problem(
 
 
 async def test_validation_problem_has_locations_and_types(shared_api: httpx.AsyncClient) -> None:
-    answer = await shared_api.post("/v1/callbacks", json={"RuleId": [MARK], MARK: MARK})
+    answer = await shared_api.post("/v1/callbacks", json={"RuleId": [MARK], "Rule": MARK, MARK: MARK})
 
     assert answer.json() == {
-        "type": "about:blank",
+        "type": "/docs/errors#invalid_input",
         "title": answer.json()["title"],  # depends on Python's version
         "status": 422,
-        "detail": "The request does not match the API description.",
+        "detail": "BizToken is required. There are 3 more errors.",
         "code": "invalid_input",
         "request_id": answer.headers["X-Request-Id"],
         "errors": [
-            {"location": ["body", "BizToken"], "type": "missing"},
-            {"location": ["body", "RuleId"], "type": "string_type"},
-            {"location": ["body"], "type": "extra_forbidden"},
+            {"location": ["body", "BizToken"], "type": "missing", "message": "BizToken is required."},
+            {"location": ["body", "RuleId"], "type": "string_type", "message": "RuleId must be a text."},
+            {"location": ["body", "Rule"], "type": "extra_forbidden", "message": "Rule is not known."},
+            {"location": ["body"], "type": "extra_forbidden", "message": "The body has a field that is not known."},
         ],
     }
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("limit=201", "limit must be at most 200."),
+        ("limit=0", "limit must be at least 1."),
+        ("limit=many", "limit must be a whole number."),
+        ("limit=1&limit=2", "limit may be given only once."),
+        ("state=open", "state must be 'pending', 'retrieved', 'failed', 'expired' or 'erased'."),
+        ("rule_id=a%20b", "rule_id must have 1 to 64 letters, digits, underscores or hyphens."),
+        ("subject_ref=", "subject_ref must have 1 to 256 characters, without control characters."),
+        ("received_from=2026-11-23", "received_from must be an instant with its time zone, like 2026-11-23T08:00:00Z."),
+        ("received_from=1999-12-31T00:00:00Z", "received_from must be at least 2000-01-01 00:00:00+00:00."),
+        (f"cursor={'x' * 65}", "cursor must have at most 64 characters."),
+        ("stat=pending", "stat is not known; the nearest name is state."),
+        ("colour=red", "colour is not known."),
+        (f"{MARK}=1", "The query has a field that is not known."),
+    ],
+)
+async def test_rejection_says_the_limit_in_words(shared_api: httpx.AsyncClient, query: str, message: str) -> None:
+    answer = await shared_api.get(f"/v1/verifications?{query}")
+
+    problem = problem_of(answer)
+    assert (problem.status, problem.code, problem.detail) == (422, "invalid_input", message)
+    assert [each.message for each in problem.errors or ()] == [message]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "detail"),
+    [
+        (b"{", 400, "The body is not valid JSON from character 1 on."),
+        (b"\xff{", 400, "The body cannot be read."),
+        (b"[]", 422, "The body must be a JSON object, sent as application/json."),
+        (b'{"created_at": "2999-01-01T00:00:00Z"}', 422, "created_at must not be in the future."),
+        (b'{"purpose": "\\ud800"}', 422, "purpose must be valid Unicode."),
+    ],
+)
+async def test_rejected_body_is_explained(shared_api: httpx.AsyncClient, body: bytes, status: int, detail: str) -> None:
+    headers = {"Content-Type": "application/json"}
+
+    problem = problem_of(await shared_api.put("/v1/verifications/rejected", content=body, headers=headers))
+
+    assert (problem.status, problem.detail) == (status, detail)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=" ".join)
+async def test_unknown_parameter_is_rejected_and_named(shared_api: httpx.AsyncClient, operation: Operation) -> None:
+    method, template = operation
+    path = template.format(biz_token="a", kind="best_frame")
+
+    answer = await shared_api.request(method, path, params={"colour": "red"}, **ROWS[operation].request)
+
+    # Tencent and load balancers add parameters of their own to these.
+    if template in {"/livez", "/readyz", "/metrics", "/v1/callbacks/redirect"}:
+        assert answer.status_code == ROWS[operation].status
+    else:
+        assert answer.status_code == 422
+        assert method == "head" or problem_of(answer).detail == "colour is not known."
 
 
 @pytest.mark.parametrize("path", sorted({path for _, path in OPERATIONS}))

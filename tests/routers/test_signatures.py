@@ -107,7 +107,7 @@ async def test_every_invalid_signature_gets_the_same_401(
         401,
         "Bearer",
         {
-            "type": "about:blank",
+            "type": "/docs/errors#unauthenticated",
             "title": "Unauthorized",
             "status": 401,
             "detail": "The signature is unknown, malformed or out of date.",

@@ -1,0 +1,147 @@
+"""The page `/docs/errors`: every error code of the API, with its meaning and what to do. Each problem links to it.
+
+`docs/errors.md` has the same table; a test compares the two.
+"""
+
+from dataclasses import dataclass
+from html import escape
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+
+PAGE_PATH = "/docs/errors"
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorCode:
+    """A stable `code`, its HTTP status, when it is returned, and what the caller should do."""
+
+    code: str
+    status: str
+    meaning: str
+    action: str
+
+
+CODES = (
+    ErrorCode("bad_request", "400", "The body cannot be read.", "Send the body in UTF-8, as application/json."),
+    ErrorCode("invalid_json", "400", "The body is not valid JSON.", "Correct the JSON. `detail` has the position."),
+    ErrorCode(
+        "invalid_request", "400", "The request contradicts itself or is malformed.", "Correct what `detail` names."
+    ),
+    ErrorCode(
+        "invalid_cursor",
+        "400",
+        "The cursor is malformed, or it was returned by a list with other filters of time or another order.",
+        "Start again without a cursor, and send `next_cursor` with the same filters only.",
+    ),
+    ErrorCode(
+        "rule_id_required",
+        "400",
+        "Neither the request nor the service's settings name the RuleId.",
+        "Send `rule_id`, or ask the operator to set FACEID_RULE_ID.",
+    ),
+    ErrorCode(
+        "no_redirect_state",
+        "400",
+        "The rule does not accept signed states.",
+        "Use a rule with `redirect_state`, or ask the operator to enable it.",
+    ),
+    ErrorCode(
+        "unauthenticated",
+        "401",
+        "The API key is missing, unknown, expired, revoked or not for this network; or the signature is invalid.",
+        "Send `Authorization: Bearer frk_…` with a valid key; or check the secret, the clock and the signed bytes.",
+    ),
+    ErrorCode(
+        "forbidden",
+        "403",
+        "The key is valid, but it lacks the scope, or it may not see this client.",
+        "Use another key. `detail` names the missing scope.",
+    ),
+    ErrorCode(
+        "not_found",
+        "404",
+        "The path or the verification does not exist, or the verification belongs to another client.",
+        "Check the BizToken, the path and the client of the key.",
+    ),
+    ErrorCode("method_not_allowed", "405", "The path does not support this method.", "Use a method of `Allow`."),
+    ErrorCode("request_timeout", "408", "The proxy did not receive the request in time.", "Send it again."),
+    ErrorCode(
+        "conflict",
+        "409",
+        "The request contradicts a fact that was stated before.",
+        "Do not repeat it. Read the verification and find out which statement is wrong.",
+    ),
+    ErrorCode("legal_hold", "409", "The verification is under a legal hold.", "Release the hold first."),
+    ErrorCode("erased", "410", "The verification was erased.", "Do not ask again: the data cannot be restored."),
+    ErrorCode("payload_too_large", "413", "The body is larger than 8192 bytes.", "Send less."),
+    ErrorCode("uri_too_long", "414", "The address is too long.", "Use fewer or shorter filters."),
+    ErrorCode(
+        "range_not_satisfiable",
+        "416",
+        "The range begins after the end of the media item.",
+        "`Content-Range` has its size.",
+    ),
+    ErrorCode(
+        "invalid_input",
+        "422",
+        "A parameter, a header or the body does not match the API description.",
+        "Correct what `errors` lists: the location, and the limit in words.",
+    ),
+    ErrorCode(
+        "too_many_requests",
+        "429",
+        "A rate limit was exceeded.",
+        "Wait for the seconds of `Retry-After`, then repeat the request.",
+    ),
+    ErrorCode("headers_too_large", "431", "The headers are too large.", "Send fewer or shorter headers."),
+    ErrorCode(
+        "internal_error",
+        "500",
+        "A fault of the service.",
+        "Repeat the request later. Report the `request_id` to the operator if it persists.",
+    ),
+    ErrorCode(
+        "altered",
+        "500",
+        "Stored data failed its authentication: it was changed or damaged in the database or the media store.",
+        "Report the `request_id` to the operator.",
+    ),
+    ErrorCode(
+        "media_missing",
+        "503",
+        "The media store has lost the media item.",
+        "Report the `request_id` to the operator.",
+    ),
+    ErrorCode(
+        "unavailable",
+        "502, 503, 504",
+        "The service, its database or its media store does not answer.",
+        "Repeat the request with growing intervals. A callback is only accepted after a 202.",
+    ),
+)
+
+router = APIRouter(include_in_schema=False)
+
+
+@router.get(PAGE_PATH)
+async def explain_errors() -> HTMLResponse:
+    """Returns the page."""
+    rows = "\n".join(
+        f'<tr id="{known.code}"><td><code>{known.code}</code><td>{known.status}'
+        f"<td>{escape(known.meaning)}<td>{escape(known.action)}"
+        for known in CODES
+    )
+    return HTMLResponse(_PAGE.format(rows=rows))
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
+<title>faceid-results: error codes</title>
+<style>body {{ font: 1em sans-serif; margin: 2em auto; max-width: 70em }}
+td, th {{ text-align: left; vertical-align: top; padding: .4em 1em .4em 0 }} tr:target {{ background: #ffc }}</style>
+<h1>Error codes</h1>
+<table><tr><th>code<th>status<th>meaning<th>what to do
+{rows}
+</table></html>
+"""
