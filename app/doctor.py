@@ -16,7 +16,7 @@ from app.config import Settings
 from app.domain.decision import ErrorClass
 from app.domain.detection import InfoType
 from app.domain.rule import DEFAULT_ACCOUNT
-from app.errors import ConfigurationError, ServiceError
+from app.errors import ConfigurationError, ServiceError, UnavailableError
 from app.faceid.client import FaceIdClient, clock_offset
 from app.faceid.credentials import CredentialSource
 from app.faceid.error_codes import CLOCK, ENDPOINT, KEY_PAIR, advice, classify
@@ -271,6 +271,8 @@ async def _guarded(check: str, advice: str, work: Awaitable[Finding]) -> Finding
     try:
         async with asyncio.timeout(_CHECK_SECONDS):
             return replace(await work, check=check)
+    except UnavailableError as error:
+        return Finding(check, Status.FAILED, error.cause, advice)
     except ServiceError as error:
         return Finding(check, Status.FAILED, error.detail, advice)
     except TimeoutError:

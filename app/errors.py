@@ -101,10 +101,17 @@ class TooManyRequestsError(ServiceError):
 
 
 class UnavailableError(ServiceError):
-    """A database or store that the answer depends on does not answer."""
+    """A database or store that the answer depends on does not answer.
+
+    `cause` says why and names hosts and paths. It is for the operator: commands and the log show it, the API does not.
+    """
 
     status = 503
     code = "unavailable"
+
+    def __init__(self, detail: str, *, cause: str | None = None) -> None:
+        super().__init__(detail)
+        self.cause = cause or detail
 
 
 class ConfigurationError(ServiceError):

@@ -219,4 +219,4 @@ def _make_folder(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigurationError(f"DATA_DIR cannot be created: {error.strerror}.") from None
+        raise ConfigurationError(f"DATA_DIR cannot be created: {path.absolute()}: {error.strerror}.") from None

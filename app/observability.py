@@ -17,7 +17,7 @@ _ALLOWED_FIELDS = {
     *("event", "level", "timestamp", "logger", "error", "where"),
     *("request_id", "method", "route", "status", "duration_ms", "key_id"),
     *("verification", "step", "error_code", "removed", "concurrency"),
-    *("sqlstate", "version", "database", "port"),
+    *("cause", "sqlstate", "version", "database", "port"),
     *("account", "rule_id", "advice", "pending", "hours", "found", "known"),
     *("erased", "position", "hash", "persons"),
     # Internal fields that structlog removes before rendering.

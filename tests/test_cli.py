@@ -137,7 +137,11 @@ def test_commands_are_the_documented_ones() -> None:
             )
             for network in ("10.0.0.1/8", "10.0.0.0/33", "localhost", "")
         ),
-        (["keys", "list"], {"DATA_DIR": "/dev/null/data"}, "DATA_DIR cannot be created: Not a directory."),
+        (
+            ["keys", "list"],
+            {"DATA_DIR": "/dev/null/data"},
+            "DATA_DIR cannot be created: /dev/null/data: Not a directory.",
+        ),
         (
             ["keys", "list"],
             {"LOG_LEVEL": "s3cret"},
@@ -146,7 +150,7 @@ def test_commands_are_the_documented_ones() -> None:
         (
             ["migrate"],
             {"DATABASE_URL": "postgresql+asyncpg://u:s3cret@127.0.0.1:1/x"},
-            "The database does not answer. Run `faceid-results doctor` for the cause.",
+            "Postgres at 127.0.0.1:1 refuses the connection. Start it, or correct the host and port of DATABASE_URL.",
         ),
         (
             ["serve"],

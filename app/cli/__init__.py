@@ -54,7 +54,7 @@ def _exit_code() -> int:
         if message := error.format_message():
             print_error(f"{message.rstrip('.')}. Try `--help`.")
     except UnavailableError as error:
-        print_error(f"{error.detail} Run `faceid-results doctor` for the cause.")
+        print_error(error.cause)
     except ServiceError as error:
         print_error(error.detail)
     except OSError as error:

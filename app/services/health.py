@@ -55,7 +55,7 @@ class HealthService:
         try:
             await schema.require_current(self.database)
         except ConfigurationError as error:
-            raise UnavailableError(error.detail) from None
+            raise UnavailableError("The database schema does not match this version.", cause=error.detail) from None
         return await self.measure()
 
     async def measure(self) -> Condition:

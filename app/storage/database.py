@@ -18,6 +18,7 @@ from app.storage import sqlite
 from app.storage.api_keys import ApiKeyStore
 from app.storage.audit import AuditStore
 from app.storage.billing import BillingStore
+from app.storage.causes import cause_of, place_of
 from app.storage.key_usage import KeyUsageStore
 from app.storage.pauses import PauseStore
 from app.storage.queue import QueueStore
@@ -86,7 +87,7 @@ class Database:
     """
 
     def __init__(self, settings: DatabaseSettings) -> None:
-        url = settings.url()
+        self._url = url = settings.url()
         self.dialect = url.get_backend_name()
         self.engine = _create_engine(url, settings.database_pool_size)
         self._writer = asyncio.Lock() if self.is_embedded else None
@@ -95,6 +96,11 @@ class Database:
     def is_embedded(self) -> bool:
         """Whether this is SQLite."""
         return self.dialect == "sqlite"
+
+    @property
+    def place(self) -> str:
+        """The absolute path of the file, or the host and port."""
+        return place_of(self._url)
 
     def read(self) -> AbstractAsyncContextManager[Transaction]:
         """Opens a read-only transaction, which sees one snapshot.
@@ -123,7 +129,7 @@ class Database:
         self, lock: asyncio.Lock | None, seconds: float | None, options: dict[str, Any]
     ) -> AsyncIterator[Transaction]:
         async with (
-            _translated_errors(),
+            _translated_errors(self._url),
             asyncio.timeout(seconds),
             lock or nullcontext(),
             self.engine.connect() as connection,
@@ -138,20 +144,21 @@ class Database:
 
 
 @asynccontextmanager
-async def _translated_errors() -> AsyncIterator[None]:
+async def _translated_errors(url: URL) -> AsyncIterator[None]:
     """Replaces driver errors by ours without their text: Postgres quotes whole rows in its DETAIL."""
     try:
         yield
     except (DBAPIError, OSError) as error:
-        original = getattr(error, "orig", None)
+        original, cause = getattr(error, "orig", None), cause_of(error, url)
         log.error(
             "database_failed",
             error=type(original or error).__name__,
             sqlstate=getattr(original, "sqlstate", None),
+            cause=cause,
         )
         if isinstance(error, IntegrityError):
             raise ServiceError("The database rejected the write.") from None
-        raise UnavailableError("The database does not answer.") from None
+        raise UnavailableError("The database does not answer.", cause=cause) from None
 
 
 def _create_engine(url: URL, pool_size: int) -> AsyncEngine:

@@ -41,7 +41,9 @@ async def migrate(database: Database, *, to: str = "head") -> None:
         async with _one_at_a_time, database.write(seconds=None) as tx:
             await tx.connection.run_sync(_upgrade, to)
     except CommandError:
-        raise ConfigurationError("The database schema is newer than this version.") from None
+        raise ConfigurationError(
+            f"The schema of the database {database.place} is newer than this version. Use the version that migrated it."
+        ) from None
 
 
 async def is_current(database: Database) -> bool:
@@ -57,7 +59,9 @@ async def require_current(database: Database) -> None:
         ConfigurationError: the schema is older or newer.
     """
     if not await is_current(database):
-        raise ConfigurationError("The database schema does not match this version. Run `faceid-results migrate`.")
+        raise ConfigurationError(
+            f"The schema of the database {database.place} does not match this version. Run `faceid-results migrate`."
+        )
 
 
 async def check(database: Database) -> None:
