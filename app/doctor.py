@@ -20,7 +20,7 @@ from app.errors import ConfigurationError, ServiceError, UnavailableError
 from app.faceid.client import FaceIdClient, clock_offset
 from app.faceid.credentials import CredentialSource
 from app.faceid.error_codes import CLOCK, ENDPOINT, KEY_PAIR, advice, classify
-from app.factory import now, open_keyring
+from app.factory import has_sealed_rows, now, open_keyring
 from app.sealing.keyring import Ring
 from app.services.health import HealthService
 from app.storage import schema
@@ -46,9 +46,7 @@ _DATABASE_ADVICE = (
     "Check DATABASE_URL, and that its server runs and accepts this user; for SQLite, that its folder is writable."
 )
 _SCHEMA_ADVICE = "Run `faceid-results migrate` of the version that will serve."
-_KEYRING_ADVICE = (
-    "Restore this database's key ring to KEYRING_FILE, or create the first one: `faceid-results keyring new`."
-)
+_KEYRING_ADVICE = "Restore this database's key ring to KEYRING_FILE."
 _QUOTA_ADVICE = "Check that the user of DATABASE_URL may write to all tables."
 _MEDIA_ADVICE = "Check MEDIA_URL and its permissions; for a bucket also AWS_ENDPOINT_URL and the AWS key pair."
 _DISK_ADVICE = "Set it to a folder that this user may write to."
@@ -87,10 +85,7 @@ class Doctor:
         self._slots: dict[str, float] = {}
 
     async def run_checks(self) -> Sequence[Finding]:
-        """Runs all checks and returns what they found. Creates the embedded database like `serve` does."""
-        if not self._settings.database.database_url:
-            with suppress(OSError):
-                self._settings.database.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Runs all checks and returns what they found. Writes nothing to disk."""
         disk = self._check_disk()
         media = asyncio.create_task(_guarded("media store", _MEDIA_ADVICE, self._check_media()))
         stores = await self._check_database()
@@ -117,10 +112,13 @@ class Doctor:
             ("retrieval", _DATABASE_ADVICE, _check_retrieval),
         )
         try:
-            database = Database(self._settings.database)
+            database = Database(self._settings.database, is_read_only=True)
         except ConfigurationError as error:
             failed = Finding("database", Status.FAILED, error.detail, _DATABASE_ADVICE)
             return [failed, *(_skipped(check) for check, _, _ in checks[1:])]
+        if _is_missing(database):
+            found = f"There is no database {database.place} yet. The first start creates it."
+            return [Finding("database", Status.OK, found), *(_skipped(check) for check, _, _ in checks[1:])]
         findings: list[Finding] = []
         async with aclosing(database):
             for check, todo, run in checks:
@@ -129,7 +127,13 @@ class Doctor:
         return findings
 
     async def _check_keyring(self, database: Database) -> Finding:
-        keyring = await open_keyring(self._settings.keyring.keyring_path, database)
+        path = self._settings.keyring.keyring_path
+        if not path.exists() and not await has_sealed_rows(database):
+            found = f"There is no key ring {path} yet."
+            if database.is_embedded:
+                return Finding("key ring", Status.OK, f"{found} The first start creates it.")
+            return Finding("key ring", Status.FAILED, found, "Create it: `faceid-results keyring new`.")
+        keyring = await open_keyring(path, database)
         versions = ", ".join(f"{ring} {keyring.newest(ring)}" for ring in Ring)
         found = f"The key ring decrypts the database; newest versions: {versions}."
         if keyring.is_open_to_others:
@@ -141,18 +145,29 @@ class Doctor:
     async def _check_quota(self, database: Database) -> Finding:
         found = []
         for name, account in self._accounts.items():
-            interval = timedelta(seconds=1 / account.requests_per_second)
-            async with database.write() as tx:
-                self._slots[name] = await tx.quota.reserve(name, interval=interval, slots=1)
+            self._slots[name] = await self._find_slot(database, name)
             wait = max(self._slots[name] - time.monotonic(), 0)
             found.append(f"{name}: {account.requests_per_second:g} calls per second, the next one in {wait:.1f} s.")
         return Finding("quota", Status.OK, "\n".join(found))
 
+    async def _find_slot(self, database: Database, account: str) -> float:
+        """Reserves a slot of the quota. An embedded database is not written: Tencent allows four more calls."""
+        if database.is_embedded:
+            async with database.read() as tx:
+                return time.monotonic() + (await tx.quota.wait(account)).total_seconds()
+        interval = timedelta(seconds=1 / self._accounts[account].requests_per_second)
+        async with database.write() as tx:
+            return await tx.quota.reserve(account, interval=interval, slots=1)
+
     async def _check_media(self) -> Finding:
-        async with aclosing(open_media_store(self._settings.media)) as store:
+        media = self._settings.media
+        if media.media_location.scheme != "s3":
+            folder = check_folder("MEDIA_URL" if media.media_url else "DATA_DIR", media.media_folder, 0)
+            found = f"Objects can be written to the folder {media.media_folder}."
+            return replace(folder, found=found) if folder.status is Status.OK else folder
+        async with aclosing(open_media_store(media)) as store:
             await store.check()
-        kind = "bucket" if self._settings.media.media_location.scheme == "s3" else "folder"
-        return Finding("media store", Status.OK, f"An object can be written to, read from and deleted in the {kind}.")
+        return Finding("media store", Status.OK, "An object can be written to, read from and deleted in the bucket.")
 
     def _check_disk(self) -> Finding:
         """Checks the folders that this installation writes to."""
@@ -197,21 +212,28 @@ class Doctor:
         return next((rule_id for rule_id in known if rules.rule(rule_id).account == account), None)
 
 
+def _is_missing(database: Database) -> bool:
+    return database.is_embedded and not Path(database.place).exists()
+
+
 def _skipped(check: str) -> Finding:
-    return Finding(check, Status.SKIPPED, "Not checked, because the check before it failed.")
+    return Finding(check, Status.SKIPPED, "Not checked: it needs the check before it.")
 
 
 async def _check_connection(database: Database) -> Finding:
     async with database.read():
-        return Finding("database", Status.OK, f"The {database.dialect} database answers.")
+        return Finding("database", Status.OK, f"The database {database.place} answers.")
 
 
 async def _check_schema(database: Database) -> Finding:
+    if await schema.is_current(database):
+        return Finding("schema", Status.OK, "The schema matches this version.")
+    if await schema.is_newer(database):
+        found = "The schema is newer than this version."
+        return Finding("schema", Status.FAILED, found, "Use the version that migrated the database, or a newer one.")
     if database.is_embedded:
-        await schema.migrate(database)
-    elif not await schema.is_current(database):
-        raise ConfigurationError("The schema does not match this version.")
-    return Finding("schema", Status.OK, "The schema matches this version.")
+        return Finding("schema", Status.SKIPPED, "The schema is older than this version. The next start migrates it.")
+    return Finding("schema", Status.FAILED, "The schema is older than this version.", _SCHEMA_ADVICE)
 
 
 async def _check_retrieval(database: Database) -> Finding:

@@ -149,15 +149,29 @@ async def open_retrieval(services: Services) -> AsyncIterator[RetrievalServices]
         )
 
 
+async def has_sealed_rows(database: Database) -> bool:
+    """Returns whether the database contains anything that only its key ring can decrypt."""
+    async with database.read() as tx:
+        return bool(await tx.verifications.find_newest_sealed() or await tx.api_keys.list())
+
+
 async def open_keyring(path: Path, database: Database) -> KeyRing:
     """Opens the key ring of a database. Only the first start of the embedded database creates one.
 
     Raises:
         ConfigurationError: the key ring is missing or belongs to another database.
     """
+    if not await has_sealed_rows(database):
+        return KeyRing.create(path) if database.is_embedded else KeyRing(path)
+    try:
+        keyring = KeyRing(path)
+    except ConfigurationError:
+        raise ConfigurationError(
+            f"KEYRING_FILE ({path}) does not exist or is not a key ring, and the database contains data that only its "
+            "key ring decrypts. Restore the key ring from its copy."
+        ) from None
     async with database.read() as tx:
         newest = await tx.verifications.find_newest_sealed()
-    keyring = KeyRing.create(path) if database.is_embedded and newest is None else KeyRing(path)
     try:
         if newest:
             PersonalDataCipher(keyring).rewrapped_key(newest)

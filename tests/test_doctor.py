@@ -22,15 +22,20 @@ from app.doctor import (
     credentials_finding,
 )
 from app.domain import pause
+from app.domain.api_key import Scope
 from app.domain.rule import DEFAULT_ACCOUNT
 from app.domain.verification import Verification
+from app.errors import ConfigurationError
 from app.faceid.credentials import AccountSettings
+from app.factory import open_services
 from app.services.rule_settings import RuleSettings
+from app.storage import schema
 from app.storage.database import Database
 from simulator.options import SimulatorOptions
+from tests.support.api import retrieve_new
 from tests.support.databases import fresh_database
 from tests.support.servers import S3
-from tests.support.service import changed, settings_for
+from tests.support.service import changed, everything, running, settings_for
 from tests.support.simulator import LiveSimulator, live_simulator
 
 NOWHERE = "http://127.0.0.1:1"
@@ -49,18 +54,116 @@ async def test_working_installation_has_ok_findings_only(settings: Settings) -> 
     assert {(finding.status, finding.advice) for finding in findings.values()} == {(Status.OK, None)}
 
 
-async def test_call_of_the_doctor_uses_a_slot_of_the_quota(settings: Settings, database: Database) -> None:
+async def test_call_of_the_doctor_uses_a_slot_of_a_shared_quota(settings: Settings, database: Database) -> None:
     await run_checks(changed(settings, faceid_requests_per_second=0.1))
 
     async with database.read() as tx:
-        assert await tx.quota.wait(DEFAULT_ACCOUNT) > timedelta(seconds=1)
+        is_reserved = await tx.quota.wait(DEFAULT_ACCOUNT) > timedelta(seconds=1)
+    assert is_reserved is not database.is_embedded
 
 
-async def test_embedded_database_is_created(tmp_path: Path, faceid: LiveSimulator) -> None:
+def contents(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """Returns the time and content of every file below a folder."""
+    return {
+        str(path): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for path in [folder, *folder.rglob("*")]
+    }
+
+
+async def test_new_installation_is_checked_without_writing(tmp_path: Path, faceid: LiveSimulator) -> None:
+    before = contents(tmp_path)
+
     findings = await run_checks(settings_for(tmp_path / "new" / "data", faceid.url))
 
-    assert findings["schema"].status is Status.OK
-    assert (tmp_path / "new" / "data" / "faceid-results.db").exists()
+    assert contents(tmp_path) == before
+    assert {finding.status for finding in findings.values()} <= {Status.OK, Status.WARNING, Status.SKIPPED}
+    assert findings["database"].found == (
+        f"There is no database {tmp_path}/new/data/faceid-results.db yet. The first start creates it."
+    )
+
+
+async def test_stopped_installation_is_checked_without_writing(tmp_path: Path, faceid: LiveSimulator) -> None:
+    settings = settings_for(tmp_path, faceid.url)
+    async with running(settings) as service, service.client(await service.key(*everything())) as api:
+        await retrieve_new(api)
+    before = contents(tmp_path)
+
+    findings = await run_checks(settings)
+
+    assert contents(tmp_path) == before
+    findings.pop("disk")
+    assert {finding.status for finding in findings.values()} == {Status.OK}
+
+
+async def test_running_installation_is_checked_without_writing(tmp_path: Path, faceid: LiveSimulator) -> None:
+    settings = settings_for(tmp_path, faceid.url)
+    async with running(settings, with_worker=False) as service:
+        await service.key(*everything())
+        before = contents(tmp_path)
+
+        findings = await run_checks(settings)
+
+        after = contents(tmp_path)
+    # The lock table in shared memory counts its readers.
+    assert {name: after[name] for name in after if not name.endswith("-shm")} == {
+        name: before[name] for name in before if not name.endswith("-shm")
+    }
+    assert findings["key ring"].status is Status.OK
+
+
+async def test_older_embedded_schema_is_left_to_the_next_start(tmp_path: Path, faceid: LiveSimulator) -> None:
+    settings = settings_for(tmp_path, faceid.url)
+    database = Database(settings.database)
+    await schema.migrate(database, to="0008")
+    await database.aclose()
+
+    findings = await run_checks(settings)
+
+    assert findings["schema"] == Finding(
+        "schema", Status.SKIPPED, "The schema is older than this version. The next start migrates it."
+    )
+    assert findings["key ring"].status is Status.SKIPPED
+
+
+async def test_newer_schema_is_a_failure(settings: Settings, database: Database) -> None:
+    async with database.write() as tx:
+        await tx.connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+
+    finding = (await run_checks(settings))["schema"]
+
+    assert (finding.status, finding.found) == (Status.FAILED, "The schema is newer than this version.")
+
+
+@pytest.mark.parametrize("has_results", [False, True])
+async def test_lost_key_ring_of_sealed_rows_is_never_replaced(settings: Settings, *, has_results: bool) -> None:
+    async with running(settings, with_worker=False) as service, service.client(await service.key(Scope.ADMIN)) as api:
+        if has_results:
+            await api.post("/v1/callbacks", json={"BizToken": "sealed"})
+    path = settings.keyring.keyring_path
+    path.unlink()
+
+    finding = (await run_checks(settings))["key ring"]
+    with pytest.raises(ConfigurationError) as refused:
+        async with open_services(settings):
+            pass
+
+    assert (finding.status, finding.advice) == (Status.FAILED, "Restore this database's key ring to KEYRING_FILE.")
+    assert finding.found == refused.value.detail
+    assert str(path) in finding.found
+    assert "keyring new" not in finding.found
+    assert not path.exists()
+
+
+async def test_missing_first_key_ring_is_not_a_lost_one(settings: Settings, database: Database) -> None:
+    settings.keyring.keyring_path.unlink()
+
+    finding = (await run_checks(settings))["key ring"]
+
+    expected = (
+        (Status.OK, None) if database.is_embedded else (Status.FAILED, "Create it: `faceid-results keyring new`.")
+    )
+    assert (finding.status, finding.advice) == expected
+    assert not settings.keyring.keyring_path.exists()
 
 
 async def test_outdated_schema_advises_to_migrate(tmp_path: Path, postgres_server: str, faceid: LiveSimulator) -> None:
@@ -120,7 +223,7 @@ async def test_unreachable_services_are_named_without_secrets(tmp_path: Path) ->
         ("faceid_endpoint", "ftp://x", "clock", "FACEID_ENDPOINT must be"),
         ("tencentcloud_secret_id", "", "credentials", "TENCENTCLOUD_SECRET_ID is not set"),
         ("data_dir", Path("/dev/null/data"), "disk", "DATA_DIR cannot be created: /dev/null is not a folder."),
-        ("media_url", "file:///dev/null/media", "media store", "The media folder cannot be created"),
+        ("media_url", "file:///dev/null/media", "media store", "MEDIA_URL cannot be created"),
     ],
 )
 async def test_invalid_setting_is_a_finding(
@@ -253,6 +356,8 @@ async def test_disk_check_covers_the_folders_in_use_and_no_others(tmp_path: Path
 
 async def test_without_a_worker_nothing_of_tencent_is_needed(tmp_path: Path) -> None:
     settings = changed(settings_for(tmp_path, NOWHERE), tencentcloud_secret_id="")
+    async with open_services(settings):
+        pass
 
     findings = await Doctor(settings, with_worker=False).run_checks()
 
@@ -282,6 +387,8 @@ async def test_each_account_is_checked_with_its_own_rule(tmp_path: Path, faceid:
     settings = settings_for(
         tmp_path, faceid.url, accounts={"bank": bank, "empty": empty}, rules={"7": RuleSettings(account="bank")}
     )
+    async with open_services(settings):
+        pass
 
     findings = await run_checks(settings)
 

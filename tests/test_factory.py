@@ -67,7 +67,7 @@ async def test_closed_services_leave_no_tasks(settings: Settings) -> None:
 async def test_data_folder_that_cannot_be_created_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
 
-    with pytest.raises(ConfigurationError, match="DATA_DIR cannot be created: File exists"):
+    with pytest.raises(ConfigurationError, match=r"DATA_DIR cannot be created: .*: File exists"):
         async with open_services(settings_for(tmp_path / "file", NOWHERE)):
             pass
 

@@ -39,8 +39,8 @@ def doctor(
 ) -> None:
     """Check what the service needs: credentials, clock, database, schema, key ring, quota, media store, disk.
 
-    The check makes one call to Tencent, for a token that does not exist. The exit code is 0 if all checks passed or
-    gave warnings, 1 if a check failed, 2 if the settings cannot be read.
+    Writes nothing to disk, and makes one call to Tencent, for a token that does not exist. The exit code is 0 if
+    all checks passed or gave warnings, 1 if a check failed, 2 if the settings cannot be read.
     """
     findings = run(Doctor(load_settings(), with_worker=worker).run_checks)
     is_fine = all(finding.status is not Status.FAILED for finding in findings)

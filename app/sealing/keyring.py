@@ -53,8 +53,8 @@ class KeyringSettings(BaseModel):
 
     @property
     def keyring_path(self) -> Path:
-        """`keyring_file` or its default."""
-        return self.keyring_file or self.data_dir / "keyring.json"
+        """`keyring_file` or its default, absolute."""
+        return (self.keyring_file or self.data_dir / "keyring.json").absolute()
 
 
 class KeyVersion(msgspec.Struct, frozen=True):

@@ -82,14 +82,18 @@ class Transaction:
 class Database:
     """Opens transactions. Close it with `aclose`.
 
+    Args:
+        settings: the settings.
+        is_read_only: whether not to create or change a file of an embedded database, not even its WAL.
+
     Raises:
         ConfigurationError: the database is not supported.
     """
 
-    def __init__(self, settings: DatabaseSettings) -> None:
+    def __init__(self, settings: DatabaseSettings, *, is_read_only: bool = False) -> None:
         self._url = url = settings.url()
         self.dialect = url.get_backend_name()
-        self.engine = _create_engine(url, settings.database_pool_size)
+        self.engine = _create_engine(url, settings.database_pool_size, is_read_only=is_read_only)
         self._writer = asyncio.Lock() if self.is_embedded else None
 
     @property
@@ -161,10 +165,10 @@ async def _translated_errors(url: URL) -> AsyncIterator[None]:
         raise UnavailableError("The database does not answer.", cause=cause) from None
 
 
-def _create_engine(url: URL, pool_size: int) -> AsyncEngine:
+def _create_engine(url: URL, pool_size: int, *, is_read_only: bool) -> AsyncEngine:
     is_embedded = url.get_backend_name() == "sqlite"
     engine = create_async_engine(
-        url,
+        sqlite.read_only(url) if is_embedded and is_read_only else url,
         hide_parameters=True,
         pool_size=pool_size,
         max_overflow=0,
@@ -176,5 +180,5 @@ def _create_engine(url: URL, pool_size: int) -> AsyncEngine:
         connect_args={"async_creator_fn": sqlite.connect, "isolation_level": None} if is_embedded else {},
     )
     if is_embedded:
-        sqlite.configure(engine)
+        sqlite.configure(engine, is_read_only=is_read_only)
     return engine

@@ -17,7 +17,7 @@ from app.storage.tables import metadata
 if TYPE_CHECKING:
     from alembic.config import Config
 
-__all__ = ["check", "is_current", "metadata", "migrate", "require_current"]
+__all__ = ["check", "is_current", "is_newer", "metadata", "migrate", "require_current"]
 
 _MIGRATIONS = Path(__file__).parents[2] / "migrations"
 # alembic keeps its state in globals.
@@ -52,6 +52,13 @@ async def is_current(database: Database) -> bool:
         return await tx.connection.run_sync(_is_head)
 
 
+async def is_newer(database: Database) -> bool:
+    """Returns whether a newer version of the service has migrated the database."""
+    async with database.read() as tx:
+        version = await tx.connection.run_sync(_version)
+    return (version or "") > _head()
+
+
 async def require_current(database: Database) -> None:
     """Checks the schema.
 
@@ -81,10 +88,15 @@ def _upgrade(connection: Connection, to: str) -> None:
 
 
 def _is_head(connection: Connection) -> bool:
+    return _version(connection) == _head()
+
+
+def _version(connection: Connection) -> str | None:
+    """Returns the number of the last migration; None without one."""
     if not inspect(connection).has_table("alembic_version"):
-        return False
+        return None
     version: str | None = connection.scalar(text("SELECT version_num FROM alembic_version"))
-    return version == _head()
+    return version
 
 
 @cache

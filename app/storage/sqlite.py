@@ -8,9 +8,10 @@ from contextlib import closing, suppress
 from pathlib import Path
 from threading import Thread
 from typing import Any, Self
+from urllib.parse import quote
 
 import aiosqlite
-from sqlalchemy import Connection, event
+from sqlalchemy import URL, Connection, event
 from sqlalchemy.engine import AdaptedConnection, Dialect
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -31,12 +32,25 @@ async def connect(database: str, **options: Any) -> "_Connection":
     return _Connection(await created[0])
 
 
-def configure(engine: AsyncEngine) -> None:
+def configure(engine: AsyncEngine, *, is_read_only: bool) -> None:
     """Configures every connection of the engine."""
-    event.listen(engine.sync_engine, "do_connect", _create_file)
-    event.listen(engine.sync_engine, "connect", _set_pragmas)
+    if not is_read_only:
+        event.listen(engine.sync_engine, "do_connect", _create_file)
+        event.listen(engine.sync_engine, "connect", _set_pragmas)
     event.listen(engine.sync_engine, "begin", _begin)
     event.listen(engine.sync_engine, "reset", _reset)
+
+
+def read_only(url: URL) -> URL:
+    """Returns the URL for connections that write no file.
+
+    Without a WAL no process has the database open. SQLite would create one for the reader, unless it may assume that
+    the file does not change.
+    """
+    path = Path(url.database or "").absolute()
+    has_wal = path.with_name(f"{path.name}-wal").exists()
+    query = {"uri": "true", "mode": "ro"} | ({} if has_wal else {"immutable": "1"})
+    return url.set(database=f"file:{quote(str(path))}", query=query)
 
 
 class _Connection:
