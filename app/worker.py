@@ -25,8 +25,9 @@ SWEEP_SECONDS = 3600.0
 ALARM_SECONDS = 60.0
 # Mostly there is nothing to read.
 BILLING_SECONDS = 60.0
-# For the retrievals in flight when the worker stops. A container is killed after 30 s.
-GRACE_SECONDS = 20.0
+# For the retrievals in flight when the worker stops. Most take less than a second, and a longer one is handed back.
+# Everything must stop within 15 s, and Postgres stops after the worker.
+GRACE_SECONDS = 8.0
 
 _FAILED = object()
 

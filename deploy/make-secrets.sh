@@ -2,11 +2,11 @@
 # Fills the volumes that services mount as /run/secrets. Runs at every `docker compose up`:
 #
 #   /settings/postgres, /settings/objects   random passwords, generated once
-#   /settings/keyring                       the operator's key ring, or a new one, created once
+#   /settings/keyring                       the operator's key ring from deploy/secrets, or a new one; created once
 #   /settings/api, /settings/worker         one file per setting, with these passwords and the operator's files
 #                                           from deploy/secrets; TENCENTCLOUD_* only for the worker
 #
-# `make-secrets.sh demo` gives the worker the simulator's keys if it has no Tencent keys.
+# `make-secrets.sh demo` gives the worker the simulator's keys, and fails if the worker has Tencent keys.
 set -eu
 # Tests set ROOT to another folder.
 root=${ROOT:-}
@@ -32,10 +32,39 @@ give() {
   chmod 0444 "$1"/*
 }
 
+# Creates the key ring once. Later only `keyring rotate` changes it.
+make_keyring() {
+  operators=$root/operator/keyring.json
+  if [ ! -s keyring/keyring.json ]; then
+    if [ -f "$operators" ]; then
+      cp "$operators" keyring/keyring.json
+    else
+      KEYRING_FILE=$PWD/keyring/keyring.json faceid-results keyring new
+    fi
+    # Only services that mount the volume can read it.
+    chmod 0444 keyring/keyring.json
+  fi
+  [ -f "$operators" ] || return 0
+  # An operator's copy that was used once stays valid, although rotations change the key ring in the volume.
+  digest=$(sha256sum <"$operators")
+  if cmp -s "$operators" keyring/keyring.json; then
+    echo "$digest" >keyring/operators.sha256
+  elif [ "$digest" != "$(cat keyring/operators.sha256 2>/dev/null)" ]; then
+    cat >&2 <<'TEXT'
+deploy/secrets/keyring.json is not the key ring in use: the service created another one before this file was placed.
+To use your file, for example while you restore a backup, set the other key ring aside and start again:
+  docker compose run --rm --no-deps --entrypoint mv keyring /run/keyring/keyring.json /run/keyring/unused.json
+To keep the key ring in use, remove deploy/secrets/keyring.json.
+TEXT
+    exit 1
+  fi
+}
+
 cd "$root/settings"
 if [ "${1:-}" = demo ]; then
   if [ -s worker/tencentcloud_secret_id ]; then
-    echo "deploy/secrets contains Tencent keys, so the worker does not use the simulator."
+    echo "The demo cannot run: deploy/secrets contains Tencent keys, and the demo's tokens exist only in the simulator." >&2
+    exit 1
   else
     python3 - <<'PYTHON'
 from pathlib import Path
@@ -54,15 +83,7 @@ else
   make objects/aws_access_key_id
   make objects/aws_secret_access_key
   mkdir -p keyring
-  if [ ! -s keyring/keyring.json ]; then
-    if [ -f "$root/operator/keyring.json" ]; then
-      cp "$root/operator/keyring.json" keyring/keyring.json
-    else
-      KEYRING_FILE=$PWD/keyring/keyring.json faceid-results keyring new
-    fi
-    # Only services that mount the volume can read it.
-    chmod 0444 keyring/keyring.json
-  fi
+  make_keyring
   give api
   give worker
 fi

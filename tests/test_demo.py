@@ -65,6 +65,8 @@ def test_demo_ignores_the_environment_and_leaves_no_files(folder: Path) -> None:
         zip(TITLES, ENDS, strict=True)
     )
     assert "16 media files" in done.out
+    # Nothing refers to the service or the files, which are gone.
+    assert re.findall(r"https?://|faceid-results-demo-", done.out) == []
     assert [line for line in done.out.splitlines() if len(line) > 79 and str(folder) not in line] == []
 
 
@@ -127,4 +129,8 @@ def test_walk_of_the_compose_file_succeeds_on_a_deployed_service(tmp_path: Path,
 
     assert (walked.returncode, walked.stderr) == (0, "")
     assert re.findall(r"^      (state \w+, outcome \w+)", walked.stdout, re.MULTILINE) == ENDS
-    assert "\nURL=http://outside.test\n" in walked.stdout
+    *_, title, key, _, curl, _, last = walked.stdout.splitlines()
+    assert title == "The service runs on http://outside.test and is described on http://outside.test/docs."
+    assert re.fullmatch(r"API key: frk_\S+", key)
+    assert curl.startswith(f'curl -H "Authorization: Bearer {key.removeprefix("API key: ")}" http://outside.test/v1/')
+    assert last.startswith("Press Ctrl-C to stop.")

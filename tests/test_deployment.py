@@ -6,12 +6,17 @@ import re
 import stat
 import sys
 import tomllib
+from asyncio.subprocess import PIPE
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from app.cli.server import DRAIN_SECONDS
+from app.config import KEEPALIVE_SECONDS
+from app.sealing.keyring import KeyRing
+from app.worker import GRACE_SECONDS
 from simulator.options import DEMO_CREDENTIALS
 from tests.support.service import SETTING_NAMES
 
@@ -19,6 +24,8 @@ ROOT = Path(__file__).parents[1]
 COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text())
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
+NGINX = (ROOT / "deploy" / "nginx.conf").read_text()
+DEPLOYMENT = (ROOT / "docs" / "deployment.md").read_text()
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -45,7 +52,7 @@ def test_only_the_proxy_publishes_a_port_and_by_default_locally() -> None:
 
 def test_api_takes_client_addresses_from_the_proxy() -> None:
     environment = SERVICES["api"]["environment"]
-    proxied = re.findall(r"X-Forwarded-For (.*);", (ROOT / "deploy" / "nginx.conf").read_text())
+    proxied = re.findall(r"X-Forwarded-For (.*);", NGINX)
 
     assert environment == COMPOSE["x-settings"] | {"FORWARDED_ALLOW_IPS": "*"}
     # The client's own header is not passed on.
@@ -56,6 +63,42 @@ def test_without_the_demo_only_proxy_and_worker_reach_the_outside() -> None:
     open_networks = {name for name, network in COMPOSE["networks"].items() if not network.get("internal")}
     reached = {name for name, service in SERVICES.items() if open_networks & set(service.get("networks", []))}
     assert reached - {name for name, service in SERVICES.items() if "profiles" in service} == {"proxy", "worker"}
+
+
+def test_services_stop_before_the_stores_that_they_use() -> None:
+    # Services stop in the reverse order of their direct dependencies.
+    stores = {"database": "postgres", "objects": "objects"}
+    lasting = [name for name, service in SERVICES.items() if service["restart"] != "no" and name not in stores.values()]
+    used = {name: {stores[net] for net in SERVICES[name].get("networks", []) if net in stores} for name in lasting}
+
+    assert {name for name, needed in used.items() if needed} == {"api", "worker"}
+    assert [name for name, needed in used.items() if needed - SERVICES[name].get("depends_on", {}).keys()] == []
+
+
+def test_proxy_and_api_stop_at_the_same_time() -> None:
+    # The proxy waits for open answers, which the API gives when it stops.
+    assert "depends_on" not in SERVICES["proxy"]
+    assert "proxy" not in SERVICES["api"]["depends_on"]
+
+
+def test_everything_stops_within_15_seconds() -> None:
+    (proxy,) = re.findall(r"^worker_shutdown_timeout (\d+)s;", NGINX, re.MULTILINE)
+
+    assert max(int(proxy), DRAIN_SECONDS, GRACE_SECONDS) <= 10
+    assert DRAIN_SECONDS + GRACE_SECONDS < 15
+
+
+def test_tools_start_no_dependencies_that_could_change_secrets() -> None:
+    assert [name for name, service in SERVICES.items() if service.get("profiles") == ["tools"]] == ["keyring"]
+    assert "depends_on" not in SERVICES["keyring"]
+
+
+def test_idle_connections_outlive_those_of_a_proxy_in_front() -> None:
+    (to_clients,) = re.findall(r"\bkeepalive_timeout (\d+)s;", NGINX)
+    (documented,) = re.findall(r"^ *keepalive_timeout (\d+)s;", DEPLOYMENT, re.MULTILINE)
+
+    # Load balancers and nginx close an idle connection after 60 s by default.
+    assert int(to_clients) == KEEPALIVE_SECONDS > int(documented) == 60
 
 
 def test_third_party_images_are_pinned_to_a_version() -> None:
@@ -123,13 +166,53 @@ async def test_worker_without_keys_gets_the_simulators_only_for_the_demo(tmp_pat
     assert _contents(settings)["worker"] == without
 
 
-async def test_demo_keeps_the_keys_of_an_operator(tmp_path: Path) -> None:
+async def test_demo_does_not_run_with_the_keys_of_an_operator(tmp_path: Path) -> None:
     settings = _folders(tmp_path)
     (tmp_path / "operator" / "tencentcloud_secret_id").write_text("the operator's")
     await _make_secrets(tmp_path)
     without = _contents(settings)
-    await _make_secrets(tmp_path, "demo")
+
+    code, error = await _try_make_secrets(tmp_path, "demo")
+
+    assert (code, error.partition(":")[0]) == (1, "The demo cannot run")
     assert _contents(settings) == without
+
+
+async def test_key_ring_of_the_operator_is_used_at_the_first_start(tmp_path: Path) -> None:
+    settings = _folders(tmp_path)
+    KeyRing.create(tmp_path / "operator" / "keyring.json")
+    await _make_secrets(tmp_path)
+    first = _contents(settings)["keyring"]["keyring.json"]
+    # Later rotations change only the key ring in use.
+    (settings / "keyring" / "keyring.json").chmod(0o644)
+    (settings / "keyring" / "keyring.json").write_text("rotated")
+    await _make_secrets(tmp_path)
+
+    assert first == (tmp_path / "operator" / "keyring.json").read_text()
+    assert _contents(settings)["keyring"]["keyring.json"] == "rotated"
+
+
+async def test_key_ring_placed_too_late_is_an_error(tmp_path: Path) -> None:
+    settings = _folders(tmp_path)
+    await _make_secrets(tmp_path)
+    in_use = _contents(settings)
+    KeyRing.create(tmp_path / "operator" / "keyring.json")
+
+    code, error = await _try_make_secrets(tmp_path)
+
+    assert (code, error.partition(":")[0]) == (1, "deploy/secrets/keyring.json is not the key ring in use")
+    assert _contents(settings) == in_use
+
+
+async def test_copy_of_the_key_ring_in_use_may_lie_with_the_secrets(tmp_path: Path) -> None:
+    settings = _folders(tmp_path)
+    await _make_secrets(tmp_path)
+    (tmp_path / "operator" / "keyring.json").write_text(_contents(settings)["keyring"]["keyring.json"])
+    await _make_secrets(tmp_path)
+    (settings / "keyring" / "keyring.json").chmod(0o644)
+    (settings / "keyring" / "keyring.json").write_text("rotated")
+
+    await _make_secrets(tmp_path)
 
 
 def _folders(root: Path) -> Path:
@@ -143,8 +226,14 @@ def _contents(settings: Path) -> dict[str, dict[str, str]]:
 
 
 async def _make_secrets(root: Path, *arguments: str) -> None:
+    assert await _try_make_secrets(root, *arguments) == (0, "")
+
+
+async def _try_make_secrets(root: Path, *arguments: str) -> tuple[int | None, str]:
+    """Runs the script; returns its exit code and what it wrote to standard error."""
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     environment = {"ROOT": str(root), "PATH": path, "PYTHONPATH": str(ROOT)}
     script = str(ROOT / "deploy" / "make-secrets.sh")
-    process = await asyncio.create_subprocess_exec("sh", script, *arguments, env=environment)
-    assert await process.wait() == 0
+    process = await asyncio.create_subprocess_exec("sh", script, *arguments, env=environment, stderr=PIPE)
+    _, error = await process.communicate()
+    return process.returncode, error.decode()

@@ -81,11 +81,12 @@ async def run_demo(
         )
         key = await create_demo_key(settings)
         async with serving(create_simulator(options), faceid_listener), serving(create_app(settings), listener) as api:
-            console.print(_INTRODUCTION.format(url=url, faceid_url=faceid_url), **_PLAIN)
+            console.print(_INTRODUCTION, **_PLAIN)
             is_complete, biz_token = await walk(console, url, key, wait_seconds=wait_seconds)
-            console.print(_STORED.format(folder=folder, **_media_files(Path(folder))), **_PLAIN)
+            console.print(_STORED.format(**_media_files(Path(folder))), **_PLAIN)
             if not once:
-                console.print(GUIDE.format(url=url, key=key, biz_token=biz_token), **_PLAIN)
+                guide = _GUIDE.format(url=url, faceid_url=faceid_url, folder=folder, key=key, biz_token=biz_token)
+                console.print(guide, **_PLAIN)
             console.print(_OWN_ACCOUNT, **_PLAIN)
             if not once:
                 console.print("The service keeps running. Ctrl-C ends it and removes all of this.", style="bold")
@@ -195,33 +196,30 @@ Tencent deletes it after 72 hours, stores texts and media, and serves them.
   your back end -- POST /v1/callbacks ----> this service --> Tencent
   your systems  -- GET /v1/verifications -> this service --> database, media
 
-Running now, reachable from this machine only:
-  the service         {url}
-  a simulated FaceID  {faceid_url} (its people are invented)
-
 Five people have finished. For each of them, the demo registers the BizToken,
 calls back, waits for the result and downloads the media ...
 """
 
 _STORED = """
-Stored: texts and calls in faceid-results.db, {number} media files ({mib:.1f} MiB), all in
-{folder}"""
+Stored: texts and calls in faceid-results.db, {number} media files ({mib:.1f} MiB)."""
 
-GUIDE = """
-Look at it yourself. The API, to read and to try: {url}/docs
-To call it from a shell, paste these lines.
+_GUIDE = """
+Running now, reachable from this machine only:
+  the service         {url}, described on {url}/docs
+  a simulated FaceID  {faceid_url} (its people are invented)
+  the stored files    {folder}
+
+To call it from a shell, paste the lines below. They read one result with the
+identity masked, all failed ones, and the full identity, which is audited. Then
+they download a video, send a callback of your own and wait for its result.
 
 URL={url}
 KEY={key}
 AUTH="Authorization: Bearer $KEY"
-
-# One result, the identity masked; all failed ones; the full identity, audited:
 curl -sw '\\n' -H "$AUTH" $URL/v1/verifications/{biz_token}
 curl -sw '\\n' -H "$AUTH" "$URL/v1/verifications?outcome=failed"
 curl -sw '\\n' -H "$AUTH" -H "X-Purpose: trying it" \\
      $URL/v1/verifications/{biz_token}/identity
-
-# A video, into a file; a callback of your own, and its result:
 curl -s -H "$AUTH" -H "X-Purpose: trying it" -o video.mp4 \\
      $URL/v1/verifications/{biz_token}/media/liveness_video
 curl -sw '\\n' -H "$AUTH" -H "Content-Type: application/json" \\

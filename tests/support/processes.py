@@ -125,7 +125,7 @@ class Child:
 
     async def _probe(self, since: float) -> None:
         if not isinstance(self.command.up, str):
-            await _until(self.command.up)
+            await until(self.command.up)
             self.is_up.set()
         await self.is_up.wait()
         self.slowest_start = max(self.slowest_start, time.monotonic() - since)
@@ -152,7 +152,8 @@ class Child:
             self.logged[" ".join(str(event[name]) for name in names if event.get(name))] += 1
 
 
-async def _until(is_so: Callable[[], Awaitable[bool]]) -> None:
+async def until(is_so: Callable[[], Awaitable[bool]]) -> None:
+    """Waits until a probe returns true."""
     while True:
         if await is_so():
             return

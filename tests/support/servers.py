@@ -26,6 +26,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
 
+# Debian installs servers outside the path of users. None if the program is not installed.
+_SERVER_PATH = "/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin"
+NGINX = shutil.which("nginx", path=_SERVER_PATH)
+
 START_SECONDS = 30
 STOP_SECONDS = 20
 POLL_SECONDS = 0.05
