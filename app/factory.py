@@ -1,16 +1,18 @@
 """The composition root, the only place that builds services: for the API, the worker, the command line and tests."""
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from app.config import Settings
+from app.domain.api_key import ApiKey
+from app.domain.verification import Verification
 from app.errors import ConfigurationError
 from app.faceid.client import FaceIdClient
 from app.sealing.aead import TamperedDataError
-from app.sealing.keyring import KeyRing
+from app.sealing.keyring import KeyRing, Ring
 from app.sealing.personal_data import PersonalDataCipher
 from app.services.api_keys import ApiKeyService
 from app.services.audit import AuditService
@@ -172,12 +174,24 @@ async def open_keyring(path: Path, database: Database) -> KeyRing:
         ) from None
     async with database.read() as tx:
         newest = await tx.verifications.find_newest_sealed()
-    try:
-        if newest:
-            PersonalDataCipher(keyring).rewrapped_key(newest)
-    except TamperedDataError:
-        raise ConfigurationError("KEYRING_FILE is not the key ring that this database was encrypted with.") from None
+        api_keys = await tx.api_keys.list()
+    if not _decrypts(keyring, newest, api_keys):
+        raise ConfigurationError("KEYRING_FILE is not the key ring that this database was encrypted with.")
     return keyring
+
+
+def _decrypts(keyring: KeyRing, verification: Verification | None, api_keys: Iterable[ApiKey]) -> bool:
+    """Returns whether the key ring decrypts the verification, or one of the API keys if there is none."""
+    with suppress(TamperedDataError):
+        if verification:
+            PersonalDataCipher(keyring).rewrapped_key(verification)
+            return True
+    for key in () if verification else api_keys:
+        # A key whose row was altered does not prove that the key ring is wrong.
+        with suppress(TamperedDataError):
+            keyring.unwrap(Ring.IDENTITY, key.sealed_digest, *key.bound_values)
+            return True
+    return False
 
 
 def build(

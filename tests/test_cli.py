@@ -539,7 +539,14 @@ def test_rotated_ring_keeps_its_older_version_for_five_minutes(here: Installatio
         ("biometric", 1, 0),
         ("index", 1, 0),
     ]
-    assert (rotated.code, rotated.out) == (0, "identity: version 2, 1 values encrypted again.\n")
+    assert (rotated.code, rotated.out.splitlines()) == (
+        0,
+        [
+            "identity: version 2, 1 values encrypted again.",
+            "Copy data/keyring.json again: earlier copies cannot decrypt new data.",
+            "Keep each earlier copy as long as a backup of its time exists.",
+        ],
+    )
     assert (too_early.code, "within the last five minutes" in too_early.err) == (2, True)
     assert (nothing.code, nothing.out) == (0, "index: nothing to destroy.\n")
     assert [(row["ring"], row["version"], row["in_use"]) for row in after] == [

@@ -1,4 +1,4 @@
-"""The shipped nginx.conf in a real nginx, in front of servers that stand for the containers of the API."""
+"""The shipped nginx.conf in a real nginx, in front of two servers instead of the containers of the API."""
 
 import asyncio
 import signal

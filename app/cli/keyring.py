@@ -83,6 +83,8 @@ async def _rotate(services: Services, rings: list[Ring]) -> None:
             async for done, total in services.key_rotation.rotate(ring):
                 progress.update(task, completed=done, total=total)
             typer.echo(f"{ring}: version {services.cipher.keyring.newest(ring)}, {done:,} values encrypted again.")
+    typer.echo(f"Copy {services.cipher.keyring.path} again: earlier copies cannot decrypt new data.")
+    typer.echo("Keep each earlier copy as long as a backup of its time exists.")
 
 
 async def _destroy(services: Services, rings: list[Ring]) -> None:

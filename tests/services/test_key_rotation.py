@@ -95,6 +95,16 @@ async def test_start_with_a_missing_or_another_key_ring_is_refused(settings: Set
             pass
 
 
+async def test_start_with_a_key_ring_that_decrypts_no_api_key_is_refused(settings: Settings, service: Running) -> None:
+    await service.key()
+    settings.keyring.keyring_path.unlink()
+    KeyRing.create(settings.keyring.keyring_path)
+
+    with structlog.testing.capture_logs(), pytest.raises(ConfigurationError, match="not the key ring"):
+        async with open_services(settings):
+            pass
+
+
 ROWS = 450  # three batches
 
 
