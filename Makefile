@@ -1,6 +1,7 @@
 # On a fresh machine, run `make demo` or `make test`. Both need only Python 3.11 or newer and make.
 PYTHON ?= python3
 BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
 # Files and folders that `make prose` checks. ADR 0015 is superseded and keeps its wording; benchmarks/*.md are output.
 PROSE := $(wildcard *.md docs/*.md) $(filter-out docs/adr/0015%,$(wildcard docs/adr/*.md))
 PROSE += app simulator tests tools migrations benchmarks/*.py deploy docker-compose.yml Dockerfile Makefile .pre-commit-config.yaml
@@ -11,7 +12,7 @@ PROSE += app simulator tests tools migrations benchmarks/*.py deploy docker-comp
 help:  ## list all targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "%-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: venv  ## run the main use case, end to end, against a simulated FaceID
+demo: .venv/runtime  ## run the main use case, end to end, against a simulated FaceID
 	$(BIN)/faceid-results demo $(ARGS)
 
 test: venv  ## run all tests, on SQLite and Postgres, a folder and S3; ARGS="tests/domain -k mask" for some of them
@@ -59,12 +60,19 @@ format: venv  ## format the code and fix simple findings
 
 venv: .venv/installed  ## create .venv from the hash-locked requirements
 
-.venv/installed: requirements-dev.txt pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
+.venv/installed: .venv/runtime requirements-dev.txt
+	$(PIP) --require-hashes --only-binary :all: -r requirements-dev.txt
+	@touch $@
+
+# Everything that the service needs to run. The build backend comes from its lines of the development lock.
+.venv/runtime: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: -r requirements-dev.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
-	touch $@
+	$(PIP) --require-hashes --only-binary :all: -r requirements.txt
+	@awk '/^[a-z]/ { keep = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/ } keep' requirements-dev.txt >.venv/build.txt
+	$(PIP) --require-hashes --only-binary :all: -r .venv/build.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
 
 # The files keep extras. Without them pip would resolve an extra to its newest version, whose hash is not locked.
 # The larger set is solved first, because a library of the benchmarks may need an older version of a dependency.
