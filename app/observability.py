@@ -1,9 +1,10 @@
 """Structured logs and metrics. Log fields are an allow-list: other fields are dropped.
 
-Neither contains personal data, BizTokens or secrets. A verification appears by its row id, an exception by its type and
-the line that raised it, never by its text.
+Neither contains personal data, BizTokens or secrets. A verification appears by its row id and the digest of its token,
+an exception by its type and the line that raised it, never by its text.
 """
 
+import hashlib
 import logging
 import sys
 import traceback
@@ -16,7 +17,7 @@ from structlog.typing import EventDict, Processor, WrappedLogger
 _ALLOWED_FIELDS = {
     *("event", "level", "timestamp", "logger", "error", "where"),
     *("request_id", "method", "route", "status", "duration_ms", "key_id"),
-    *("verification", "step", "error_code", "removed", "concurrency"),
+    *("verification", "token", "step", "error_code", "removed", "concurrency"),
     *("cause", "sqlstate", "version", "database", "port"),
     *("account", "rule_id", "advice", "pending", "hours", "found", "known"),
     *("erased", "position", "hash", "persons"),
@@ -80,6 +81,14 @@ def configure_logging(level: str = "INFO") -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+def digest_of(biz_token: str) -> str:
+    """Returns the digest under which the log mentions a token: `printf %s TOKEN | sha256sum | cut -c1-16`.
+
+    A BizToken is random, so the digest does not reveal it.
+    """
+    return hashlib.sha256(biz_token.encode()).hexdigest()[:16]
 
 
 def where(tb: TracebackType | None) -> str:

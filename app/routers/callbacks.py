@@ -47,6 +47,7 @@ async def call_back(request: Request, actor: SignedNotifier, callback: Callback)
 
     Durable before the response. Repeating it changes nothing.
     """
+    request.state.biz_token = callback.biz_token
     accepted = await services_of(request).intake.call_back(actor, callback.biz_token, callback.rule_id, callback.extra)
     return CallbackAccepted.model_validate(accepted)
 

@@ -44,6 +44,8 @@ class _Key(SecurityBase):
         if scheme.lower() != "bearer" or not text:
             raise UnauthenticatedError("An API key is required: `Authorization: Bearer frk_…`.")
         key = await services_of(request).api_keys.authenticate(text, address=_address(request))
+        # For the access log, also if the scope is missing.
+        request.state.key_id = key.id
         if not key.allows(self._scope):
             raise ForbiddenError(f"The API key lacks the scope {self._scope}.")
         return _actor(request, key)
@@ -55,7 +57,9 @@ class _KeyOrSignature(_Key):
     async def __call__(self, request: Request) -> Actor:
         if SIGNATURE not in request.headers or "Authorization" in request.headers:
             return await super().__call__(request)
-        return _actor(request, services_of(request).signatures.authenticate(request.headers, await request.body()))
+        caller = services_of(request).signatures.authenticate(request.headers, await request.body())
+        request.state.key_id = caller.id
+        return _actor(request, caller)
 
 
 def _actor(request: Request, caller: Caller) -> Actor:

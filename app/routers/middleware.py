@@ -15,7 +15,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.observability import HTTP_SECONDS, where
+from app.observability import HTTP_SECONDS, digest_of, where
 from app.routers.problems import problem
 
 MAX_BODY_BYTES = 8 * 1024
@@ -24,6 +24,7 @@ _CLIENT_CLOSED_REQUEST = 499
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{8,64}")
 # Called every few seconds, so only their failures are logged.
 _PROBES = {"/livez", "/readyz", "/metrics"}
+_ABOUT_A_KNOWN_TOKEN = {HTTPStatus.CONFLICT, HTTPStatus.GONE}
 _METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
 _HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
 
@@ -120,10 +121,18 @@ def _request_id(scope: Scope) -> str:
 
 
 def _log(scope: Scope, answer: _Answer) -> None:
-    """Logs the route's template, never the path, which contains a BizToken."""
+    """Logs the route's template, never the path, which contains a BizToken: known tokens appear by their digest."""
     route = getattr(scope.get("route"), "path", "none")
     seconds = time.perf_counter() - answer.started
     method = scope["method"] if scope["method"] in _METHODS else "OTHER"
     HTTP_SECONDS.labels(method, route, answer.status).observe(seconds)
     write = log.debug if route in _PROBES and answer.status == HTTPStatus.OK else log.info
-    write("request", method=method, route=route, status=answer.status, duration_ms=round(seconds * 1000, 1))
+    fields = {"method": method, "route": route, "status": answer.status, "duration_ms": round(seconds * 1000, 1)}
+    state = scope.get("state", {})
+    if key_id := state.get("key_id"):
+        fields["key_id"] = key_id
+    # Another text may be an ID number in the wrong place, which a digest would not hide.
+    biz_token = state.get("biz_token") or scope.get("path_params", {}).get("biz_token")
+    if biz_token and (answer.status < HTTPStatus.BAD_REQUEST or answer.status in _ABOUT_A_KNOWN_TOKEN):
+        fields["token"] = digest_of(biz_token)
+    write("request", **fields)

@@ -18,7 +18,7 @@ from app.domain.verification import UpstreamCall, Verification
 from app.errors import UnavailableError
 from app.faceid.client import GET_DETECT_INFO, GET_DETECT_INFO_ENHANCED, DetectAnswer
 from app.faceid.error_codes import CRASHED, FOREIGN, MEDIA_NOT_STORED, classify
-from app.observability import CALL_SECONDS, RECEIVED_BYTES, STEPS
+from app.observability import CALL_SECONDS, RECEIVED_BYTES, STEPS, digest_of
 from app.sealing.blobs import BlobSealer
 from app.sealing.personal_data import PersonalDataCipher
 from app.services.claim import Claim, ClaimService
@@ -70,12 +70,19 @@ class RetrieveService:
                     answer = DetectAnswer(replace(answer.call, error_code=MEDIA_NOT_STORED))
                     step = self._decide(claim, _reply(verification, rule, requested, answer))
         error_class = classify(answer.call.error_code) if answer.call.error_code else None
-        _log(verification, answer.call, step, error_class)
+        _measure(answer.call, step, error_class)
         text = None
         if answer.detection and isinstance(step, Store):
             text = self.cipher.seal_text(verification, answer.detection)
         unreferenced = await self.records.record(
             FetchOutcome(claim=claim, call=answer.call, error_class=error_class, step=step, text=text, media=media)
+        )
+        log.info(
+            "retrieved" if isinstance(step, Store) else "called",
+            verification=verification.id,
+            token=digest_of(verification.biz_token),
+            step=type(step).__name__,
+            error_code=answer.call.error_code,
         )
         self.wakeups.send(str(verification.id))
         for key in unreferenced:
@@ -103,7 +110,7 @@ class RetrieveService:
             action = GET_DETECT_INFO_ENHANCED if rule.enhanced else GET_DETECT_INFO
             return DetectAnswer(self._failed_call(MEDIA_NOT_STORED, called_at, action, str(requested)))
         if is_foreign(verification, answer.detection):
-            log.warning("foreign_result", verification=verification.id)
+            log.warning("foreign_result", verification=verification.id, token=digest_of(verification.biz_token))
             return DetectAnswer(replace(answer.call, error_code=FOREIGN))
         return answer
 
@@ -169,9 +176,7 @@ def _reply(verification: Verification, rule: Rule, requested: InfoType, answer: 
     return Answered(outcome, parts, rule.missing(parts))
 
 
-def _log(verification: Verification, call: UpstreamCall, step: Step, error_class: ErrorClass | None) -> None:
-    name = type(step).__name__
-    log.info("retrieved", verification=verification.id, step=name, error_code=call.error_code)
-    STEPS.labels(name).inc()
+def _measure(call: UpstreamCall, step: Step, error_class: ErrorClass | None) -> None:
+    STEPS.labels(type(step).__name__).inc()
     CALL_SECONDS.labels(call.action, error_class or "answered").observe(call.duration_ms / 1000)
     RECEIVED_BYTES.labels(call.action).inc(call.bytes_received)
