@@ -13,6 +13,7 @@ from io import BytesIO
 from pathlib import Path
 
 from app.config import Settings
+from app.domain.api_key import EXPIRY_WARNING
 from app.domain.decision import ErrorClass
 from app.domain.detection import InfoType
 from app.domain.rule import DEFAULT_ACCOUNT
@@ -110,6 +111,7 @@ class Doctor:
             ("key ring", _KEYRING_ADVICE, self._check_keyring),
             ("quota", _QUOTA_ADVICE, self._check_quota),
             ("retrieval", _DATABASE_ADVICE, _check_retrieval),
+            ("API keys", _DATABASE_ADVICE, _check_api_keys),
         )
         try:
             database = Database(self._settings.database, is_read_only=True)
@@ -241,6 +243,16 @@ async def _check_retrieval(database: Database) -> Finding:
     if condition.warnings:
         return Finding("retrieval", Status.WARNING, "\n".join(condition.warnings))
     return Finding("retrieval", Status.OK, "No account is paused, and no deadline is near.")
+
+
+async def _check_api_keys(database: Database) -> Finding:
+    keys = (await HealthService(database=database, clock=now).measure()).expiring_keys
+    if not keys:
+        return Finding("API keys", Status.OK, f"No API key expires within {EXPIRY_WARNING.days} days.")
+    found = "\n".join(
+        f"{key.name} ({key.id}) of client {key.client} expires on {key.expires_at:%Y-%m-%d}." for key in keys
+    )
+    return Finding("API keys", Status.WARNING, found, "Replace it: `faceid-results keys create`, then `keys revoke`.")
 
 
 def credentials_finding(error_code: str | None, request_id: str | None, *, rule_id: str | None) -> Finding:

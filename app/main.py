@@ -14,6 +14,7 @@ from app.factory import Clock, now, open_services
 from app.routers import (
     audit,
     callbacks,
+    me,
     media,
     openapi,
     operations,
@@ -56,7 +57,7 @@ def create_app(settings: Settings, *, with_worker: bool = True, clock: Clock = n
         redirect_slashes=False,
     )
     # Routes are matched in this order.
-    for room in (callbacks, verifications, redirects, media, audit, operations, openapi, problem_types):
+    for room in (callbacks, verifications, redirects, media, audit, me, operations, openapi, problem_types):
         app.include_router(room.router)
     app.include_router(callbacks.browsers)
     app.mount(openapi.ASSETS_PATH, openapi.assets)

@@ -41,6 +41,11 @@ PAUSED = Gauge("faceid_paused", "1 for each pause that waits for an operator", [
 PENDING = Gauge(
     "faceid_pending_verifications", "Pending verifications with less than so many hours left", ["less_than_hours"]
 )
+KEY_EXPIRES = Gauge(
+    "faceid_api_key_expires_timestamp_seconds",
+    "When an API key expires that does so within 14 days, in seconds since the epoch",
+    ["key_id", "name"],
+)
 ERASED = Counter("faceid_erased_total", "Verifications whose media or text were erased after their retention")
 PERSONS = Gauge("faceid_persons_with_face", "Different persons of whom a face is stored, updated hourly")
 TAMPERED = Counter("faceid_altered_total", "Stored values that could not be authenticated")

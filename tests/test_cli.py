@@ -489,6 +489,7 @@ def test_doctor_passes_a_working_installation(here: Installation) -> None:
         "key ring",
         "quota",
         "retrieval",
+        "API keys",
         "media store",
         "disk",
     ]

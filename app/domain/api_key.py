@@ -6,12 +6,15 @@ import re
 import secrets
 import zlib
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from app.domain.rule import DEFAULT_CLIENT
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+EXPIRY_WARNING = timedelta(days=14)
+"""Keys that expire within this time are reported."""
 
 _KEY_TEXT = re.compile(r"frk_([0-9a-f]{12})_([0-9a-f]{48})([0-9a-f]{8})")
 
@@ -79,6 +82,10 @@ class ApiKey(Caller):
     def is_active(self, now: datetime) -> bool:
         """Returns whether the key is neither expired nor revoked."""
         return now < self.expires_at and (self.revoked_at is None or now < self.revoked_at)
+
+    def expires_soon(self, now: datetime) -> bool:
+        """Returns whether the key is to be replaced soon."""
+        return self.expires_at - now <= EXPIRY_WARNING
 
     @property
     def bound_values(self) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 from fastapi.security.utils import get_authorization_scheme_param
 
-from app.domain.api_key import Actor, Caller, Scope
+from app.domain.api_key import Actor, ApiKey, Caller, Scope
 from app.errors import ForbiddenError, UnauthenticatedError
 from app.factory import Services
 from app.routers.schemas import HeaderLine
@@ -31,21 +31,47 @@ def services_of(request: Request) -> Services:
     return services
 
 
-class _Key(SecurityBase):
-    """Authenticates an API key that has a scope. One step, because nested dependencies cost time on every request."""
+class _KeyScheme(SecurityBase):
+    """API keys as bearer tokens."""
 
-    def __init__(self, scope: Scope) -> None:
+    def __init__(self) -> None:
         self.model = HTTPBearer(description="Created by `faceid-results keys create`.")
         self.scheme_name = "ApiKey"
-        self._scope = scope
 
-    async def __call__(self, request: Request) -> Actor:
+    async def authenticate(self, request: Request) -> ApiKey:
+        """Returns the key of the request.
+
+        Raises:
+            UnauthenticatedError: there is none, or it is not valid.
+        """
         scheme, text = get_authorization_scheme_param(request.headers.get("Authorization"))
         if scheme.lower() != "bearer" or not text:
             raise UnauthenticatedError("An API key is required: `Authorization: Bearer frk_…`.")
-        key = await services_of(request).api_keys.authenticate(text, address=_address(request))
-        # For the access log, also if the scope is missing.
+        services = services_of(request)
+        key = await services.api_keys.authenticate(text, address=_address(request))
+        # For the access log and the headers, also if a scope is missing.
         request.state.key_id = key.id
+        if key.expires_soon(services.clock()):
+            request.state.key_expires_at = key.expires_at
+        return key
+
+
+class _AnyKey(_KeyScheme):
+    """Authenticates an API key with any scopes."""
+
+    async def __call__(self, request: Request) -> ApiKey:
+        return await self.authenticate(request)
+
+
+class _Key(_KeyScheme):
+    """Authenticates an API key that has a scope. One step, because nested dependencies cost time on every request."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__()
+        self._scope = scope
+
+    async def __call__(self, request: Request) -> Actor:
+        key = await self.authenticate(request)
         if not key.allows(self._scope):
             raise ForbiddenError(f"The API key lacks the scope {self._scope}.")
         return _actor(request, key)
@@ -83,6 +109,7 @@ def _for_a_purpose(scope: Scope) -> params.Depends:
     return params.Depends(actor)
 
 
+Holder = Annotated[ApiKey, params.Security(_AnyKey())]
 Notifier = Annotated[Actor, _by(_Key, Scope.CALLBACKS_WRITE)]
 SignedNotifier = Annotated[Actor, _by(_KeyOrSignature, Scope.CALLBACKS_WRITE)]
 Reader = Annotated[Actor, _by(_Key, Scope.RESULTS_READ)]

@@ -42,7 +42,7 @@ class RequestMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        answer = _Answer(send, _request_id(scope))
+        answer = _Answer(scope, send, _request_id(scope))
         with structlog.contextvars.bound_contextvars(request_id=answer.request_id):
             try:
                 await self._serve(scope, receive, answer)
@@ -70,6 +70,7 @@ class RequestMiddleware:
 class _Answer:
     """Forwards the response and adds the headers that all responses have."""
 
+    _scope: Scope
     _send: Send
     request_id: str
     status: int = 0
@@ -80,6 +81,8 @@ class _Answer:
             self.status = message["status"]
             headers = MutableHeaders(scope=message)
             headers["X-Request-Id"] = self.request_id
+            if expires_at := self._scope.get("state", {}).get("key_expires_at"):
+                headers["X-API-Key-Expires"] = f"{expires_at:%Y-%m-%dT%H:%M:%SZ}"
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
         await self._send(message)

@@ -24,7 +24,8 @@ async def live() -> dict[str, str]:
 @router.get("/readyz", responses=declared(503))
 async def ready(request: Request) -> Readiness:
     """Callbacks can be accepted; otherwise 503 with the reason. `warnings` say what an operator should do."""
-    return Readiness(status="ok", warnings=list((await services_of(request).health.check()).warnings))
+    condition = await services_of(request).health.check()
+    return Readiness(status="ok", warnings=[*condition.warnings, *condition.key_warnings])
 
 
 @router.get("/metrics", response_class=PlainTextResponse)

@@ -22,6 +22,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
+from app.domain.api_key import Scope
 from app.domain.audit import Action, AuditRecord
 from app.domain.detection import Detection, Outcome
 from app.domain.listing import VerificationFilter
@@ -367,6 +368,19 @@ class Identity(BaseModel):
             RevealedAttempt.model_validate(attempt) for attempt in detection.liveness_attempts
         ]
         return cls(biz_token=result.verification.biz_token, callback_extra=result.callback_extra, **values)
+
+
+class KeyDescription(BaseModel):
+    """An API key. Without networks it is valid from anywhere."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    id: str
+    name: str
+    client: str
+    scopes: Annotated[list[Scope], BeforeValidator(sorted)]
+    networks: Annotated[list[str], BeforeValidator(lambda networks: list(map(str, networks)))]
+    expires_at: Instant
 
 
 class AuditEvent(BaseModel):

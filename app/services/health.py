@@ -6,10 +6,11 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from app.domain.api_key import EXPIRY_WARNING, ApiKey
 from app.domain.pause import Pause
 from app.errors import ConfigurationError, UnavailableError
 from app.faceid.error_codes import advice
-from app.observability import PAUSED, PENDING, PERSONS
+from app.observability import KEY_EXPIRES, PAUSED, PENDING, PERSONS
 from app.storage import schema
 from app.storage.database import Database
 
@@ -17,26 +18,37 @@ FILING_WARNING, FILING_THRESHOLD = 80_000, 100_000
 
 # Of Tencent's 72 hours. Verifications that are still pending then are at risk.
 WARNING_HOURS, ALARM_HOURS = 24, 6
+# Those that expire first.
+_MAX_KEYS = 100
 
 log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """The pauses, and the number of pending verifications with less than so many hours left, by hours."""
+    """The pauses, the number of pending verifications with less than so many hours left, and keys that expire soon."""
 
     pauses: Sequence[Pause]
     pending: dict[int, int]
+    expiring_keys: Sequence[ApiKey]
 
     @property
     def warnings(self) -> Sequence[str]:
-        """Returns the problems and how to fix them, one sentence each."""
+        """Returns the problems of the retrieval and how to fix them, one sentence each."""
         deadlines = [
             f"{count} pending verifications have less than {hours} h left."
             for hours, count in self.pending.items()
             if count
         ]
         return [*map(_sentence, self.pauses), *deadlines]
+
+    @property
+    def key_warnings(self) -> Sequence[str]:
+        """Returns the API keys that expire soon, one sentence each. Only the ids, because anybody may read them."""
+        return [
+            f"API key {key.id} expires at {key.expires_at:%Y-%m-%dT%H:%M:%SZ}. Replace it: run `keys create`."
+            for key in self.expiring_keys
+        ]
 
 
 @dataclass(slots=True, kw_only=True, repr=False, eq=False)
@@ -71,12 +83,16 @@ class HealthService:
                 hours: await tx.verifications.count_pending(deadline_before=now + timedelta(hours=hours))
                 for hours in (WARNING_HOURS, ALARM_HOURS)
             }
+            keys = await tx.api_keys.list_expiring(now, now + EXPIRY_WARNING, limit=_MAX_KEYS)
+        KEY_EXPIRES.clear()
+        for key in keys:
+            KEY_EXPIRES.labels(key.id, key.name).set(key.expires_at.timestamp())
         PAUSED.clear()
         for pause in pauses:
             PAUSED.labels(pause.account, pause.rule_id or "", pause.error_code).set(1)
         for hours, count in pending.items():
             PENDING.labels(hours).set(count)
-        return Condition(pauses, pending)
+        return Condition(pauses, pending, keys)
 
     async def count_persons(self) -> int:
         """Counts the persons of whom a face is stored. From 100,000 on they must be filed with the authority.

@@ -35,6 +35,12 @@ class ApiKeyStore:
         statement = select(table).order_by(table.c.created_at, table.c.id)
         return [_as_key(row) for row in await self.connection.execute(statement)]
 
+    async def list_expiring(self, after: datetime, before: datetime, *, limit: int) -> Sequence[ApiKey]:
+        """Returns active keys that expire between two instants, the first one first."""
+        is_due = table.c.revoked_at.is_(None) & (table.c.expires_at > after) & (table.c.expires_at <= before)
+        statement = select(table).where(is_due).order_by(table.c.expires_at, table.c.id).limit(limit)
+        return [_as_key(row) for row in await self.connection.execute(statement)]
+
     async def revoke(self, key_id: str, now: datetime) -> bool:
         """Revokes a key; returns whether there was an active one."""
         statement = update(table).where(table.c.id == key_id, table.c.revoked_at.is_(None)).values(revoked_at=now)

@@ -237,7 +237,7 @@ async def test_without_the_database_only_operations_that_need_it_are_503(idle_se
     for operation in OPERATIONS:
         answer = await call(idle_service, key, operation, "a")
 
-        is_independent = operation[1] in {"/livez", "/metrics", "/v1/callbacks/redirect", "/v1/redirects"}
+        is_independent = operation[1] in {"/livez", "/metrics", "/v1/callbacks/redirect", "/v1/redirects", "/v1/me"}
         assert answer.status_code == (ROWS[operation].status if is_independent else 503), operation
         assert is_independent or not answer.content or problem_of(answer).code == "unavailable"
     async with idle_service.client(None) as browser:

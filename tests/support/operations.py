@@ -18,12 +18,16 @@ Operation = tuple[str, str]
 
 @dataclass(frozen=True)
 class Row:
-    """The scope, status and request of a successful call, and whether it concerns one verification."""
+    """The scope, status and request of a successful call, and whether it concerns one verification.
+
+    Without a scope a call needs no key, or with `any_key` any key.
+    """
 
     scope: Scope | None
     status: int
     request: dict[str, Any] = field(default_factory=dict)
     is_about_one: bool = True
+    any_key: bool = False
 
 
 MEDIA_ITEM = "/v1/verifications/{biz_token}/media/{kind}"
@@ -48,6 +52,7 @@ ROWS: dict[Operation, Row] = {
     ("delete", HOLD): Row(Scope.ADMIN, 204),
     ("get", "/v1/audit"): Row(Scope.ADMIN, 200, is_about_one=False),
     ("delete", "/v1/verifications/{biz_token}"): Row(Scope.RESULTS_ERASE, 204),
+    ("get", "/v1/me"): Row(None, 200, is_about_one=False, any_key=True),
     ("get", "/livez"): Row(None, 200),
     ("get", "/readyz"): Row(None, 200),
     ("get", "/metrics"): Row(None, 200),

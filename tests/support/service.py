@@ -76,7 +76,7 @@ class Running:
         services: Services = self.app.state.services
         return services
 
-    async def key(self, *scopes: Scope, client: str = "default", valid_for: timedelta = timedelta(days=1)) -> str:
+    async def key(self, *scopes: Scope, client: str = "default", valid_for: timedelta = timedelta(days=90)) -> str:
         _, text = await self.services.api_keys.create(actor(), "test", scopes, client=client, valid_for=valid_for)
         return text
 
