@@ -69,7 +69,7 @@ venv: .venv/installed  ## create .venv from the hash-locked requirements
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
 	$(PIP) --require-hashes --only-binary :all: -r requirements.txt
-	@awk '/^[a-z]/ { keep = /^(hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/ } keep' requirements-dev.txt >.venv/build.txt
+	@awk '/^[a-z]/ { keep = /^(editables|hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/ } keep' requirements-dev.txt >.venv/build.txt
 	$(PIP) --require-hashes --only-binary :all: -r .venv/build.txt
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
