@@ -4,7 +4,11 @@ From the strongest to the weakest source: environment, files in `/run/secrets` (
 `.env`, `faceid-results.toml`.
 """
 
+import re
+import tomllib
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
@@ -12,12 +16,12 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from app.errors import ConfigurationError
-from app.faceid.credentials import FaceIdSettings
+from app.faceid.credentials import AccountSettings, FaceIdSettings
 from app.sealing.keyring import KeyringSettings
 from app.services.billing import BillingSettings
 from app.services.intake import IntakeSettings
-from app.services.rule_settings import RulesSettings
-from app.services.webhook_signatures import SignatureSettings
+from app.services.rule_settings import RuleSettings, RulesSettings
+from app.services.webhook_signatures import CallbackSettings, SignatureSettings
 from app.storage.database import DatabaseSettings
 from app.storage.media import MediaSettings
 
@@ -26,6 +30,13 @@ from app.storage.media import MediaSettings
 KEEPALIVE_SECONDS = 75
 
 _SECRETS = Path("/run/secrets")
+_TOML = Path("faceid-results.toml")
+# The tables whose keys users choose, and what each entry may contain.
+_TABLES: Mapping[str, type[BaseModel]] = {
+    "accounts": AccountSettings,
+    "callbacks": CallbackSettings,
+    "rules": RuleSettings,
+}
 
 Slice = TypeVar("Slice", bound=BaseModel)
 
@@ -59,7 +70,7 @@ class _FlatSettings(
         extra="ignore",
         hide_input_in_errors=True,
         secrets_dir=_SECRETS if _SECRETS.is_dir() else None,
-        toml_file="faceid-results.toml",
+        toml_file=_TOML,
     )
 
     @model_validator(mode="after")
@@ -136,16 +147,50 @@ def read_settings() -> Settings:
     Raises:
         ConfigurationError: a setting is invalid. The sentence names it but does not quote its value.
     """
+    _check_toml()
     try:
         return Settings.read()
     except ValidationError as error:
         raise ConfigurationError(_sentence(error)) from None
     except (OSError, ValueError) as error:
-        # Malformed TOML or UTF-8, or an unreadable file.
+        # Malformed UTF-8, or an unreadable file.
         problem = type(error).__name__
-        raise ConfigurationError(
-            f"faceid-results.toml, .env or a file in {_SECRETS} cannot be read: {problem}."
-        ) from None
+        raise ConfigurationError(f"{_TOML}, .env or a file in {_SECRETS} cannot be read: {problem}.") from None
+
+
+def _check_toml() -> None:
+    """Checks the syntax and all names of the TOML file. Other sources also have variables of other programs.
+
+    Raises:
+        ConfigurationError: the file is malformed, or a name is unknown. The sentence quotes no value.
+    """
+    try:
+        values = tomllib.loads(_TOML.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return
+    except tomllib.TOMLDecodeError as error:
+        # The rest of the message may quote the file.
+        place = re.search(r"line \d+, column \d+", str(error))
+        raise ConfigurationError(f"{_TOML} is not valid TOML: {place.group() if place else 'at its end'}.") from None
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(f"{_TOML} cannot be read: {type(error).__name__}.") from None
+    for name, known in _unknown_names(values):
+        nearest = get_close_matches(name.rpartition(".")[2].lower(), known, n=1)
+        hint = f"; the nearest name is {nearest[0]}" if nearest else ""
+        raise ConfigurationError(f"{_TOML} has the unknown setting {name}{hint}.") from None
+
+
+def _unknown_names(values: Mapping[str, Any]) -> Iterator[tuple[str, Collection[str]]]:
+    """Yields each unknown name of the file, and the valid names of its table."""
+    for name, value in values.items():
+        # In either case, like variables.
+        if name.lower() not in _FlatSettings.model_fields:
+            yield name, _FlatSettings.model_fields
+        elif name.lower() in _TABLES and isinstance(value, dict):
+            known = _TABLES[name.lower()].model_fields
+            for key, entry in value.items():
+                inner_names = entry if isinstance(entry, dict) else ()
+                yield from ((f"{name}.{key}.{inner}", known) for inner in inner_names if inner not in known)
 
 
 def _sentence(error: ValidationError) -> str:

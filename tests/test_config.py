@@ -82,7 +82,7 @@ def test_environment_overrides_secrets_which_override_the_files(here: Path, monk
 
 @pytest.mark.parametrize("name", ["faceid_rule_id", "FACEID_RULE_ID"])
 def test_file_accepts_names_in_either_case(here: Path, name: str) -> None:
-    (here / "faceid-results.toml").write_text(f'{name} = "7"\nfaceid_requests_per_second = 20\n[other]\nkey = 1\n')
+    (here / "faceid-results.toml").write_text(f'{name} = "7"\nfaceid_requests_per_second = 20\n')
 
     settings = read_settings()
 
@@ -134,7 +134,30 @@ def test_accounts_and_rules_are_read_from_the_file(here: Path) -> None:
             "RULES.7 is not valid: best_frames, cut_id_card and id_card_avatar need enhanced = true.",
         ),
         ('[rules.7]\ninfo_type = "hunter2"', "RULES.7.INFO_TYPE is not valid: InfoType is 0 for everything, or any of"),
-        ('[rules.7]\ninfotype = "hunter2"', "RULES.7.INFOTYPE is not valid: Extra inputs are not permitted."),
+        (
+            '[rules.7]\ninfotype = "hunter2"',
+            "faceid-results.toml has the unknown setting rules.7.infotype; the nearest name is info_type.",
+        ),
+        (
+            '[accounts.bank]\nsecretkey = "hunter2"',
+            "faceid-results.toml has the unknown setting accounts.bank.secretkey; the nearest name is secret_key.",
+        ),
+        (
+            '[callbacks.shop]\nsecret = ["hunter2"]',
+            "faceid-results.toml has the unknown setting callbacks.shop.secret; the nearest name is secrets.",
+        ),
+        (
+            '[rule.7]\ninfo_type = "hunter2"',
+            "faceid-results.toml has the unknown setting rule; the nearest name is rules.",
+        ),
+        (
+            'FACEID_RULEID = "hunter2"',
+            "faceid-results.toml has the unknown setting FACEID_RULEID; the nearest name is faceid_rule_id.",
+        ),
+        ('colour = "hunter2"', "faceid-results.toml has the unknown setting colour."),
+        ("[rules]\n7 = 'hunter2'", "RULES.7 is not valid: "),
+        ("data_dir = 'x'\nhunter2 == 1", "faceid-results.toml is not valid TOML: line 2, column 10."),
+        ("secrets = ['hunter2'", "faceid-results.toml is not valid TOML: "),
         (
             '[accounts.bank]\nsecret_key = "hunter2 x"',
             "ACCOUNTS.BANK.SECRET_KEY is not valid: it may only have visible ASCII characters, and no spaces.",
@@ -239,19 +262,27 @@ def test_settings_that_require_each_other_are_named_together(monkeypatch: pytest
 
 
 @pytest.mark.parametrize(
-    ("file", "content"),
+    ("file", "content", "expected"),
     [
-        ("faceid-results.toml", b"tencentcloud_secret_key = = 'hunter2'"),
-        ("faceid-results.toml", b"hunter2 = '\xff'"),
-        (".env", b"hunter2 = '\xff'"),
+        (
+            "faceid-results.toml",
+            b"tencentcloud_secret_key = = 'hunter2'",
+            "faceid-results.toml is not valid TOML: line 1, column 27.",
+        ),
+        ("faceid-results.toml", b"hunter2 = '\xff'", "faceid-results.toml cannot be read: UnicodeDecodeError."),
+        (
+            ".env",
+            b"hunter2 = '\xff'",
+            "faceid-results.toml, .env or a file in /run/secrets cannot be read: UnicodeDecodeError.",
+        ),
     ],
 )
-def test_malformed_file_is_not_quoted(here: Path, file: str, content: bytes) -> None:
+def test_malformed_file_is_not_quoted(here: Path, file: str, content: bytes, expected: str) -> None:
     (here / file).write_bytes(content)
 
     sentence = error_text()
 
-    assert "faceid-results.toml, .env or a file in /run/secrets cannot be read" in sentence
+    assert sentence == expected
     assert CANARY not in sentence
 
 
