@@ -48,7 +48,7 @@ def decoded(answer: bytes) -> Detection:
     """Returns the text of an answer, decoded as the client decodes it."""
     lifter = Lifter(BytesIO)
     lifter.feed(answer)
-    detection, _ = decode_detect_info(lifter.finish())
+    detection = decode_detect_info(lifter.finish()).detection
     if detection is None:
         raise ValueError("The answer has no text.")
     return detection

@@ -56,6 +56,22 @@ BEST_FRAMES = tuple(MediaKind(f"best_frame_{number}") for number in range(1, 11)
 """The additional frames in the order of Tencent's `BestFrames`, which holds at most ten."""
 
 
+class UnreadableReason(StrEnum):
+    """Why a media item in an answer could not be stored. With an address, it is in the customer's own bucket."""
+
+    NOT_BASE64 = "not_base64"
+    NOT_TEXT = "not_text"
+    ADDRESS = "address"
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadableMedia:
+    """A media item that Tencent has, but that its answer contained in no readable form."""
+
+    kind: MediaKind
+    reason: UnreadableReason
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MediaItem:
     """One stored picture or video of `size_bytes` bytes (unencrypted).

@@ -5,7 +5,7 @@ Every request is signed. Every response is streamed, limited in size, and has a 
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
 from email.utils import parsedate_to_datetime
@@ -16,15 +16,15 @@ import httpx
 import msgspec
 
 from app.domain.detection import EVERYTHING, Detection, InfoType, Part
-from app.domain.media import MediaKind
+from app.domain.media import MediaKind, UnreadableReason
 from app.domain.rule import DEFAULT_ACCOUNT, Enhanced
 from app.domain.verification import UpstreamCall
 from app.errors import ConfigurationError, UnavailableError
 from app.faceid.credentials import CredentialSource, FaceIdSettings
-from app.faceid.decode import BilledToken, decode_bill, decode_detect_info, decode_head
+from app.faceid.decode import Bill, decode_bill, decode_detect_info, decode_head
 from app.faceid.error_codes import CONNECTION_FAILED, HTTP_STATUS, TIMED_OUT, TOO_LARGE, UNREADABLE
 from app.faceid.lifter import LiftedBody, Lifter, S
-from app.faceid.payloads import DecodeError
+from app.faceid.payloads import DecodeError, OversizedError
 from app.faceid.signing import authorization
 from app.faceid.transport import AiohttpTransport
 
@@ -36,6 +36,8 @@ _CONNECT_SECONDS = 5.0
 # Between two reads. The deadline of a whole call is a setting.
 _SOCKET_SECONDS = 15.0
 _CLOCK_SECONDS = 10.0
+# A row of a bill has half a kilobyte.
+_MAX_BILL_BYTES = 16 * 2**20
 # The Date header counts whole seconds, so it is this much behind on average.
 _HALF_A_SECOND = 0.5
 
@@ -44,20 +46,23 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class DetectAnswer(Generic[S]):
-    """The outcome of one call for a result. There is neither a detection nor media if `call.error_code` is set."""
+    """The outcome of one call for a result. Everything else is absent if `call.error_code` is set.
+
+    `unreadable`: the media that were in the answer, but not as base64.
+    """
 
     call: UpstreamCall
     detection: Detection | None = None
     media: Mapping[MediaKind, S] = field(default_factory=dict)
+    unreadable: Mapping[MediaKind, UnreadableReason] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class BillPage:
-    """One page of a day's bill. `next_cursor` is None on the last page and after an error."""
+    """One page of a day's bill. `bill` is empty after an error."""
 
     call: UpstreamCall
-    biz_tokens: Sequence[BilledToken] = ()
-    next_cursor: int | None = None
+    bill: Bill = field(default_factory=Bill)
 
 
 class FaceIdClient:
@@ -101,8 +106,8 @@ class FaceIdClient:
         """
         action = GET_DETECT_INFO_ENHANCED if enhanced else GET_DETECT_INFO
         parameters = {"BizToken": biz_token, "RuleId": rule_id} | _parts(info_type, enhanced)
-        call, answer = await self._call(action, parameters, open_sink, decode_detect_info)
-        return DetectAnswer(call, *answer) if answer else DetectAnswer(call)
+        call, answer = await self._call(action, parameters, Lifter(open_sink), decode_detect_info)
+        return DetectAnswer(call, answer.detection, answer.media, answer.unreadable) if answer else DetectAnswer(call)
 
     async def get_wechat_bill_details(self, *, day: date, rule_id: str, cursor: int = 0) -> BillPage:
         """Calls GetWeChatBillDetails (https://cloud.tencent.com/document/product/1007/51442) once.
@@ -111,18 +116,19 @@ class FaceIdClient:
         rules. `cursor` is 0 or the `next_cursor` of the page before. Failures are returned, as by `get_detect_info`.
         """
         parameters = {"Date": day.isoformat(), "Cursor": cursor, "RuleId": rule_id}
-        call, answer = await self._call("GetWeChatBillDetails", parameters, BytesIO, decode_bill)
-        return BillPage(call, *answer) if answer else BillPage(call)
+        lifter = Lifter(BytesIO, max_skeleton=_MAX_BILL_BYTES)
+        call, bill = await self._call("GetWeChatBillDetails", parameters, lifter, decode_bill)
+        return BillPage(call, bill or Bill())
 
     async def _call(
         self,
         action: str,
         parameters: Mapping[str, object],
-        open_sink: Callable[[], S],
+        lifter: Lifter[S],
         decode: Callable[[LiftedBody[S]], T],
     ) -> tuple[UpstreamCall, T | None]:
         """Calls once; returns the record of the call, and the answer unless the record has an error code."""
-        called_at, start, lifter = datetime.now(UTC), time.perf_counter(), Lifter(open_sink)
+        called_at, start = datetime.now(UTC), time.perf_counter()
         request_id, error_code, answer = None, None, None
         try:
             body = await self._receive(action, parameters, lifter)
@@ -134,8 +140,8 @@ class FaceIdClient:
             error_code = TIMED_OUT
         except httpx.TransportError:
             error_code = CONNECTION_FAILED
-        except DecodeError:
-            error_code = UNREADABLE
+        except DecodeError as error:
+            error_code = TOO_LARGE if isinstance(error, OversizedError) else UNREADABLE
         call = UpstreamCall(
             called_at=called_at,
             action=action,

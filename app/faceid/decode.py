@@ -1,28 +1,39 @@
 """Maps response bodies to our own values: results to `Detection` and media by kind, bills to BizTokens."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Any
+from typing import Generic
 
 import msgspec
 
 from app.domain.detection import Detection, LivenessAttempt, instant_of
-from app.domain.media import BEST_FRAMES, MediaKind
-from app.faceid.extras import PARTS, has_reference, parse_value, unmapped_fields
-from app.faceid.lifter import LiftedBody, S
+from app.domain.media import BEST_FRAMES, MediaKind, UnreadableReason
+from app.faceid.extras import kept_values, without_empty
+from app.faceid.lifter import LiftedBody, LiftError, S
 from app.faceid.payloads import (
-    BillDetail,
-    BillResponse,
     DecodeError,
-    DetectInfo,
-    DetectResponse,
-    Envelope,
     JsonObject,
-    Response,
+    OversizedError,
+    Reader,
+    cleaned,
+    code,
+    elements,
+    is_absent,
+    line,
     parse,
+    read_fields,
+    record,
+    string,
 )
+
+_MAX_ATTEMPTS = 256
+_MAX_IDENTIFIER = 64
+_INVISIBLE = re.compile("[^!-~]")
+_ADDRESS = re.compile(r"https?://\S")
+# HasNextPage as Tencent and PHP send it, without the quotes of a text.
+_FLAGS = {b"true": True, b"1": True, b"false": False, b"0": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,168 +45,237 @@ class BilledToken:
     first_attempt_at: datetime | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Bill:
+    """A page of a bill. `malformed` rows have no BizToken; `next_cursor` is None on the last page."""
+
+    biz_tokens: Sequence[BilledToken] = ()
+    malformed: int = 0
+    next_cursor: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DetectInfo(Generic[S]):
+    """A result. `detection` is None without a Text part. `unreadable` are the media that exist but are not base64."""
+
+    detection: Detection | None = None
+    media: dict[MediaKind, S] = field(default_factory=dict)
+    unreadable: dict[MediaKind, UnreadableReason] = field(default_factory=dict)
+
+
+class _Envelope(msgspec.Struct, rename="pascal"):
+    response: JsonObject
+
+
 def decode_head(body: LiftedBody[S]) -> tuple[str | None, str | None]:
     """Returns the RequestId and the error code of any response. With an error code, nothing else is in it.
 
-    Raises:
-        DecodeError: it is not a response of Tencent's.
-    """
-    response = parse(body.skeleton, Envelope[Response]).response
-    return response.request_id or None, response.error.code if response.error else None
-
-
-def decode_bill(body: LiftedBody[S]) -> tuple[Sequence[BilledToken], int | None]:
-    """Returns the BizTokens on a page of a bill, and the cursor of the next page.
+    Both are bounded and of visible ASCII characters, because they are stored, logged and answered.
 
     Raises:
-        DecodeError: it is not what Tencent documents.
+        DecodeError: it is not a response of Tencent's, or its error has no code.
     """
-    page = parse(body.skeleton, Envelope[BillResponse]).response
-    if page.has_next_page and page.next_cursor is None:
-        raise DecodeError("a bill continues without a cursor")
-    tokens = [_billed_token(detail) for detail in page.we_chat_bill_details or ()]
-    return tokens, page.next_cursor if page.has_next_page else None
+    response = _response(body)
+    error = _source(response, "Error")
+    fields = record(error) or {}
+    error_code = _identifier(_source(fields, "Code"))
+    if error_code is None and not (is_absent(error) or (fields and _are_absent(fields))):
+        raise DecodeError("the error in the answer has no code")
+    return _identifier(_source(response, "RequestId")), error_code
 
 
-def _billed_token(detail: BillDetail) -> BilledToken:
-    instants = [instant_of(str(charge.req_time)) for charge in detail.charge_details or ()]
-    return BilledToken(detail.biz_token, detail.rule_id, min((at for at in instants if at), default=None))
-
-
-def decode_detect_info(body: LiftedBody[S]) -> tuple[Detection | None, Mapping[MediaKind, S]]:
-    """Returns the result without media, which is None without a Text part, and the media that exist.
+def decode_bill(body: LiftedBody[S]) -> Bill:
+    """Returns a page of a bill.
 
     Raises:
-        DecodeError: it is not what Tencent documents. This says nothing about the token.
+        DecodeError: it is not what Tencent documents. A malformed row costs only itself.
     """
-    response = parse(body.skeleton, Envelope[DetectResponse]).response
-    document = bytes(response.detect_info)
+    response = _response(body)
+    details, cursor = _source(response, "WeChatBillDetails"), code(_source(response, "NextCursor"))
+    rows = () if is_absent(details) else elements(details)
+    has_next = _FLAGS.get(_source(response, "HasNextPage").strip(b'"'))
+    if rows is None or has_next is None or (has_next and cursor is None):
+        raise DecodeError("the bill is not what Tencent documents")
+    tokens = [_billed_token(record(row) or {}) for row in rows]
+    found = [token for token in tokens if token]
+    return Bill(found, malformed=len(tokens) - len(found), next_cursor=cursor if has_next else None)
+
+
+def _billed_token(row: JsonObject) -> BilledToken | None:
+    biz_token, rule_id = line(_source(row, "BizToken")), line(_source(row, "RuleId"))
+    if not biz_token or not rule_id:
+        return None
+    charges = [record(source) or {} for source in elements(_source(row, "ChargeDetails")) or ()]
+    instants = [instant_of(line(_source(charge, "ReqTime"))) for charge in charges]
+    return BilledToken(biz_token, rule_id, min((at for at in instants if at), default=None))
+
+
+def decode_detect_info(body: LiftedBody[S]) -> DetectInfo[S]:
+    """Returns the result. A value that Tencent does not document costs only its field or its media item.
+
+    Raises:
+        DecodeError: it is no result, or its Text is no object. This says nothing about the token.
+        OversizedError: it has more attempts than any real one.
+    """
+    info = _info(_response(body))
+    found: DetectInfo[S] = DetectInfo()
+    parts = {name: _read_part(name, _source(info, name), body, found) for name in _MEDIA}
+    text = _source(info, "Text")
+    if is_absent(text) and record(text) is None:
+        return found
+    others = {name: bytes(raw) for name, raw in info.items() if name not in {"Text", "Error", "RequestId", *_MEDIA}}
+    further = without_empty(kept_values(others, body) | parts)
+    return replace(found, detection=_detection(body.without_references(text), further, body))
+
+
+def _response(body: LiftedBody[S]) -> JsonObject:
+    return parse(cleaned(body.skeleton), _Envelope).response
+
+
+def _source(values: JsonObject, name: str) -> bytes:
+    return bytes(values.get(name, b"null"))
+
+
+def _are_absent(values: JsonObject) -> bool:
+    return all(is_absent(bytes(raw)) for raw in values.values())
+
+
+def _identifier(source: bytes) -> str | None:
+    text = string(source) or ""
+    return _INVISIBLE.sub("?", text.strip()[:_MAX_IDENTIFIER]) or None
+
+
+def _info(response: JsonObject) -> JsonObject:
+    """Returns the result: a JSON document in a string, or the object itself.
+
+    GetDetectInfoEnhanced has no DetectInfo. Its whole response is the object.
+    """
+    document = _source(response, "DetectInfo")
     if document.startswith(b'"'):
-        document = parse(document, str).encode()
-    elif not document:
-        document = bytes(parse(body.skeleton, Envelope[msgspec.Raw]).response)
-        if not parse(document, JsonObject).keys() & PARTS:
+        document = cleaned(parse(document, str).encode()).strip()
+    elif document == b"null":
+        if not response.keys() & {"Text", *_MEDIA}:
             raise DecodeError("there is no part of a result in the answer")
-    info = parse(document, DetectInfo)
-    detection = _detection(info.text, document, body) if isinstance(info.text, dict) else None
-    return detection, {kind: body.item(text) for kind, text in _media(info) if text}
+        return response
+    return {} if document == b"[]" else parse(document, JsonObject)
 
 
-def _media(info: DetectInfo) -> Iterator[tuple[MediaKind, str | None]]:
-    if info.id_card_data:
-        yield MediaKind.ID_CARD_FRONT, info.id_card_data.ocr_front
-        yield MediaKind.ID_CARD_BACK, info.id_card_data.ocr_back
-        yield MediaKind.ID_CARD_FRONT_CUT, info.id_card_data.processed_front_image
-        yield MediaKind.ID_CARD_BACK_CUT, info.id_card_data.processed_back_image
-        yield MediaKind.ID_CARD_AVATAR, info.id_card_data.avatar
-    if info.best_frame:
-        yield MediaKind.BEST_FRAME, info.best_frame.best_frame
-        yield from zip(BEST_FRAMES, info.best_frame.best_frames or (), strict=False)
-    if info.video_data:
-        yield MediaKind.LIVENESS_VIDEO, info.video_data.liveness_video
+def _read_part(name: str, part: bytes, body: LiftedBody[S], found: DetectInfo[S]) -> object:
+    """Adds the media of a part to `found`; returns its unmapped fields.
+
+    An address instead of a media item is one of them: Tencent sends it if the videos are in the customer's bucket.
+    """
+    fields = record(part)
+    if fields is None:
+        # Nothing shows which of its media the part would have.
+        fields = {next(iter(_MEDIA[name])): msgspec.Raw(part)}
+    rest = {key: bytes(raw) for key, raw in fields.items() if key not in _MEDIA[name]}
+    kept: dict[str, list[bytes]] = {}
+    for kind, key, source in _media_in(name, fields):
+        if is_absent(source) or source == b'"null"':
+            continue
+        item = _item(source, body)
+        if not isinstance(item, UnreadableReason):
+            found.media[kind] = item
+            continue
+        found.unreadable[kind] = item
+        if item is not UnreadableReason.NOT_BASE64:
+            kept.setdefault(key, []).append(source)
+    for key, sources in kept.items():
+        is_whole = sources == [_source(fields, key)]
+        rest[key] = sources[0] if is_whole else b"[%b]" % b",".join(sources)
+    return without_empty(kept_values(rest, body))
 
 
-def _detection(text: JsonObject, document: bytes, body: LiftedBody[S]) -> Detection:
-    fields, extras = _read(text, _TEXT)
-    if "ErrCode" in extras:
-        raise DecodeError("Text.ErrCode is not a number")
-    # A reference must not be stored instead of the media item.
-    if any(has_reference(name.encode() + bytes(value), body) for name, value in text.items()):
-        raise DecodeError("there is a media item in Text")
-    attempts, detail_extras = fields.pop("detail", ((), {}))
-    if detail_extras:
-        extras["Detail"] = detail_extras
-    attempts += fields.pop("liveness_attempts", ())
-    source = bytes(parse(document, JsonObject)["Text"]).decode()
-    extras |= unmapped_fields(document, body)
-    return Detection(**fields, further=extras, document=source, liveness_attempts=attempts)
+def _media_in(part: str, fields: JsonObject) -> Iterator[tuple[MediaKind, str, bytes]]:
+    """Yields the media of a part: their kinds, keys and values. A key with several kinds has a list."""
+    for key, kinds in _MEDIA[part].items():
+        source = _source(fields, key)
+        items = elements(source) if len(kinds) > 1 else None
+        for kind, item in zip(kinds, [source] if items is None else items, strict=False):
+            yield kind, key, item
 
 
-_Reader = Callable[[bytes], object]
-
-
-def _read(values: JsonObject, table: Mapping[str, tuple[str, _Reader]]) -> tuple[dict[str, Any], dict[str, object]]:
-    """Returns our fields, and the extras: keys that `table` does not have, and values that their reader rejects."""
-    fields: dict[str, Any] = {}
-    extras: dict[str, object] = {}
-    for name, raw in values.items():
-        source = bytes(raw)
-        field, read = table.get(name, ("", _ignore))
-        value = read(source)
-        if value is not None and field not in fields:
-            fields[field] = value
-        elif read is _ignore or source not in {b"null", b'""'}:
-            extras[name] = parse_value(source)
-    return fields, extras
-
-
-def _ignore(_source: bytes) -> None:
-    """Reads nothing: the reader of unknown keys."""
-
-
-# Nine digits: any integer column can hold the code.
-_CODE = re.compile(rb'("?)(-?[0-9]{1,9})\1')
-
-
-def _code(source: bytes) -> int | None:
-    match = _CODE.fullmatch(source)
-    return int(match[2]) if match else None
-
-
-def _string(source: bytes) -> str | None:
-    if source.startswith(b'"'):
-        return parse(source, str) or None
-    return source.decode() if source[0] in b"-0123456789" else None
-
-
-def _attempts(source: bytes) -> tuple[LivenessAttempt, ...] | None:
+def _item(source: bytes, body: LiftedBody[S]) -> S | UnreadableReason:
+    if not source.startswith(b'"'):
+        return UnreadableReason.NOT_TEXT
+    text = parse(source, str)
     try:
-        attempts = [_read(attempt, _ATTEMPT) for attempt in parse(source, list[JsonObject])]
-    except DecodeError:
-        return None
-    return tuple(LivenessAttempt(**fields, further=extras) for fields, extras in attempts)
+        return body.item(text)
+    except LiftError:
+        return UnreadableReason.ADDRESS if _ADDRESS.match(text) else UnreadableReason.NOT_BASE64
 
 
-def _detail(source: bytes) -> tuple[tuple[LivenessAttempt, ...], dict[str, object]] | None:
-    try:
-        fields, extras = _read(parse(source, JsonObject), _DETAIL)
-    except DecodeError:
-        return None
-    return fields.get("liveness_attempts", ()), extras
+def _detection(source: bytes, further: dict[str, object], body: LiftedBody[S]) -> Detection:
+    """Returns the text. A verdict that is no number stays among the unmapped fields, so it counts as unfinished."""
+    fields, rest = read_fields(parse(source, JsonObject), _TEXT)
+    attempts = _attempts(rest, "LivenessDetail", body)
+    detail = rest.pop("Detail", b"null")
+    inner = {name: bytes(raw) for name, raw in (record(detail) or {}).items()}
+    attempts = _attempts(inner, "LivenessData", body) + attempts
+    extras = kept_values(rest, body)
+    if inner_extras := kept_values(inner, body):
+        extras["Detail"] = inner_extras
+    elif record(detail) is None and not is_absent(detail):
+        extras |= kept_values({"Detail": detail}, body)
+    return Detection(**fields, further=extras | further, document=source.decode(), liveness_attempts=attempts)
 
 
-_ATTEMPT: Mapping[str, tuple[str, _Reader]] = {
-    "ErrCode": ("err_code", _code),
-    "ErrMsg": ("err_msg", _string),
-    "ReqTime": ("req_time", _string),
-    "IdCard": ("id_card", _string),
-    "Name": ("name", _string),
+def _attempts(fields: dict[str, bytes], name: str, body: LiftedBody[S]) -> tuple[LivenessAttempt, ...]:
+    """Takes the attempts out of the fields. Elements that are no attempts stay there."""
+    source = fields.pop(name, b"null")
+    items = () if is_absent(source) else elements(source)
+    if items is None:
+        fields[name] = source
+        return ()
+    if len(items) > _MAX_ATTEMPTS:
+        raise OversizedError("the answer has too many attempts")
+    if others := [item for item in items if not item.startswith(b"{") and not is_absent(item)]:
+        fields[name] = b"[%b]" % b",".join(others)
+    read = [read_fields(parse(item, JsonObject), _ATTEMPT) for item in items if item.startswith(b"{")]
+    return tuple(LivenessAttempt(**values, further=kept_values(rest, body)) for values, rest in read)
+
+
+_ATTEMPT: Mapping[str, tuple[str, Reader]] = {
+    "ErrCode": ("err_code", code),
+    "ErrMsg": ("err_msg", line),
+    "ReqTime": ("req_time", line),
+    "IdCard": ("id_card", string),
+    "Name": ("name", string),
     # The spelling of GetDetectInfoEnhanced.
-    "Errcode": ("err_code", _code),
-    "Errmsg": ("err_msg", _string),
-    "Idcard": ("id_card", _string),
+    "Errcode": ("err_code", code),
+    "Errmsg": ("err_msg", line),
+    "Idcard": ("id_card", string),
 }
-_DETAIL: Mapping[str, tuple[str, _Reader]] = {"LivenessData": ("liveness_attempts", _attempts)}
-_TEXT: Mapping[str, tuple[str, _Reader]] = {
-    "ErrCode": ("err_code", _code),
-    "ErrMsg": ("err_msg", _string),
-    "IdCard": ("id_card", _string),
-    "Name": ("name", _string),
-    "OcrNation": ("ocr_nation", _string),
-    "OcrAddress": ("ocr_address", _string),
-    "OcrBirth": ("ocr_birth", _string),
-    "OcrAuthority": ("ocr_authority", _string),
-    "OcrValidDate": ("ocr_valid_date", _string),
-    "OcrName": ("ocr_name", _string),
-    "OcrIdCard": ("ocr_id_card", _string),
-    "OcrGender": ("ocr_gender", _string),
-    "LiveStatus": ("live_status", _code),
-    "LiveMsg": ("live_msg", _string),
-    "Comparestatus": ("compare_status", _code),
-    "Comparemsg": ("compare_msg", _string),
-    "Sim": ("sim", _string),
-    "Location": ("location", _string),
-    "Extra": ("extra", _string),
-    "Detail": ("detail", _detail),
-    "LivenessDetail": ("liveness_attempts", _attempts),
+_TEXT: Mapping[str, tuple[str, Reader]] = {
+    "ErrCode": ("err_code", code),
+    "ErrMsg": ("err_msg", line),
+    "IdCard": ("id_card", string),
+    "Name": ("name", string),
+    "OcrNation": ("ocr_nation", string),
+    "OcrAddress": ("ocr_address", string),
+    "OcrBirth": ("ocr_birth", string),
+    "OcrAuthority": ("ocr_authority", string),
+    "OcrValidDate": ("ocr_valid_date", string),
+    "OcrName": ("ocr_name", string),
+    "OcrIdCard": ("ocr_id_card", string),
+    "OcrGender": ("ocr_gender", string),
+    "LiveStatus": ("live_status", code),
+    "LiveMsg": ("live_msg", line),
+    "Comparestatus": ("compare_status", code),
+    "Comparemsg": ("compare_msg", line),
+    "Sim": ("sim", line),
+    "Location": ("location", string),
+    "Extra": ("extra", string),
+}
+_MEDIA: Mapping[str, Mapping[str, Sequence[MediaKind]]] = {
+    "IdCardData": {
+        "OcrFront": [MediaKind.ID_CARD_FRONT],
+        "OcrBack": [MediaKind.ID_CARD_BACK],
+        "ProcessedFrontImage": [MediaKind.ID_CARD_FRONT_CUT],
+        "ProcessedBackImage": [MediaKind.ID_CARD_BACK_CUT],
+        "Avatar": [MediaKind.ID_CARD_AVATAR],
+    },
+    "BestFrame": {"BestFrame": [MediaKind.BEST_FRAME], "BestFrames": BEST_FRAMES},
+    "VideoData": {"LivenessVideo": [MediaKind.LIVENESS_VIDEO]},
 }

@@ -1,80 +1,48 @@
 """Fields that we do not map. Kept as they are, except media, and limited in depth and size."""
 
 import re
-from collections.abc import Container
-
-import msgspec
+from collections.abc import Mapping
 
 from app.faceid.lifter import LiftedBody, S
-from app.faceid.payloads import BestFrame, DecodeError, DetectInfo, IdCardData, JsonObject, VideoData, parse
+from app.faceid.payloads import DecodeError, parse
 
+_MAX_BYTES = 64 * 1024
+# The code that stores a value is recursive, and Python limits recursion.
 _MAX_DEPTH = 32
 # As long as the values that are lifted. Base64 has no quotes.
 _LONG_TEXT = re.compile(rb'[^"]{4096}')
 
 
-def _keys(part: type[msgspec.Struct]) -> frozenset[str]:
-    return frozenset(field.encode_name for field in msgspec.structs.fields(part))
+def kept_values(sources: Mapping[str, bytes], body: LiftedBody[S]) -> dict[str, object]:
+    """Returns the values of unmapped fields.
 
-
-PARTS = _keys(DetectInfo)
-_MAPPED = {"IdCardData": _keys(IdCardData), "BestFrame": _keys(BestFrame), "VideoData": _keys(VideoData)}
-
-
-def unmapped_fields(document: bytes, body: LiftedBody[S]) -> dict[str, object]:
-    """Returns the unmapped fields outside `Text` by Tencent's names: `{"IdCardData": {"WarnInfos": [-9103]}}`.
-
-    Empty values are left out, and so is everything that may be media: any text as long as those that are lifted.
-
-    Raises:
-        DecodeError: a value is nested too deeply.
+    Left out are media, everything that may be a media item (any text as long as those that are lifted), and values
+    that are too large, nested too deeply or, like 1e400, no numbers for us.
     """
-    info = parse(document, JsonObject)
-    parts = {
-        name: _unmapped(parse(source, JsonObject), keys, body)
-        for name, keys in _MAPPED.items()
-        if (source := bytes(info.get(name, msgspec.Raw()))).startswith(b"{")
-    }
-    others = _unmapped(info, PARTS | {"Error", "RequestId"}, body)
-    return others | {name: fields for name, fields in parts.items() if fields}
+    kept: dict[str, object] = {}
+    for name, source in sources.items():
+        if len(source) > _MAX_BYTES or body.mentions(name.encode() + source) or _LONG_TEXT.search(source):
+            continue
+        try:
+            value = parse(source, object)
+        except DecodeError:
+            continue
+        if not _is_deeper(value, _MAX_DEPTH):
+            kept[name] = value
+    return kept
 
 
-def has_reference(source: bytes, body: LiftedBody[S]) -> bool:
-    """Returns whether a media item was lifted out of this JSON."""
-    return any(reference.encode() in source for reference in body.sinks)
+def without_empty(values: Mapping[str, object]) -> dict[str, object]:
+    """Leaves out the values inside which everything is absent: Tencent sends whole objects of nulls and empty texts."""
+    return {name: value for name, value in values.items() if not _is_empty(value)}
 
 
-def parse_value(source: bytes) -> object:
-    """Returns the value of this JSON.
-
-    Raises:
-        DecodeError: it is nested too deeply. The code that stores it is recursive, and Python limits recursion.
-    """
-    value = parse(source, object)
-    _check_depth(value, _MAX_DEPTH)
-    return value
-
-
-def _check_depth(value: object, levels: int) -> None:
+def _is_deeper(value: object, levels: int) -> bool:
     children = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
-    for child in children:
-        if levels == 0:
-            raise DecodeError("a value is nested too deeply")
-        _check_depth(child, levels - 1)
-
-
-def _unmapped(values: JsonObject, mapped: Container[str], body: LiftedBody[S]) -> dict[str, object]:
-    sources = {name: bytes(raw) for name, raw in values.items() if name not in mapped}
-    kept = {
-        name: parse_value(source)
-        for name, source in sources.items()
-        if not has_reference(name.encode() + source, body) and not _LONG_TEXT.search(source)
-    }
-    return {name: value for name, value in kept.items() if not _is_empty(value)}
+    return any(levels == 0 or _is_deeper(child, levels - 1) for child in children)
 
 
 def _is_empty(value: object) -> bool:
-    """Returns whether all values inside are absent: Tencent sends whole objects of nulls, empty texts and lists."""
     if isinstance(value, dict | list):
         return all(map(_is_empty, value.values() if isinstance(value, dict) else value))
     return value is None or value == ""

@@ -4,21 +4,33 @@ Tencent sends pictures and videos as base64 inside JSON, mostly inside JSON in a
 once, in pieces split anywhere, and parses no JSON. It searches for the names of media, decodes the text behind them
 into a sink, and inserts a reference. A name spelled in an unexpected way stays in the skeleton together with
 its value, and is decoded from there.
+
+Base64 may have line breaks, a `data:` prefix, the alphabet of URLs and no padding. A media item that is not base64
+costs only itself: its reference then leads to the error.
 """
 
 import re
 import secrets
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+import msgspec
 import pybase64
 
-from app.faceid.payloads import DecodeError
+from app.faceid.payloads import DecodeError, OversizedError
+
+MAX_SKELETON = 2**20
+"""Bytes of an answer without its media, by default. Real ones have a few thousand."""
+
+# The work of parsing grows with the number of quotes, commas and backslashes. Real answers have a few hundred.
+_BYTES_PER_SIGN = 32
+_MAX_MEDIA = 128
 
 
-class LiftError(DecodeError):
-    """The value of a media item is not strict base64, or the body ends inside it."""
+class LiftError(ValueError):
+    """The value of a media item is not base64."""
 
 
 class Sink(Protocol):
@@ -34,34 +46,48 @@ S = TypeVar("S", bound=Sink)
 
 @dataclass(frozen=True, slots=True)
 class LiftedBody(Generic[S]):
-    """A body without its media. `skeleton` is the JSON that is left, `sinks` are the media by their references."""
+    """A body without its media. `skeleton` is the JSON that is left, `sinks` are the media by their references.
+
+    A reference that is not in `sinks` belongs to a media item that is not base64. All references begin with `prefix`.
+    """
 
     skeleton: bytes = field(repr=False)
     sinks: Mapping[str, S]
     open_sink: Callable[[], S] = field(repr=False)
+    prefix: str = field(repr=False)
 
     def item(self, text: str) -> S:
         """Returns the sink of a reference. Any other text was too short to be lifted, and is decoded into a new sink.
 
         Raises:
-            LiftError: the text is neither a reference nor strict base64.
+            LiftError: the media item is not base64.
         """
         if text in self.sinks:
             return self.sinks[text]
-        data = strict_base64(text)
-        sink = self.open_sink()
-        sink.write(data)
-        return sink
+        decoder = _MediaDecoder(self.open_sink(), _OUTER)
+        decoder.feed(msgspec.json.encode(text)[1:-1])
+        return decoder.close()
+
+    def mentions(self, source: bytes) -> bool:
+        """Returns whether a media item was lifted out of this JSON."""
+        return self.prefix.encode() in source
+
+    def without_references(self, source: bytes) -> bytes:
+        """Returns this JSON with an empty text for each reference."""
+        return re.sub(re.escape(self.prefix).encode() + rb"[0-9]+", b"", source)
 
 
 class _Level(NamedTuple):
-    """How `/`, `+` and `=` may be escaped inside a media item. `excess` are more backslashes than any spelling has."""
+    """How `/`, `+`, `=` and line breaks may be escaped. `excess` are more backslashes than any spelling has."""
 
     spellings: Mapping[bytes, bytes]
     excess: bytes
 
 
-_SIGNS = {b"/": b"/", b"u002f": b"/", b"u002F": b"/", b"u002b": b"+", b"u002B": b"+", b"u003d": b"=", b"u003D": b"="}
+# Line breaks are no content.
+_SIGNS = {b"/": b"/", b"n": b"", b"r": b""}
+_SIGNS |= {b"u002f": b"/", b"u002F": b"/", b"u002b": b"+", b"u002B": b"+", b"u003d": b"=", b"u003D": b"="}
+_SIGNS |= dict.fromkeys((b"u000a", b"u000A", b"u000d", b"u000D"), b"")
 _OUTER = _Level({b"\\" + sign: char for sign, char in _SIGNS.items()}, excess=b"\\" * 2)
 # Two levels of JSON: `\` is an escape of the outer level, `\\` of the inner one, and `\\\` of both. Only the slash may
 # have the last, because `\+` and `\=` are not JSON. The longest spellings come first: otherwise replacing one would
@@ -91,24 +117,35 @@ _OPENING_MAX = 80
 _NEXT = re.compile(rb'\\*"%b(?:\\?\Z|,%b(?:\\?\Z|(?P<escape>\\?)"))' % (_SPACE, _SPACE))
 
 
+# `data:image/jpeg;base64,`: unescaped, and in front of the base64.
+_DATA_PREFIX = re.compile(rb"\Adata:[\w.+/-]{0,64}(?:;[\w.+=-]{1,32}){0,2};base64,")
+_DATA_PREFIX_MAX = 160
+_URL_SAFE = bytes.maketrans(b"-_", b"+/")
+
+
 class Lifter(Generic[S]):
     """Separates the media of one body from the rest. `bytes_fed` is the size of the body so far.
 
     Args:
         open_sink: makes an empty sink for the next media item. The caller disposes of the sinks, including those of a
-            body that turns out to be malformed.
+            body that turns out to be malformed and those of media that are not base64.
         threshold: values of at most this many bytes stay in the skeleton; at least 1.
+        max_skeleton: how large the body without its media may be.
     """
 
-    def __init__(self, open_sink: Callable[[], S], *, threshold: int = 4096) -> None:
+    def __init__(self, open_sink: Callable[[], S], *, threshold: int = 4096, max_skeleton: int = MAX_SKELETON) -> None:
         self.bytes_fed = 0
         self._open_sink = open_sink
         self._threshold = threshold
+        self._max_skeleton = max_skeleton
         # Random, because nothing in the body may imitate a reference.
         self._prefix = f"lifted:{secrets.token_hex(16)}:"
         self._skeleton = bytearray()
+        self._signs = 0
+        self._media = 0
         self._sinks: dict[str, S] = {}
-        self._item: _MediaDecoder | None = None
+        self._item: _MediaDecoder[S] | None = None
+        self._reference = ""
         self._in_list = False
         self._rest = b""
 
@@ -116,7 +153,7 @@ class Lifter(Generic[S]):
         """Reads the next bytes of the body, any number of them.
 
         Raises:
-            LiftError: a media item is not strict base64. The lifter cannot be used any more.
+            OversizedError: the body without its media is too large. The lifter cannot be used any more.
         """
         self.bytes_fed += len(piece)
         data = self._rest + piece
@@ -129,11 +166,12 @@ class Lifter(Generic[S]):
         """Returns the separated body. Call it after the last byte.
 
         Raises:
-            LiftError: the body ends inside a media item.
+            DecodeError: the body ends inside a media item, or is too large without its media.
         """
         if self._item:
-            raise LiftError("the body ends within a media item")
-        return LiftedBody(bytes(self._skeleton + self._rest), self._sinks, self._open_sink)
+            raise DecodeError("the body ends within a media item")
+        self._keep(self._rest, 0, len(self._rest))
+        return LiftedBody(bytes(self._skeleton), self._sinks, self._open_sink, self._prefix)
 
     def _scan(self, data: bytes, at: int) -> tuple[int, bool]:
         """Searches for the next media item; returns where to continue, and whether `data` has enough for that."""
@@ -149,22 +187,25 @@ class Lifter(Generic[S]):
         if quote < 0 and len(data) - start <= self._threshold:
             return self._keep(data, at, opening.start()), False
         self._in_list = self._in_list or opening["list"] is not None
+        self._media += 1
+        if self._media > _MAX_MEDIA:
+            raise OversizedError("the answer has too many media")
         if quote >= 0:
             return self._keep(data, at, quote), True
-        reference = f"{self._prefix}{len(self._sinks)}"
-        sink = self._sinks[reference] = self._open_sink()
-        self._item = _MediaDecoder(sink, _INNER if opening["escape"] else _OUTER)
+        self._reference = f"{self._prefix}{self._media}"
+        self._item = _MediaDecoder(self._open_sink(), _INNER if opening["escape"] else _OUTER)
         self._keep(data, at, start)
-        self._skeleton += reference.encode()
+        self._skeleton += self._reference.encode()
         return start, True
 
-    def _lift(self, item: "_MediaDecoder", data: bytes, at: int) -> tuple[int, bool]:
+    def _lift(self, item: "_MediaDecoder[S]", data: bytes, at: int) -> tuple[int, bool]:
         """Decodes up to the closing quote and the backslashes that escape it; returns the same as `_scan`."""
         quote = data.find(b'"', at)
         if quote >= 0:
             content = data[at:quote].rstrip(b"\\")
             item.feed(content)
-            item.close()
+            with suppress(LiftError):
+                self._sinks[self._reference] = item.close()
             self._item = None
             return at + len(content), True
         cut = _CUT_ESCAPE.search(data, max(at, len(data) - _CUT_ESCAPE_MAX))
@@ -173,21 +214,53 @@ class Lifter(Generic[S]):
         return end, False
 
     def _keep(self, data: bytes, at: int, end: int) -> int:
-        self._skeleton += data[at:end]
+        kept = data[at:end]
+        self._skeleton += kept
+        self._signs += kept.count(b'"') + kept.count(b",") + kept.count(b"\\")
+        if max(len(self._skeleton), self._signs * _BYTES_PER_SIGN) > self._max_skeleton:
+            raise OversizedError("the answer is too large without its media")
         return end
 
 
-class _MediaDecoder:
-    """Decodes one media item into its sink."""
+class _MediaDecoder(Generic[S]):
+    """Decodes one media item into its sink. After an error it only skips the rest."""
 
-    def __init__(self, sink: Sink, level: _Level) -> None:
+    def __init__(self, sink: S, level: _Level) -> None:
         self._sink = sink
         self._level = level
+        self._is_start = True
+        self._is_broken = False
         self._carry = b""
 
     def feed(self, content: bytes) -> None:
+        """Decodes the next bytes, which end within no escape."""
+        if self._is_broken:
+            return
+        try:
+            self._decode(self._unescape(content))
+        except LiftError:
+            self._is_broken = True
+            self._carry = b""
+
+    def close(self) -> S:
+        """Returns the sink.
+
+        Raises:
+            LiftError: the media item is not base64.
+        """
+        last = _DATA_PREFIX.sub(b"", self._carry) if self._is_start else self._carry
+        if self._is_broken or not last:
+            raise LiftError("a media item is not base64")
+        self._write(last if last.endswith(b"=") else last + b"=" * (-len(last) % 4))
+        return self._sink
+
+    def _decode(self, text: bytes) -> None:
         """Decodes whole groups of four, except the last one: only the last of all may be padded."""
-        text = self._unescape(content)
+        if self._is_start:
+            self._carry += text
+            if len(self._carry) < _DATA_PREFIX_MAX:
+                return
+            text, self._carry, self._is_start = _DATA_PREFIX.sub(b"", self._carry), b"", False
         # The characters that the held back group lacks.
         start = -len(self._carry) % 4
         self._carry += text[:start]
@@ -198,11 +271,15 @@ class _MediaDecoder:
         for groups in (self._carry, memoryview(text)[start:end]):
             if groups[-1:] == b"=":
                 raise LiftError("a media item continues after its padding")
-            self._sink.write(strict_base64(groups))
+            self._write(groups)
         self._carry = text[end:]
 
-    def close(self) -> None:
-        self._sink.write(strict_base64(self._carry))
+    def _write(self, groups: bytes | memoryview) -> None:
+        try:
+            data = pybase64.b64decode(groups, validate=True)
+        except ValueError:
+            data = _decode_url_safe(bytes(groups))
+        self._sink.write(data)
 
     def _unescape(self, content: bytes) -> bytes:
         """Replaces the known spellings. A backslash that is left over is not base64 and fails there."""
@@ -217,13 +294,8 @@ class _MediaDecoder:
         return content
 
 
-def strict_base64(text: bytes | memoryview | str) -> bytes:
-    """Decodes base64 of the standard alphabet with padding and without any other character.
-
-    Raises:
-        LiftError: the text is anything else.
-    """
+def _decode_url_safe(groups: bytes) -> bytes:
     try:
-        return pybase64.b64decode(text, validate=True)
+        return pybase64.b64decode(groups.translate(_URL_SAFE), validate=True)
     except ValueError:
-        raise LiftError("a media item is not strict base64") from None
+        raise LiftError("a media item is not base64") from None

@@ -5,7 +5,7 @@ A bill is read page by page. The tokens of a page and the position of the next o
 
 import asyncio
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta, timezone
 from functools import partial
@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from app.domain import lifecycle
 from app.domain.api_key import OPERATOR
 from app.domain.verification import BIZ_TOKEN_PATTERN
+from app.faceid.decode import Bill
 from app.faceid.error_codes import advice
 from app.services.claim import Account
 from app.services.intake import Accepted, IntakeService, Notice
@@ -85,22 +86,25 @@ class BillingService:
         if code := page.call.error_code:
             log.warning("bill_unread", account=account.name, rule_id=rule_id, error_code=code, advice=advice(code))
             return None
-        tokens = [token.biz_token for token in page.biz_tokens if re.fullmatch(BIZ_TOKEN_PATTERN, token.biz_token)]
-        return await self._register(rule_id, day, tokens, page.next_cursor)
+        return await self._register(rule_id, day, page.bill)
 
-    async def _register(self, rule_id: str, day: date, biz_tokens: Sequence[str], next_cursor: int | None) -> int:
+    async def _register(self, rule_id: str, day: date, bill: Bill) -> int:
         now = self.clock()
         owner, change = self.rules.rule(rule_id).client, partial(lifecycle.billed, now=now)
         # As the operator, so the bill also corrects a known token whose rule was only assumed.
         notices = [
-            Notice(biz_token=token, rule_id=rule_id, at=now, change=change, caller=OPERATOR, client=owner)
-            for token in biz_tokens
+            Notice(biz_token=token.biz_token, rule_id=rule_id, at=now, change=change, caller=OPERATOR, client=owner)
+            for token in bill.biz_tokens
+            if re.fullmatch(BIZ_TOKEN_PATTERN, token.biz_token)
         ]
         async with self.database.write() as tx:
             results = await self.intake.accept_all(tx, notices)
-            due_at = None if next_cursor is None else now
-            await tx.billing.save_progress(rule_id, day, cursor=next_cursor or 0, due_at=due_at)
-        found = sum(isinstance(result, Accepted) and result.is_new for result in results)
-        log.info("bill_read", rule_id=rule_id, found=found, known=len(results) - found)
+            due_at = None if bill.next_cursor is None else now
+            await tx.billing.save_progress(rule_id, day, cursor=bill.next_cursor or 0, due_at=due_at)
+        accepted = [result for result in results if isinstance(result, Accepted)]
+        found = sum(result.is_new for result in accepted)
+        log.info("bill_read", rule_id=rule_id, found=found, known=len(accepted) - found)
+        if rejected := bill.malformed + len(bill.biz_tokens) - len(accepted):
+            log.warning("bill_rows_rejected", rule_id=rule_id, count=rejected)
         self.wakeups.send(DUE)
         return found

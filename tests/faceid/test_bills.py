@@ -1,7 +1,7 @@
 """Bills become lists of BizTokens, and our client and the official SDK read the same from the same server."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from io import BytesIO
@@ -15,7 +15,7 @@ from tencentcloud.faceid.v20180301 import models
 from app.domain.detection import instant_of
 from app.faceid import error_codes
 from app.faceid.client import BillPage
-from app.faceid.decode import BilledToken, decode_bill
+from app.faceid.decode import Bill, BilledToken, decode_bill
 from app.faceid.lifter import Lifter
 from app.faceid.payloads import DecodeError
 from simulator.options import SimulatorOptions
@@ -27,7 +27,7 @@ FINISHED_AT = datetime.now(UTC).replace(hour=3, microsecond=0) - timedelta(days=
 DAY = FINISHED_AT.astimezone(timezone(timedelta(hours=8))).date()
 
 
-def read(body: bytes) -> tuple[Sequence[BilledToken], int | None]:
+def read(body: bytes) -> Bill:
     lifter = Lifter(BytesIO)
     lifter.feed(body)
     return decode_bill(lifter.finish())
@@ -59,7 +59,7 @@ def test_documented_example_is_read() -> None:
     }
 
     body = answer([detail(ChargeCount=1, ChargeDetails=[charge])], HasNextPage=True, NextCursor=1873)
-    assert read(body) == ([BilledToken("anna", "7", AT)], 1873)
+    assert read(body) == Bill([BilledToken("anna", "7", AT)], next_cursor=1873)
 
 
 @pytest.mark.parametrize(
@@ -67,28 +67,54 @@ def test_documented_example_is_read() -> None:
     [
         ([{"ReqTime": "1715327563290"}, {"ReqTime": 1715327563289}, {"ReqTime": "1715327563291"}], AT),
         ([{"ReqTime": ""}, {"ReqTime": None}, {}, {"ReqTime": "soon"}, {"ReqTime": "1715327563289"}], AT),
+        ([None, 5, {"ReqTime": []}, {"ReqTime": "1715327563289"}], AT),
+        ({"0": {"ReqTime": 1715327563289}}, AT),
         ([{"ReqTime": "0"}], None),
+        ("none", None),
         ([{}], None),
         ([], None),
         (None, None),
     ],
 )
-def test_first_attempt_is_the_earliest_with_a_time(
-    charges: list[object] | None, first_attempt_at: datetime | None
-) -> None:
-    assert read(answer([detail(ChargeDetails=charges)])) == ([BilledToken("anna", "7", first_attempt_at)], None)
+def test_first_attempt_is_the_earliest_with_a_time(charges: object, first_attempt_at: datetime | None) -> None:
+    assert read(answer([detail(ChargeDetails=charges)])) == Bill([BilledToken("anna", "7", first_attempt_at)])
 
 
-@pytest.mark.parametrize("details", [None, []])
+@pytest.mark.parametrize("details", [None, [], "", {}])
 def test_day_without_a_bill_is_empty(details: object) -> None:
-    assert read(answer(details)) == ([], None)
+    assert read(answer(details)) == Bill([])
+
+
+EMPTY: list[object] = [None, "", [], {}]
 
 
 @pytest.mark.parametrize(
-    ("more", "cursor", "expected"), [(True, 5, 5), (True, 0, 0), (False, 5, None), (False, None, None)]
+    "row",
+    [
+        *(detail(RuleId=value) for value in (*EMPTY, True)),
+        *(detail(BizToken=value) for value in (*EMPTY, {"a": 1})),
+        {"BizToken": "anna"},
+        {"RuleId": "7"},
+        None,
+        "anna",
+        [],
+    ],
 )
-def test_last_page_has_no_next_cursor(more: bool, cursor: int | None, expected: int | None) -> None:
-    assert read(answer([], HasNextPage=more, NextCursor=cursor)) == ([], expected)
+def test_malformed_row_of_a_bill_costs_only_itself(row: object) -> None:
+    body = answer([detail(), row, detail(BizToken="ben", RuleId=7)], HasNextPage=True)
+
+    assert read(body) == Bill([BilledToken("anna", "7"), BilledToken("ben", "7")], malformed=1, next_cursor=5)
+
+
+@pytest.mark.parametrize(
+    ("more", "cursor", "expected"),
+    [
+        *((True, 5, 5), (True, 0, 0), (False, 5, None), (False, None, None), ("true", "5", 5), (1, 5.0, 5)),
+        *(("false", 5, None), (0, 5, None), ("0", "", None)),
+    ],
+)
+def test_last_page_has_no_next_cursor(more: object, cursor: object, expected: int | None) -> None:
+    assert read(answer([], HasNextPage=more, NextCursor=cursor)) == Bill([], next_cursor=expected)
 
 
 async def test_error_is_read_whatever_comes_with_it() -> None:
@@ -107,17 +133,10 @@ MALFORMED = [
     b'{"Response":{}}',
     b'{"Response":{"WeChatBillDetails":[],"RequestId":"r"}}',
     answer([], HasNextPage=None),
-    answer([], HasNextPage="true"),
+    answer([], HasNextPage="soon"),
+    answer([], HasNextPage=True, NextCursor="next"),
     answer([], HasNextPage=True, NextCursor=None),
-    answer([], HasNextPage=True, NextCursor="5"),
     answer("none"),
-    answer(["anna"]),
-    answer([detail(BizToken=None)]),
-    answer([detail(BizToken="")]),
-    answer([{"RuleId": "7"}]),
-    answer([detail(RuleId=7)]),
-    answer([detail(ChargeDetails="none")]),
-    answer([detail(ChargeDetails=[{"ReqTime": []}])]),
     answer([])[:-1],
     b"[" * 100_000,
 ]
@@ -145,11 +164,11 @@ def test_undocumented_bill_is_an_error(body: bytes) -> None:
 )
 def test_any_json_is_a_page_or_a_decode_error(response: object) -> None:
     try:
-        tokens, cursor = read(json.dumps({"Response": response}).encode())
+        bill = read(json.dumps({"Response": response}).encode())
     except DecodeError:
         return
-    assert all(isinstance(token, BilledToken) for token in tokens)
-    assert cursor is None or isinstance(cursor, int)
+    assert all(isinstance(token, BilledToken) for token in bill.biz_tokens)
+    assert bill.next_cursor is None or isinstance(bill.next_cursor, int)
 
 
 # The call.
@@ -182,12 +201,12 @@ async def test_every_page_is_read_as_by_the_official_sdk(paged: LiveSimulator, r
     async with client_of(paged.url) as client:
         while cursor is not None:
             billed = await client.get_wechat_bill_details(day=DAY, rule_id=rule_id, cursor=cursor)
-            assert (billed.biz_tokens, billed.next_cursor) == by_sdk(paged, rule_id, cursor)
+            assert (billed.bill.biz_tokens, billed.bill.next_cursor) == by_sdk(paged, rule_id, cursor)
             assert (billed.call.action, billed.call.info_type) == ("GetWeChatBillDetails", "")
             assert billed.call.error_code is None
             assert len(billed.call.request_id or "") == 36
-            pages.append(billed.biz_tokens)
-            cursor = billed.next_cursor
+            pages.append(billed.bill.biz_tokens)
+            cursor = billed.bill.next_cursor
 
     billed_for = {token.biz_token for page in pages for token in page}
     assert [len(page) for page in pages] == sizes

@@ -1,6 +1,7 @@
 """Reconciliation with Tencent's bills finds unreported tokens: once, page by page, and only for our rules."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -16,6 +17,7 @@ from app.factory import open_retrieval
 from app.services.billing import BillingService
 from app.services.rule_settings import RuleSettings
 from simulator.options import SimulatorOptions
+from tests.faceid.test_client import peer, saying
 from tests.support.api import token
 from tests.support.service import Running, changed, everything, running
 from tests.support.simulator import LiveSimulator, live_simulator
@@ -116,6 +118,28 @@ async def test_bill_of_a_day_in_china_is_read_from_six_o_clock_on(service: Runni
 
     days = sorted(str(day) for (day,) in await rows(service, "SELECT day FROM reconciliation"))
     assert (len(days), days[-1]) == (3, last)
+
+
+async def test_malformed_rows_of_a_bill_are_counted_and_the_others_registered(settings: Settings) -> None:
+    rows_of_bill = [
+        {"BizToken": "billed-1", "RuleId": "7"},
+        {"BizToken": "billed-2", "RuleId": None},
+        {"BizToken": "billed-3", "RuleId": "7"},
+        {"BizToken": "no token", "RuleId": "7"},
+    ]
+    page = {"HasNextPage": False, "NextCursor": 0, "WeChatBillDetails": rows_of_bill, "RequestId": "r-1"}
+    async with peer(saying(json.dumps({"Response": page}).encode())) as (url, _):
+        own = changed(settings, faceid_endpoint=url, faceid_rule_id=None, rules={"7": RuleSettings()})
+        async with running(own, with_worker=False) as service, reconciling(service) as reconcile:
+            with structlog.testing.capture_logs() as logs:
+                assert await reconcile.reconcile() == 2
+
+            known = {name for (name,) in await rows(service, "SELECT biz_token FROM verification")}
+            assert known == {"billed-1", "billed-3"}
+    read = [entry for entry in logs if entry["event"] == "bill_read"]
+    rejected = [entry for entry in logs if entry["event"] == "bill_rows_rejected"]
+    assert [(entry["found"], entry["known"]) for entry in read] == [(2, 0), (0, 2), (0, 2)]
+    assert rejected == [{"event": "bill_rows_rejected", "log_level": "warning", "rule_id": "7", "count": 2}] * 3
 
 
 async def test_unreadable_bill_is_read_again_minutes_later(service: Running, tencent: LiveSimulator) -> None:
