@@ -19,7 +19,7 @@ from app.domain.detection import InfoType
 from app.domain.rule import DEFAULT_ACCOUNT
 from app.errors import ConfigurationError, ServiceError, UnavailableError
 from app.faceid.client import FaceIdClient, clock_offset
-from app.faceid.credentials import CredentialSource
+from app.faceid.credentials import AccountSettings, CredentialSource
 from app.faceid.error_codes import CLOCK, ENDPOINT, KEY_PAIR, advice, classify
 from app.factory import has_sealed_rows, now, open_keyring
 from app.sealing.keyring import Ring
@@ -96,11 +96,12 @@ class Doctor:
     async def _check_account(self, name: str) -> Sequence[Finding]:
         suffix = "" if name == DEFAULT_ACCOUNT else f" of {name}"
         if not self._with_worker:
-            checks = f"credentials{suffix}", f"clock{suffix}"
+            checks = f"credentials{suffix}", f"clock{suffix}", f"connection{suffix}"
             return [Finding(check, Status.SKIPPED, "Not checked: only workers call Tencent.") for check in checks]
         return [
             await _guarded(f"credentials{suffix}", ENDPOINT, self._check_credentials(name)),
-            await _guarded(f"clock{suffix}", ENDPOINT, self._check_clock(self._accounts[name].endpoint)),
+            await _guarded(f"clock{suffix}", ENDPOINT, self._check_clock(self._accounts[name])),
+            Finding(f"connection{suffix}", Status.OK, self._accounts[name].route),
         ]
 
     async def _check_database(self) -> Sequence[Finding]:
@@ -191,8 +192,8 @@ class Doctor:
         worst = max(findings.values(), key=lambda finding: list(Status).index(finding.status))
         return replace(worst, found="\n".join(finding.found for finding in findings.values()))
 
-    async def _check_clock(self, endpoint: str) -> Finding:
-        return clock_finding(await clock_offset(endpoint))
+    async def _check_clock(self, account: AccountSettings) -> Finding:
+        return clock_finding(await clock_offset(account))
 
     async def _check_credentials(self, account: str) -> Finding:
         rule_id = self._rule_id(account)

@@ -42,6 +42,7 @@ NOWHERE = "http://127.0.0.1:1"
 CHECKS = [
     "credentials",
     "clock",
+    "connection",
     "database",
     "schema",
     "key ring",
@@ -204,6 +205,7 @@ async def test_unreachable_services_are_named_without_secrets(tmp_path: Path) ->
     assert {name: finding.status for name, finding in findings.items()} == {
         "credentials": Status.FAILED,
         "clock": Status.FAILED,
+        "connection": Status.OK,
         "database": Status.FAILED,
         "schema": Status.SKIPPED,
         "key ring": Status.SKIPPED,
@@ -217,6 +219,7 @@ async def test_unreachable_services_are_named_without_secrets(tmp_path: Path) ->
     ] == [
         ["FACEID_ENDPOINT"],
         ["FACEID_ENDPOINT"],
+        [],
         ["DATABASE_URL"],
         [],
         [],
@@ -234,6 +237,7 @@ async def test_unreachable_services_are_named_without_secrets(tmp_path: Path) ->
         ("database_url", SecretStr("mysql://x"), "database", "DATABASE_URL must begin with"),
         ("faceid_endpoint", "ftp://x", "credentials", "FACEID_ENDPOINT must be"),
         ("faceid_endpoint", "ftp://x", "clock", "FACEID_ENDPOINT must be"),
+        ("faceid_ca_file", Path("/dev/null"), "credentials", "FACEID_CA_FILE, or the ca_file of an account, cannot be"),
         ("tencentcloud_secret_id", "", "credentials", "TENCENTCLOUD_SECRET_ID is not set"),
         ("data_dir", Path("/dev/null/data"), "disk", "DATA_DIR cannot be created: /dev/null is not a folder."),
         ("media_url", "file:///dev/null/media", "media store", "MEDIA_URL cannot be created"),
@@ -374,7 +378,11 @@ async def test_without_a_worker_nothing_of_tencent_is_needed(tmp_path: Path) -> 
 
     findings = await Doctor(settings, with_worker=False).run_checks()
 
-    assert {finding.check for finding in findings if finding.status is Status.SKIPPED} == {"credentials", "clock"}
+    assert {finding.check for finding in findings if finding.status is Status.SKIPPED} == {
+        "credentials",
+        "clock",
+        "connection",
+    }
     assert Status.FAILED not in {finding.status for finding in findings}
 
 

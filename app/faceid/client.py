@@ -20,9 +20,17 @@ from app.domain.media import MediaKind, UnreadableReason
 from app.domain.rule import DEFAULT_ACCOUNT, Enhanced
 from app.domain.verification import UpstreamCall
 from app.errors import ConfigurationError, UnavailableError
-from app.faceid.credentials import CredentialSource, FaceIdSettings
+from app.faceid.credentials import AccountSettings, CredentialSource, FaceIdSettings
 from app.faceid.decode import Bill, decode_bill, decode_detect_info, decode_head
-from app.faceid.error_codes import CONNECTION_FAILED, HTTP_STATUS, TIMED_OUT, TOO_LARGE, UNREADABLE
+from app.faceid.error_codes import (
+    CONNECT_TIMED_OUT,
+    CONNECTION_FAILED,
+    HTTP_STATUS,
+    PROXY_FAILED,
+    TIMED_OUT,
+    TOO_LARGE,
+    UNREADABLE,
+)
 from app.faceid.lifter import LiftedBody, Lifter, S
 from app.faceid.payloads import DecodeError, OversizedError
 from app.faceid.signing import authorization
@@ -69,7 +77,8 @@ class FaceIdClient:
     """The client of one account: an async context manager that owns the connections.
 
     Raises:
-        ConfigurationError: the endpoint is not an address, or there are no credentials.
+        ConfigurationError: the endpoint is not an address, there are no credentials, or the certificates cannot be
+            read.
     """
 
     def __init__(self, settings: FaceIdSettings, account: str = DEFAULT_ACCOUNT, *, connections: int) -> None:
@@ -78,7 +87,7 @@ class FaceIdClient:
         self._credentials = CredentialSource(account, account_settings)
         self.timeout = timedelta(seconds=settings.faceid_timeout_seconds)
         self._max_bytes = settings.faceid_max_bytes
-        self._http = _http_client(connections)
+        self._http = _http_client(account_settings, connections)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -136,8 +145,12 @@ class FaceIdClient:
             answer = None if error_code else decode(body)
         except _UnusableResponseError as error:
             error_code = str(error)
+        except httpx.ConnectTimeout:
+            error_code = CONNECT_TIMED_OUT
         except (TimeoutError, httpx.TimeoutException):
             error_code = TIMED_OUT
+        except httpx.ProxyError:
+            error_code = PROXY_FAILED
         except httpx.TransportError:
             error_code = CONNECTION_FAILED
         except DecodeError as error:
@@ -185,18 +198,18 @@ class FaceIdClient:
         return headers | ({"X-TC-Token": credentials.token} if credentials.token else {})
 
 
-async def clock_offset(endpoint: str) -> timedelta:
+async def clock_offset(account: AccountSettings) -> timedelta:
     """Returns this machine's clock minus the endpoint's, by the `Date` header of an unsigned request.
 
     Accurate to a second. Tencent rejects signatures that are more than five minutes off.
 
     Raises:
-        ConfigurationError: the endpoint is not an address.
+        ConfigurationError: the endpoint is not an address, or the certificates cannot be read.
         UnavailableError: it does not answer, or not with a date.
     """
-    url, sent = _url(endpoint), time.time()
+    url, http, sent = _url(account.endpoint), _http_client(account, 1), time.time()
     try:
-        async with asyncio.timeout(_CLOCK_SECONDS), _http_client(1) as http, http.stream("GET", url) as response:
+        async with asyncio.timeout(_CLOCK_SECONDS), http, http.stream("GET", url) as response:
             ours = (sent + time.time()) / 2
             theirs = parsedate_to_datetime(response.headers["Date"]).timestamp()
     except (TimeoutError, httpx.TransportError) as error:
@@ -210,12 +223,20 @@ class _UnusableResponseError(Exception):
     """The response is not read any further. The argument is the error code of the call."""
 
 
-def _http_client(connections: int) -> httpx.AsyncClient:
+def _http_client(account: AccountSettings, connections: int) -> httpx.AsyncClient:
+    proxy = account.proxy.get_secret_value() if account.proxy else None
+    try:
+        transport = AiohttpTransport(connections=connections, proxy=proxy, ca_file=account.ca_file)
+    except OSError as error:
+        reason = error.strerror or "it contains no certificate"
+        raise ConfigurationError(
+            f"FACEID_CA_FILE, or the ca_file of an account, cannot be read as PEM ({account.ca_file}): {reason}."
+        ) from None
     return httpx.AsyncClient(
         timeout=httpx.Timeout(_SOCKET_SECONDS, connect=_CONNECT_SECONDS),
-        transport=AiohttpTransport(connections=connections),
+        transport=transport,
         headers={"Accept-Encoding": "identity", "User-Agent": "faceid-results"},
-        # Results of persons must not pass through a proxy that happens to be in the environment.
+        # Results of persons only pass through a proxy that the settings name, not through one of the environment.
         trust_env=False,
         follow_redirects=False,
     )

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
+import httpx
 import structlog
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr
 
@@ -31,8 +32,20 @@ def _secret_fits_a_header(value: SecretStr) -> SecretStr:
     return value
 
 
+def _is_proxy(value: SecretStr) -> SecretStr:
+    try:
+        url = httpx.URL(value.get_secret_value())
+    except httpx.InvalidURL:
+        url = httpx.URL()
+    if url.scheme != "http" or not url.host or url.raw_path != b"/" or url.fragment:
+        raise ValueError("it must be http://host:port, with user:password@ before the host if the proxy needs them")
+    return value
+
+
 HeaderText = Annotated[str, AfterValidator(_fits_a_header)]
 HeaderSecret = Annotated[SecretStr, AfterValidator(_secret_fits_a_header)]
+# Secret, because it may contain a password.
+ProxyUrl = Annotated[SecretStr, AfterValidator(_is_proxy)]
 Rate = Annotated[float, Field(ge=0.1, le=1000)]
 AccountName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
 
@@ -41,7 +54,8 @@ class AccountSettings(BaseModel):
     """One account: `[accounts.NAME]` in the TOML file.
 
     `credentials_file` is for credentials that change while the service runs. It takes precedence over the others and
-    has the format of Tencent's own tools: `secret_id`, `secret_key` and `token` below `[default]`.
+    has the format of Tencent's own tools: `secret_id`, `secret_key` and `token` below `[default]`. Calls go through
+    `proxy`. They trust the certificates in `ca_file` instead of the public authorities.
     """
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
@@ -51,7 +65,17 @@ class AccountSettings(BaseModel):
     token: HeaderSecret | None = None
     credentials_file: Path | None = None
     endpoint: str = ENDPOINT
+    proxy: ProxyUrl | None = None
+    ca_file: Path | None = None
     requests_per_second: Rate = REQUESTS_PER_SECOND
+
+    @property
+    def route(self) -> str:
+        """The way of calls to Tencent, in a sentence without the proxy's user and password."""
+        proxy = httpx.URL(self.proxy.get_secret_value()).copy_with(userinfo=b"") if self.proxy else None
+        trusted = f"the certificates in {self.ca_file}" if self.ca_file else "the public certificate authorities"
+        way = f"through the proxy {proxy}" if proxy else "without a proxy"
+        return f"Calls go {way} and trust {trusted}."
 
 
 class FaceIdSettings(BaseModel):
@@ -64,6 +88,8 @@ class FaceIdSettings(BaseModel):
     tencentcloud_token: HeaderSecret | None = None
     tencentcloud_credentials_file: Path | None = None
     faceid_endpoint: str = ENDPOINT
+    faceid_proxy: ProxyUrl | None = None
+    faceid_ca_file: Path | None = None
     faceid_requests_per_second: Rate = REQUESTS_PER_SECOND
     faceid_timeout_seconds: float = Field(default=30, gt=0, le=600)
     # Of one response. The default leaves room for 16 MB of media, in base64 with every slash escaped.
@@ -72,16 +98,27 @@ class FaceIdSettings(BaseModel):
 
     @property
     def all_accounts(self) -> Mapping[str, AccountSettings]:
-        """All accounts by name. The default account is made of the settings without an account name."""
+        """All accounts by name. The default account is made of the settings without an account name.
+
+        Its proxy and its certificates are also those of every account that names none.
+        """
         default = AccountSettings(
             secret_id=self.tencentcloud_secret_id,
             secret_key=self.tencentcloud_secret_key,
             token=self.tencentcloud_token,
             credentials_file=self.tencentcloud_credentials_file,
             endpoint=self.faceid_endpoint,
+            proxy=self.faceid_proxy,
+            ca_file=self.faceid_ca_file,
             requests_per_second=self.faceid_requests_per_second,
         )
-        return {DEFAULT_ACCOUNT: default, **self.accounts}
+        others = {
+            name: account.model_copy(
+                update={"proxy": account.proxy or default.proxy, "ca_file": account.ca_file or default.ca_file}
+            )
+            for name, account in self.accounts.items()
+        }
+        return {DEFAULT_ACCOUNT: default, **others}
 
 
 class CredentialSource:

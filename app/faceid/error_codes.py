@@ -12,7 +12,9 @@ from app.domain.decision import ErrorClass
 
 # Our own codes, for calls without an answer of Tencent's or whose answer was not used.
 TIMED_OUT = "network.timeout"
+CONNECT_TIMED_OUT = "network.connect_timeout"
 CONNECTION_FAILED = "network.connection"
+PROXY_FAILED = "network.proxy"
 UNREADABLE = "reply.unreadable"
 TOO_LARGE = "reply.too_large"
 # Followed by a dot and the status.
@@ -26,7 +28,8 @@ CRASHED = "internal.crash"
 
 KEY_PAIR = "Copy secret id and secret key again from https://console.cloud.tencent.com/cam/capi."
 CLOCK = "Synchronise this machine's clock by NTP: Tencent rejects signatures that are more than 300 s off."
-ENDPOINT = "Check FACEID_ENDPOINT, and that DNS and firewall let this machine reach it."
+ENDPOINT = "Check FACEID_ENDPOINT, and that DNS and firewall let this machine reach it; FACEID_CA_FILE must match it."
+PROXY = "Check FACEID_PROXY, and that the proxy accepts this machine and allows connections to FACEID_ENDPOINT."
 _PERMISSION = "Grant the sub-account faceid:GetDetectInfo in Tencent's access management."
 _RULE = "Use an enabled RuleId of https://console.cloud.tencent.com/faceid."
 
@@ -47,6 +50,9 @@ _CODES: Mapping[ErrorClass, Mapping[str, str | None]] = {
         "ServiceUnavailable": None,
         "ResourceUnavailable": None,
         CONNECTION_FAILED: ENDPOINT,
+        # It says nothing about the size of the answer.
+        CONNECT_TIMED_OUT: ENDPOINT,
+        PROXY_FAILED: PROXY,
         UNREADABLE: ENDPOINT,
         HTTP_STATUS: ENDPOINT,
         MEDIA_NOT_STORED: None,
@@ -54,7 +60,12 @@ _CODES: Mapping[ErrorClass, Mapping[str, str | None]] = {
     },
     ErrorClass.TIMED_OUT: {TIMED_OUT: ENDPOINT},
     ErrorClass.CLOCK: {"AuthFailure.SignatureExpire": CLOCK},
-    ErrorClass.SLOW_DOWN: {"RequestLimitExceeded": None, "LimitExceeded": None, "ResourceInsufficient": None},
+    ErrorClass.SLOW_DOWN: {
+        "RequestLimitExceeded": None,
+        "FailedOperation.RequestLimitExceeded": None,
+        "LimitExceeded": None,
+        "ResourceInsufficient": None,
+    },
     ErrorClass.ASK_FOR_LESS: {"ResponseSizeLimitExceeded": None, TOO_LARGE: None},
     ErrorClass.ACCOUNT: {
         "AuthFailure": KEY_PAIR,
@@ -66,6 +77,7 @@ _CODES: Mapping[ErrorClass, Mapping[str, str | None]] = {
         "UnauthorizedOperation.ActivateError": "Ask Tencent's support: activating FaceID for the account failed.",
         "UnauthorizedOperation.Activating": "Wait: Tencent is activating FaceID for the account.",
         "UnauthorizedOperation.Arrears": "Pay the Tencent Cloud account's bill.",
+        "UnauthorizedOperation.ChargeStatusException": "Check the billing of FaceID in Tencent's console.",
         "UnauthorizedOperation.NonAuthorize": "Complete the real-name verification of the Tencent Cloud account.",
         "UnauthorizedOperation.Nonactivated": "Activate FaceID at https://console.cloud.tencent.com/faceid.",
         "FailedOperation.StsUnAuthErrError": "Grant FaceID's service role in Tencent's access management.",
@@ -81,9 +93,11 @@ _CODES: Mapping[ErrorClass, Mapping[str, str | None]] = {
         "InvalidParameterValue": None,
         "InvalidParameter": None,
         "MissingParameter": None,
+        "FailedOperation.InvalidTokenParameter": None,
         FOREIGN: None,
     },
     ErrorClass.BUG: {
+        "InvalidParameter.UnsupportEncryptField": None,
         "InvalidAction": ENDPOINT,
         "NoSuchProduct": ENDPOINT,
         "NoSuchVersion": None,

@@ -8,8 +8,10 @@ Callers still see httpx only: its requests, its responses, its exceptions.
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Self
 
 import aiohttp
@@ -28,6 +30,8 @@ _IDLE_SECONDS = 5.0
 
 # The first class that matches counts.
 _ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
+    (aiohttp.ClientProxyConnectionError, httpx.ProxyError),
+    (aiohttp.ClientHttpProxyError, httpx.ProxyError),
     (aiohttp.ConnectionTimeoutError, httpx.ConnectTimeout),
     (TimeoutError, httpx.ReadTimeout),
     (aiohttp.ClientConnectorError, httpx.ConnectError),
@@ -43,13 +47,23 @@ _ERRORS: tuple[tuple[type[Exception], type[httpx.TransportError]], ...] = (
 class AiohttpTransport(httpx.AsyncBaseTransport):
     """Sends requests over at most `connections` connections, which are reused while they are idle for less than 5 s.
 
-    Enter it, or the httpx client that owns it, before the first request. Redirects, proxies, cookies and compression
-    are not handled here: responses are passed on as they are. The head of a response is limited by aiohttp (128 headers
-    of 8 KiB each).
+    Enter it, or the httpx client that owns it, before the first request. Redirects, cookies and compression are not
+    handled here: responses are passed on as they are. The head of a response is limited by aiohttp (128 headers of
+    8 KiB each).
+
+    Args:
+        connections: how many connections may be open.
+        proxy: the URL of an HTTP proxy, with its user and password if it needs them; None for direct connections.
+        ca_file: the certificates to trust, in PEM, instead of the public authorities.
+
+    Raises:
+        OSError: the file cannot be read or contains no certificate.
     """
 
-    def __init__(self, *, connections: int) -> None:
+    def __init__(self, *, connections: int, proxy: str | None = None, ca_file: Path | None = None) -> None:
         self._connections = connections
+        self._proxy = proxy
+        self._tls = ssl.create_default_context(cafile=ca_file) if ca_file else httpx.create_ssl_context(trust_env=False)
         self._session: aiohttp.ClientSession
 
     async def __aenter__(self) -> Self:
@@ -58,7 +72,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
             connector=_Connector(
                 limit=self._connections,
                 keepalive_timeout=_IDLE_SECONDS,
-                ssl=httpx.create_ssl_context(trust_env=False),
+                ssl=self._tls,
             ),
             cookie_jar=aiohttp.DummyCookieJar(),
             read_bufsize=_BUFFER_BYTES,
@@ -84,6 +98,7 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
                 headers=[(name.decode(), value.decode()) for name, value in request.headers.raw],
                 data=await request.aread() or None,
                 allow_redirects=False,
+                proxy=self._proxy,
                 timeout=aiohttp.ClientTimeout(
                     total=None,
                     connect=timeouts.get("pool"),

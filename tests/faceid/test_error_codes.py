@@ -23,6 +23,8 @@ TABLE = {
         "ServiceUnavailable",
         "ResourceUnavailable",
         "ResourceUnavailable.NotExist",
+        codes.CONNECT_TIMED_OUT,
+        codes.PROXY_FAILED,
     ],
     ErrorClass.TIMED_OUT: [codes.TIMED_OUT],
     ErrorClass.CLOCK: ["AuthFailure.SignatureExpire"],
@@ -34,6 +36,7 @@ TABLE = {
         "RequestLimitExceeded.IPLimitExceeded",
         "RequestLimitExceeded.UinLimitExceeded",
         "LimitExceeded",
+        "FailedOperation.RequestLimitExceeded",
     ],
     ErrorClass.ASK_FOR_LESS: [codes.TOO_LARGE, "ResponseSizeLimitExceeded"],
     ErrorClass.ACCOUNT: [
@@ -41,6 +44,7 @@ TABLE = {
         "UnauthorizedOperation.ActivateError",
         "UnauthorizedOperation.Activating",
         "UnauthorizedOperation.Arrears",
+        "UnauthorizedOperation.ChargeStatusException",
         "UnauthorizedOperation.NonAuthorize",
         "UnauthorizedOperation.Nonactivated",
         "AuthFailure",
@@ -60,6 +64,7 @@ TABLE = {
     ErrorClass.FINAL: [
         codes.FOREIGN,
         "InvalidParameterValue.BizTokenIllegal",
+        "FailedOperation.InvalidTokenParameter",
         "InvalidParameter",
         "InvalidParameter.Unheard",
         "InvalidParameterValue",
@@ -67,6 +72,7 @@ TABLE = {
         "MissingParameter",
     ],
     ErrorClass.BUG: [
+        "InvalidParameter.UnsupportEncryptField",
         "InvalidAction",
         "NoSuchVersion",
         "NoSuchProduct",
