@@ -1,5 +1,6 @@
 """Answers of GetDetectInfo and GetDetectInfoEnhanced, computed from the BizToken and the scenario alone."""
 
+import base64
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -239,5 +240,18 @@ def _media_objects(
     for part, name, key, kind in _MEDIA_FIELDS:
         if part in wanted:
             content = media.get(kind)
-            objects.setdefault(name, {})[key] = pybase64.b64encode_as_string(content) if content else None
+            objects.setdefault(name, {})[key] = _encoded(content, scenario) if content else None
+    if scenario.name == "address" and VIDEO in wanted:
+        objects["VideoData"]["LivenessVideo"] = address_of(subject.biz_token)
     return objects
+
+
+def address_of(biz_token: str) -> str:
+    """Returns the address of the video in the customer's bucket."""
+    return f"https://faceid-1250000000.cos.ap-guangzhou.myqcloud.com/video/{biz_token}.mp4"
+
+
+def _encoded(content: bytes, scenario: Scenario) -> str:
+    if scenario.name == "mime":
+        return base64.encodebytes(content).replace(b"\n", b"\r\n").decode()
+    return pybase64.b64encode_as_string(content)

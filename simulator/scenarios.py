@@ -13,6 +13,8 @@ the last step is ignored and keeps tokens unique: `passed-0001`, `failed-2016-an
     null17               the same with ErrCode 17
     novideo              passed, but the key VideoData is missing
     slashes              passed, with every slash escaped as `\/` inside DetectInfo
+    mime                 passed, with base64 in lines of 76 characters
+    address              passed, with the address of a file in a bucket instead of the video
     throttled[-N]        RequestLimitExceeded, on the first N calls (by default on all)
     expired              InvalidParameterValue.BizTokenExpired
     illegal              InvalidParameter
@@ -32,7 +34,7 @@ import re
 from dataclasses import dataclass
 
 _STEP = re.compile(
-    r"(?:(?P<plain>passed|null17|novideo|slashes|expired|illegal|garbage|cut|http[45][0-9]{2})"
+    r"(?:(?P<plain>passed|null17|novideo|slashes|mime|address|expired|illegal|garbage|cut|http[45][0-9]{2})"
     r"|(?P<numbered>failed|unfinished|throttled|latency)(?:-(?P<number>[0-9]{1,6}))?"
     r"|error-(?P<code>[A-Z][A-Za-z]*(?:\.[A-Z][A-Za-z]*)*))"
     r"(?:-x(?P<calls>[0-9]{1,6}))?(?:-|$)"
@@ -42,7 +44,7 @@ _ERRORS = {
     "expired": "InvalidParameterValue.BizTokenExpired",
     "illegal": "InvalidParameter",
 }
-_VERDICTS = {"passed", "failed", "novideo", "slashes"}
+_VERDICTS = {"passed", "failed", "novideo", "slashes", "mime", "address"}
 _SIMILARITY_TOO_LOW = 2016
 _NOT_FINISHED = 17
 

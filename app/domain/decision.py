@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from app.domain.detection import Outcome, Part
+from app.domain.media import UnreadableMedia
 from app.domain.verification import State, Verification
 
 KEPT_FROM_CREATION = timedelta(hours=72)
@@ -22,6 +23,10 @@ FIRST_POLL = timedelta(minutes=10)
 POLL_INTERVAL = timedelta(hours=1)
 # Before the deadline: leaves room for one call with its own deadline.
 LAST_TRY = timedelta(minutes=1)
+
+# When to ask again for parts that a result lacks: media may be stored late. Once more before the deadline.
+MEDIA_POLLS = (timedelta(seconds=5), timedelta(seconds=30), timedelta(minutes=5), timedelta(hours=1))
+LAST_MEDIA_POLL = timedelta(hours=1)
 
 RETRY_BASE = timedelta(seconds=1)
 RETRY_CAP = timedelta(minutes=5)
@@ -51,12 +56,15 @@ class Answered:
     """Tencent returned a result. `outcome` is None if the text was not requested.
 
     `fetched_parts` are the parts stored after this reply, `missing` those that the rule wants and no call has requested
-    yet. A part that was requested but not returned does not exist at Tencent, so it counts as fetched.
+    yet. `awaited` are the wanted parts that Tencent did not return although they were requested, or whose media were
+    `unreadable`.
     """
 
     outcome: Outcome | None
     fetched_parts: frozenset[Part] = frozenset()
     missing: frozenset[Part] = frozenset()
+    awaited: frozenset[Part] = frozenset()
+    unreadable: tuple[UnreadableMedia, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +82,16 @@ class Store:
     """Store what was returned; an `outcome` of None keeps the known one.
 
     `provisional`: the person may still try again, so poll once more. `fetched_parts` is not empty while other parts are
-    to follow.
+    to follow, `awaited` while Tencent is asked again for parts that it lacked. `unreadable` are the media of this and
+    earlier answers that could not be read.
     """
 
     outcome: Outcome | None
     provisional: bool = False
     due_at: datetime | None = None
     fetched_parts: frozenset[Part] = frozenset()
+    awaited: frozenset[Part] = frozenset()
+    unreadable: tuple[UnreadableMedia, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,13 +168,28 @@ def decide(verification: Verification, reply: Reply, now: datetime, jitter: floa
         # The verdict of the text, which was stored before this part, stays.
         provisional = verification.provisional and Part.TEXT in verification.fetched_parts
     if reply.missing:
-        return Store(reply.outcome, provisional, now, reply.fetched_parts)
-    return Store(reply.outcome, provisional, max(now, _settled_at(verification)) if provisional else None)
+        return Store(reply.outcome, provisional, now, reply.fetched_parts, reply.awaited, reply.unreadable)
+    if provisional:
+        # Everything is requested again then.
+        settled_at = max(now, _settled_at(verification))
+        return Store(reply.outcome, provisional, settled_at, unreadable=reply.unreadable)
+    poll_at = _next_media_poll(verification, now) if reply.awaited else None
+    awaited = reply.awaited if poll_at else frozenset()
+    return Store(reply.outcome, provisional, poll_at, awaited=awaited, unreadable=reply.unreadable)
 
 
 def backoff(base: timedelta, cap: timedelta, times: int) -> timedelta:
     """Returns `base` doubled `times` times, at most `cap`."""
     return min(base * (1 << min(times, 32)), cap)
+
+
+def _next_media_poll(verification: Verification, now: datetime) -> datetime | None:
+    """Returns when to ask again for parts that are lacking; None after the last time."""
+    last_at = verification.deadline_at - LAST_MEDIA_POLL
+    intervals = MEDIA_POLLS[verification.media_polls :]
+    if intervals and now + intervals[0] < last_at:
+        return now + intervals[0]
+    return last_at if now < last_at else None
 
 
 def _settled_at(verification: Verification) -> datetime:

@@ -127,6 +127,11 @@ class Detection:
         return Outcome.PASSED if self.err_code == 0 else Outcome.FAILED
 
     @property
+    def has_id_card(self) -> bool:
+        """Whether Tencent recognised an ID card, so the flow photographed one."""
+        return bool(self.ocr_name or self.ocr_id_card)
+
+    @property
     def similarity(self) -> float | None:
         """`sim` as a number; None if Tencent sent none or no number."""
         try:

@@ -156,7 +156,7 @@ def retrieve_again(verification: Verification, now: datetime) -> Verification:
         raise GoneError("The verification was erased.")
     if verification.state in {State.FAILED, State.EXPIRED}:
         verification = replace(verification, state=State.PENDING, failures=0)
-    return wake(verification, now)
+    return wake(replace(verification, awaited_parts=frozenset(), media_polls=0), now)
 
 
 def erased(verification: Verification, now: datetime) -> Verification:
@@ -186,8 +186,14 @@ def erased(verification: Verification, now: datetime) -> Verification:
 
 
 def without_media(verification: Verification) -> Verification:
-    """Records that the media were erased; the text is next."""
-    return replace(verification, erase_at=verification.retain_until)
+    """Records that the media were erased; the text is next. Lacking media are not awaited any more."""
+    return replace(
+        verification,
+        erase_at=verification.retain_until,
+        due_at=None if verification.awaited_parts else verification.due_at,
+        awaited_parts=frozenset(),
+        unreadable=(),
+    )
 
 
 def held(verification: Verification, *, is_held: bool) -> Verification:
@@ -215,26 +221,46 @@ def after(verification: Verification, step: Step, call: UpstreamCall, now: datet
                 outcome=step.outcome or verification.outcome,
                 provisional=step.provisional,
                 due_at=step.due_at,
-                priority=Priority.RETRY if step.fetched_parts else Priority.POLL,
+                priority=_priority_after(step),
                 fetched_parts=step.fetched_parts,
+                awaited_parts=step.awaited,
+                media_polls=verification.media_polls + (_priority_after(step) is Priority.LAST),
+                unreadable=step.unreadable,
                 retrieved_at=now,
                 erase_at=None if verification.legal_hold else verification.retain_media_until,
             )
         case PollAgain(due_at):
             verification = replace(verification, due_at=due_at, priority=Priority.POLL)
         case Retry(due_at) | PauseCalls(due_at):
-            verification = replace(verification, due_at=due_at, priority=Priority.RETRY)
+            verification = replace(verification, due_at=due_at, priority=_retry_priority(verification))
         case FetchSeparately(due_at):
-            verification = replace(verification, due_at=due_at, priority=Priority.RETRY, fetch_separately=True)
+            priority = _retry_priority(verification)
+            verification = replace(verification, due_at=due_at, priority=priority, fetch_separately=True)
         case GiveUp(state):
             verification = replace(verification, state=state, due_at=None)
         case NoChange():
-            verification = replace(verification, provisional=False, due_at=None, fetched_parts=frozenset())
+            verification = replace(
+                verification,
+                provisional=False,
+                due_at=None,
+                fetched_parts=frozenset(),
+                awaited_parts=frozenset(),
+            )
         case _:
             assert_never(step)
     if verification.wake_requested and verification.due_at:
         verification = replace(verification, due_at=now, priority=Priority.FRESH)
     return replace(verification, is_leased=False, wake_requested=False)
+
+
+def _priority_after(step: Store) -> Priority:
+    if step.fetched_parts:
+        return Priority.RETRY
+    return Priority.LAST if step.awaited else Priority.POLL
+
+
+def _retry_priority(verification: Verification) -> Priority:
+    return Priority.LAST if verification.priority is Priority.LAST else Priority.RETRY
 
 
 def _with_deadline(verification: Verification) -> Verification:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 
+from app.domain.detection import Part
+
 HEAD_BYTES = 64
 """How many of the first bytes `sniff` looks at."""
 
@@ -50,6 +52,13 @@ class MediaKind(StrEnum):
     BEST_FRAME_8 = "best_frame_8"
     BEST_FRAME_9 = "best_frame_9"
     BEST_FRAME_10 = "best_frame_10"
+
+    @property
+    def part(self) -> Part:
+        """The part of a result that contains the media item."""
+        if self is MediaKind.LIVENESS_VIDEO:
+            return Part.VIDEO
+        return Part.ID_CARD if self.startswith("id_card") else Part.BEST_FRAME
 
 
 BEST_FRAMES = tuple(MediaKind(f"best_frame_{number}") for number in range(1, 11))

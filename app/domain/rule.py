@@ -50,17 +50,24 @@ class Rule:
         """Returns the wanted parts that are not among the fetched ones."""
         return self.info_type.parts - frozenset(fetched)
 
-    def next_parts(self, fetched: Collection[Part], *, separately: bool, failures: int) -> InfoType:
+    def next_parts(
+        self, fetched: Collection[Part], *, awaited: Collection[Part] = (), separately: bool, turn: int
+    ) -> InfoType:
         """Returns the parts to request next. If parts come separately, the text is first: it shows who is finished.
 
         Args:
             fetched: the stored parts. If nothing is missing, everything is requested again.
+            awaited: the parts that a stored result lacks. They are requested with the text, which explains them.
             separately: request one part at a time.
-            failures: consecutive failures; they rotate the part, so one unavailable part does not block the others.
+            turn: a number that grows with each try; it rotates the part, so one does not block the others.
         """
+        awaited = self.info_type.parts.intersection(awaited)
+        if awaited and not fetched:
+            chosen = {sorted(awaited)[turn % len(awaited)]} if separately else awaited
+            return InfoType("".join(sorted(chosen | self.info_type.parts & {Part.TEXT})))
         missing = self.missing(fetched) or self.info_type.parts
         if Part.TEXT in missing and (separately or self.text_first):
             return InfoType(Part.TEXT)
         if separately:
-            return InfoType(sorted(missing)[failures % len(missing)])
+            return InfoType(sorted(missing)[turn % len(missing)])
         return InfoType("".join(sorted(missing))) if missing < self.info_type.parts else self.info_type

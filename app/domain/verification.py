@@ -1,11 +1,12 @@
 """A verification: one person's run through FaceID, identified by its BizToken, and the progress of its retrieval."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import IntEnum, StrEnum
 
 from app.domain.detection import Detection, Outcome, Part
-from app.domain.media import MediaItem
+from app.domain.media import MediaItem, UnreadableMedia
 from app.domain.personal import Masked
 from app.domain.rule import DEFAULT_ACCOUNT
 
@@ -46,6 +47,8 @@ class Priority(IntEnum):
     FRESH = 0
     RETRY = 1
     POLL = 2
+    # Media that may appear later. Only this may be due further ahead than the person has time.
+    LAST = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,7 +74,9 @@ class Verification:
     the calls that returned "unfinished".
 
     The parts: `fetched_parts` are the stored parts while others are still missing (empty before the first and after the
-    last). `fetch_separately`: a request for all parts at once was too much. `nonce`: the `Extra` that the result must
+    last). `awaited_parts` are those that Tencent lacks so far, or whose media were unreadable: they are polled for
+    `media_polls` times. `unreadable` are these media. `fetch_separately`: all parts at once were too much. `nonce`: the
+    `Extra` that the result must
     contain (see `app.domain.redirect_state`).
 
     `erase_at` is when to erase next (None: a legal hold, or nothing is left). `sealed_key` is the wrapped key of all
@@ -100,6 +105,9 @@ class Verification:
     priority: Priority = Priority.FRESH
     fetched_parts: frozenset[Part] = frozenset()
     fetch_separately: bool = False
+    awaited_parts: frozenset[Part] = frozenset()
+    media_polls: int = 0
+    unreadable: tuple[UnreadableMedia, ...] = ()
     claim: int = 0
     is_leased: bool = False
     wake_requested: bool = False
@@ -131,6 +139,12 @@ class Result:
     masked: Masked = field(default_factory=Masked)
     callback_extra: str | None = field(default=None, repr=False)
     media: tuple[MediaItem, ...] = ()
+
+    @property
+    def unreadable(self) -> Sequence[UnreadableMedia]:
+        """The media that could not be read, except those that an earlier answer contained."""
+        stored = {item.kind for item in self.media}
+        return [item for item in self.verification.unreadable if item.kind not in stored]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

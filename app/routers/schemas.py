@@ -26,7 +26,7 @@ from app.domain.api_key import Scope
 from app.domain.audit import Action, AuditRecord
 from app.domain.detection import Detection, Outcome
 from app.domain.listing import VerificationFilter
-from app.domain.media import MediaKind
+from app.domain.media import MediaKind, UnreadableReason
 from app.domain.verification import BIZ_TOKEN_PATTERN, Result, State, TokenFacts, Verification
 from app.services import read
 from app.services.read import PersonQuery
@@ -226,6 +226,18 @@ class MediumLink(BaseModel):
     href: str
 
 
+class UnreadableItem(BaseModel):
+    """A media item that Tencent has, but that no answer contained in a readable form."""
+
+    model_config = ConfigDict(from_attributes=True)
+
+    kind: MediaKind
+    reason: UnreadableReason = Field(
+        description="`not_base64`, `not_text`, or `address`: Tencent sent the address of a file in your own bucket, "
+        "which is in `further` of the identity."
+    )
+
+
 class Retrieval(BaseModel):
     """The progress of the retrieval. `due_at` is when to call Tencent next, null if never."""
 
@@ -270,6 +282,7 @@ class VerificationView(BaseModel):
     identity: MaskedIdentity
     liveness_attempts: list[Attempt]
     media: list[MediumLink]
+    unreadable_media: list[UnreadableItem]
     retrieval: Retrieval
     registered_at: Instant | None
     received_at: Instant | None
@@ -301,6 +314,7 @@ class VerificationView(BaseModel):
                 )
                 for item in result.media
             ],
+            unreadable_media=[UnreadableItem.model_validate(item) for item in result.unreadable],
             retrieval=Retrieval.model_validate(verification),
             registered_at=verification.registered_at,
             received_at=verification.received_at,

@@ -11,7 +11,7 @@ import structlog
 
 from app.domain.decision import Answered, ErrorClass, Failure, Reply, Step, Store, decide
 from app.domain.detection import InfoType, Outcome, Part
-from app.domain.media import MediaItem, MediaKind, sniff
+from app.domain.media import MediaItem, MediaKind, UnreadableMedia, sniff
 from app.domain.redirect_state import is_foreign
 from app.domain.rule import Rule
 from app.domain.verification import UpstreamCall, Verification
@@ -57,7 +57,10 @@ class RetrieveService:
         await self.claims.until_slot(claim)
         verification, rule = claim.verification, self.rules.rule(claim.verification.rule_id)
         requested = rule.next_parts(
-            verification.fetched_parts, separately=verification.fetch_separately, failures=verification.failures
+            verification.fetched_parts,
+            awaited=verification.awaited_parts,
+            separately=verification.fetch_separately,
+            turn=verification.failures + verification.media_polls,
         )
         media: Sequence[MediaItem] = ()
         with ExitStack() as spool_files:
@@ -109,6 +112,9 @@ class RetrieveService:
             # Our own disk failed while media arrived.
             action = GET_DETECT_INFO_ENHANCED if rule.enhanced else GET_DETECT_INFO
             return DetectAnswer(self._failed_call(MEDIA_NOT_STORED, called_at, action, str(requested)))
+        if answer.unreadable:
+            token = digest_of(verification.biz_token)
+            log.warning("media_unreadable", verification=verification.id, token=token, media=dict(answer.unreadable))
         if is_foreign(verification, answer.detection):
             log.warning("foreign_result", verification=verification.id, token=digest_of(verification.biz_token))
             return DetectAnswer(replace(answer.call, error_code=FOREIGN))
@@ -162,10 +168,14 @@ class RetrieveService:
 
 def _reply(verification: Verification, rule: Rule, requested: InfoType, answer: _Answer) -> Reply:
     """Returns what the answer means for the verification."""
-    if answer.call.error_code:
-        return Failure(classify(answer.call.error_code))
+    if code := answer.call.error_code:
+        error_class = classify(code)
+        # Only one timeout after another shows that the answer is too large to arrive in time.
+        is_first_timeout = error_class is ErrorClass.TIMED_OUT and verification.last_error_code != code
+        return Failure(ErrorClass.RETRY if is_first_timeout else error_class)
     before = verification.fetched_parts
     parts = requested.parts | (before if rule.missing(before) else frozenset())
+    is_media_poll = bool(verification.awaited_parts) and not before
     if answer.detection:
         outcome: Outcome | None = answer.detection.outcome
     elif Part.TEXT not in requested.parts and (answer.media or before):
@@ -173,7 +183,27 @@ def _reply(verification: Verification, rule: Rule, requested: InfoType, answer: 
         outcome = None
     else:
         outcome = Outcome.UNFINISHED
-    return Answered(outcome, parts, rule.missing(parts))
+    missing = frozenset[Part]() if is_media_poll else rule.missing(parts)
+    unreadable = tuple(UnreadableMedia(kind, reason) for kind, reason in answer.unreadable.items())
+    unread_before = tuple(item for item in verification.unreadable if item.kind.part not in requested.parts)
+    awaited = verification.awaited_parts - requested.parts | _lacking(verification, requested, outcome, answer)
+    return Answered(outcome, parts, missing, awaited, unread_before + unreadable)
+
+
+def _lacking(
+    verification: Verification, requested: InfoType, outcome: Outcome | None, answer: _Answer
+) -> frozenset[Part]:
+    """Returns the requested parts that may be complete in a later answer.
+
+    A person who passed has them all, except ID cards in a flow that photographs none.
+    """
+    unreadable = frozenset(kind.part for kind in answer.unreadable)
+    if (outcome or verification.outcome) is not Outcome.PASSED:
+        return unreadable
+    returned = {Part.TEXT} | {kind.part for kind in answer.media}
+    if answer.detection and not answer.detection.has_id_card:
+        returned.add(Part.ID_CARD)
+    return unreadable | requested.parts - returned
 
 
 def _measure(call: UpstreamCall, step: Step, error_class: ErrorClass | None) -> None:

@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from app.domain.audit import Action
 from app.domain.detection import Outcome, Part
-from app.domain.media import MediaKind
+from app.domain.media import MediaKind, UnreadableMedia, UnreadableReason
 from app.domain.verification import Priority, State
 
 if TYPE_CHECKING:
@@ -121,6 +121,22 @@ class PartsType(TypeDecorator[frozenset[Part]]):
         return frozenset(map(Part, value or ""))
 
 
+class UnreadableType(TypeDecorator[tuple[UnreadableMedia, ...]]):
+    """Unreadable media, stored as `kind=reason` separated by blanks."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: Collection[UnreadableMedia] | None, _: Dialect) -> str:
+        """Converts for the driver."""
+        return " ".join(f"{item.kind}={item.reason}" for item in value or ())
+
+    def process_result_value(self, value: str | None, _: Dialect) -> tuple[UnreadableMedia, ...]:
+        """Converts from the driver."""
+        pairs = (pair.split("=") for pair in (value or "").split())
+        return tuple(UnreadableMedia(MediaKind(kind), UnreadableReason(reason)) for kind, reason in pairs)
+
+
 # SQLite assigns ids only if the primary key is exactly an INTEGER.
 BigId = BigInteger().with_variant(Integer, "sqlite")
 
@@ -168,6 +184,9 @@ verification = Table(
     Column("priority", PriorityType, nullable=False, server_default="1"),
     Column("pulled", PartsType, key="fetched_parts", nullable=False, server_default=text("''")),
     Column("one_by_one", Boolean, key="fetch_separately", nullable=False, server_default=false()),
+    Column("awaited_parts", PartsType, nullable=False, server_default=text("''")),
+    Column("media_polls", Integer, nullable=False, server_default="0"),
+    Column("unreadable", UnreadableType, nullable=False, server_default=text("''")),
     Column("claim", Integer, nullable=False, default=0),
     Column("leased", Boolean, key="is_leased", nullable=False, default=False),
     Column("woken", Boolean, key="wake_requested", nullable=False, default=False),

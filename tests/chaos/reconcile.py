@@ -20,7 +20,7 @@ from sqlalchemy import Table, func, or_, select
 from app.config import Settings
 from app.domain.detection import Detection, LivenessAttempt, Outcome, SealedText
 from app.domain.media import MediaItem, MediaKind
-from app.domain.verification import State, Verification
+from app.domain.verification import Priority, State, Verification
 from app.factory import open_services
 from app.sealing.aead import TamperedDataError, context_of
 from app.sealing.keyring import KeyRing
@@ -117,9 +117,9 @@ class _Stored:
 
 
 async def count_open(database: Database) -> int:
-    """Returns how many verifications are pending, leased or due within minutes."""
+    """Returns how many verifications are pending, leased or due within minutes. A video that stays away may be due."""
     table = tables.verification
-    soon = table.c.due_at < datetime.now(UTC) + _SOON
+    soon = (table.c.due_at < datetime.now(UTC) + _SOON) & (table.c.priority < Priority.LAST)
     statement = select(func.count()).where(or_(table.c.state == "pending", table.c.is_leased, soon))
     async with database.read() as tx:
         return (await tx.connection.execute(statement)).scalar_one()

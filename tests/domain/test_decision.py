@@ -25,6 +25,7 @@ from app.domain.decision import (
     decide,
 )
 from app.domain.detection import Detection, Outcome, Part
+from app.domain.media import MediaKind, UnreadableMedia, UnreadableReason
 from app.domain.verification import State, Verification
 from app.faceid.error_codes import classify
 from tests.faceid.test_error_codes import CODES
@@ -250,6 +251,69 @@ def test_repeated_timeouts_fetch_parts_separately() -> None:
 )
 def test_parts_are_fetched_without_delay(verification: Verification, reply: Reply, step: Step) -> None:
     assert decide(verification, reply, NOW, jitter=0) == step
+
+
+UNREADABLE = (UnreadableMedia(MediaKind.LIVENESS_VIDEO, UnreadableReason.NOT_BASE64),)
+
+
+@pytest.mark.parametrize(
+    ("verification", "reply", "now", "step"),
+    [
+        pytest.param(
+            PENDING,
+            Answered(Outcome.PASSED, awaited=VIDEO, unreadable=UNREADABLE),
+            NOW,
+            Store(Outcome.PASSED, due_at=NOW + 5 * SECOND, awaited=VIDEO, unreadable=UNREADABLE),
+            id="the result is stored at once and the video requested again",
+        ),
+        pytest.param(
+            PENDING,
+            Answered(Outcome.PASSED, TEXT, frozenset({Part.BEST_FRAME}), VIDEO, UNREADABLE),
+            NOW,
+            Store(Outcome.PASSED, False, NOW, TEXT, VIDEO, UNREADABLE),
+            id="parts that nobody requested yet come first",
+        ),
+        pytest.param(
+            PENDING,
+            Answered(Outcome.FAILED, awaited=VIDEO, unreadable=UNREADABLE),
+            NOW,
+            replace(MAYBE_PASSES_LATER, unreadable=UNREADABLE),
+            id="a provisional verdict is requested again in full",
+        ),
+        pytest.param(
+            PENDING,
+            Answered(Outcome.FAILED, awaited=VIDEO),
+            SETTLED,
+            Store(Outcome.FAILED, due_at=SETTLED + 5 * SECOND, awaited=VIDEO),
+            id="a failed person's video too, once the verdict is final",
+        ),
+        pytest.param(
+            replace(PASSED, media_polls=4),
+            Answered(Outcome.PASSED, awaited=VIDEO),
+            NOW,
+            Store(Outcome.PASSED, due_at=DEADLINE - HOUR, awaited=VIDEO),
+            id="once more an hour before the deadline",
+        ),
+        pytest.param(
+            replace(PASSED, media_polls=3),
+            Answered(Outcome.PASSED, awaited=VIDEO),
+            DEADLINE - 2 * HOUR,
+            Store(Outcome.PASSED, due_at=DEADLINE - HOUR, awaited=VIDEO),
+            id="never later than that",
+        ),
+        pytest.param(
+            replace(PASSED, media_polls=1),
+            Answered(Outcome.PASSED, awaited=VIDEO, unreadable=UNREADABLE),
+            DEADLINE - HOUR,
+            Store(Outcome.PASSED, unreadable=UNREADABLE),
+            id="what is lacking then stays absent",
+        ),
+    ],
+)
+def test_lacking_media_are_polled_soon_and_before_the_deadline(
+    verification: Verification, reply: Reply, now: datetime, step: Step
+) -> None:
+    assert decide(verification, reply, now, jitter=0) == step
 
 
 def test_unfinished_person_is_polled_in_growing_intervals() -> None:

@@ -34,6 +34,7 @@ from app.domain.decision import (
     decide,
 )
 from app.domain.detection import Outcome, Part
+from app.domain.media import MediaKind, UnreadableMedia, UnreadableReason
 from app.domain.rule import Rule
 from app.domain.verification import Priority, State, TokenFacts, UpstreamCall, Verification
 from app.errors import ConflictError, GoneError
@@ -343,6 +344,66 @@ BACK = replace(CLAIMED, attempts=1, is_leased=False, last_request_id="request-1"
 )
 def test_every_step_changes_the_row(step: Step, after: Verification) -> None:
     assert lifecycle.after(CLAIMED, step, ANSWERED, LATER) == after
+
+
+AWAITED = frozenset({Part.VIDEO})
+UNREADABLE = (UnreadableMedia(MediaKind.LIVENESS_VIDEO, UnreadableReason.ADDRESS),)
+AWAITING = replace(
+    PASSED, due_at=NOW + HOUR, priority=Priority.LAST, awaited_parts=AWAITED, media_polls=1, unreadable=UNREADABLE
+)
+
+
+def test_lacking_media_are_polled_at_the_lowest_priority() -> None:
+    step = Store(Outcome.PASSED, due_at=NOW + HOUR, awaited=AWAITED, unreadable=UNREADABLE)
+
+    assert lifecycle.after(CLAIMED, step, ANSWERED, LATER) == replace(
+        AWAITING, claim=1, attempts=1, last_request_id="request-1", retrieved_at=LATER
+    )
+
+
+@pytest.mark.parametrize("step", [Retry(LATER), PauseCalls(LATER), FetchSeparately(LATER)])
+def test_failed_media_poll_keeps_the_lowest_priority(step: Step) -> None:
+    after = lifecycle.after(AWAITING, step, CUT, NOW)
+
+    assert (after.priority, after.due_at, after.awaited_parts) == (Priority.LAST, LATER, AWAITED)
+
+
+@pytest.mark.parametrize("step", [Store(Outcome.PASSED), NoChange()])
+def test_media_polls_end_with_the_media_or_with_the_token(step: Step) -> None:
+    after = lifecycle.after(AWAITING, step, ANSWERED, LATER)
+
+    assert (after.due_at, after.awaited_parts, after.state) == (None, frozenset(), State.RETRIEVED)
+
+
+def test_requested_retrieval_asks_for_everything_again() -> None:
+    after = lifecycle.retrieve_again(AWAITING, NOW)
+
+    assert (after.due_at, after.priority, after.awaited_parts, after.media_polls) == (
+        NOW,
+        Priority.FRESH,
+        frozenset(),
+        0,
+    )
+
+
+def test_media_are_not_awaited_after_their_erasure() -> None:
+    after = lifecycle.without_media(AWAITING)
+
+    assert (after.due_at, after.awaited_parts, after.unreadable) == (None, frozenset(), ())
+    assert lifecycle.without_media(PROVISIONAL).due_at == PROVISIONAL.due_at
+
+
+def test_lacking_video_is_polled_five_times() -> None:
+    called_at, end = live(CALLED_BACK, Answered(Outcome.PASSED, awaited=AWAITED))
+
+    assert [after - before for before, after in pairwise(called_at)][:4] == [5 * SECOND, 30 * SECOND, 5 * MINUTE, HOUR]
+    assert (len(called_at), called_at[-1], end.media_polls) == (6, NOW + 69 * HOUR, 5)
+    assert (end.state, end.outcome, end.due_at, end.awaited_parts) == (
+        State.RETRIEVED,
+        Outcome.PASSED,
+        None,
+        frozenset(),
+    )
 
 
 def test_unchanged_provisional_result_becomes_final() -> None:

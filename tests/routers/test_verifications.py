@@ -212,6 +212,7 @@ async def test_retrieved_verification_has_the_documented_form(api: httpx.AsyncCl
                 ("liveness_video", "video/mp4", 1000000),
             )
         ],
+        "unreadable_media": [],
         "retrieval": {"attempts": 1, "last_error_code": None, "due_at": None},
         "registered_at": None,
         "legal_hold": False,
@@ -243,6 +244,7 @@ async def test_missing_values_are_null_or_empty_lists(idle_api: httpx.AsyncClien
         "identity": {"name": None, "id_card": None, "ocr_address": None},
         "liveness_attempts": [],
         "media": [],
+        "unreadable_media": [],
         "retrieval": {"attempts": 0, "last_request_id": None, "last_error_code": None, "due_at": received_at},
         "registered_at": None,
         "received_at": received_at,

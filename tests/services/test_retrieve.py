@@ -1,6 +1,7 @@
 """Retrieval from due to recorded: no failure loses a result, stores a part of it or records it twice."""
 
 import asyncio
+import json
 import shutil
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -15,10 +16,10 @@ import pytest
 from sqlalchemy import text
 
 from app.config import Settings
-from app.domain.detection import Part
-from app.domain.media import MediaKind
+from app.domain.detection import InfoType, Part
+from app.domain.media import MediaKind, UnreadableMedia, UnreadableReason
 from app.domain.rule import DEFAULT_ACCOUNT, Rule
-from app.domain.verification import State, Verification
+from app.domain.verification import Priority, State, Verification
 from app.errors import UnavailableError
 from app.faceid.client import DetectAnswer
 from app.faceid.error_codes import MEDIA_NOT_STORED, TOO_LARGE
@@ -27,7 +28,9 @@ from app.sealing.blobs import BlobSealer
 from app.services.claim import Claim
 from app.services.rule_settings import RuleSettings
 from app.storage.media import SpoolFile
+from simulator.answers import address_of
 from simulator.media import media_of, picture_of
+from tests.faceid.test_client import peer, saying
 from tests.support.api import call_back, get, row_of, token
 from tests.support.clocks import ShiftedClock
 from tests.support.service import Running
@@ -375,8 +378,30 @@ async def test_parts_are_fetched_separately_if_the_whole_is_too_large(
         assert [await retrieve_all(retrieval) for _ in range(5)] == [1, 1, 1, 1, 0]
 
     assert requested_info_types(faceid, biz_token) == ["0", "1", "2", "3", "4"]
-    assert (await get(idle_api, biz_token))["retrieval"]["due_at"] is None  # there never was a video
+    seen = await get(idle_api, biz_token)
+    # The video may be stored late.
+    assert (seen["unreadable_media"], seen["retrieval"]["due_at"] is None) == ([], False)
     assert set(await media(idle_api, biz_token)) == set(media_of(biz_token)) - {MediaKind.LIVENESS_VIDEO}
+
+
+@pytest.mark.parametrize(
+    ("scenario", "info_types"),
+    [
+        ("latency-3000-x3", ["0", "0", "0", "1"]),
+        ("http502-x2-latency-3000-x1", ["0", "0", "0", "0"]),
+        ("http502-x1-latency-3000-x2", ["0", "0", "0", "1"]),
+    ],
+)
+async def test_only_timeouts_in_a_row_show_that_the_whole_is_too_large(
+    idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator, scenario: str, info_types: list[str]
+) -> None:
+    clock, biz_token = ShiftedClock(), await call_back(idle_api, scenario)
+    async with retrieving(idle_service, clock, faceid_timeout_seconds=0.5) as retrieval:
+        for _ in range(4):
+            assert await retrieve_all(retrieval) == 1
+            clock.ahead += timedelta(minutes=1)
+
+    assert requested_info_types(faceid, biz_token) == info_types
 
 
 async def test_part_above_the_size_limit_does_not_block_the_other_parts(
@@ -395,9 +420,133 @@ async def test_part_above_the_size_limit_does_not_block_the_other_parts(
 
 
 def test_failing_part_takes_turns_with_the_other_parts() -> None:
-    info_types = [Rule().next_parts({Part.TEXT}, separately=True, failures=failures).text for failures in range(4)]
+    info_types = [Rule().next_parts({Part.TEXT}, separately=True, turn=turn).text for turn in range(4)]
 
     assert info_types == ["2", "3", "4", "2"]
+
+
+def test_awaited_parts_are_requested_with_the_text() -> None:
+    awaited = {Part.ID_CARD, Part.VIDEO}
+    rules = Rule(), Rule(info_type=InfoType("34"))
+
+    together = [
+        rule.next_parts((), awaited=awaited, separately=False, turn=turn).text for rule in rules for turn in (0, 1)
+    ]
+    separately = [Rule().next_parts((), awaited=awaited, separately=True, turn=turn).text for turn in range(3)]
+
+    assert (together, separately) == (["124", "124", "4", "4"], ["12", "14", "12"])
+
+
+async def test_media_in_lines_of_base64_are_stored(idle_api: httpx.AsyncClient, retrieval: RetrievalServices) -> None:
+    biz_token = await call_back(idle_api, "mime")
+    assert await retrieve_all(retrieval) == 1
+
+    assert await media(idle_api, biz_token) == media_of(biz_token)
+
+
+async def test_address_instead_of_a_video_costs_only_the_video(
+    idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator
+) -> None:
+    clock, biz_token = ShiftedClock(), await call_back(idle_api, "address-x1-passed")
+    async with retrieving(idle_service, clock) as retrieval:
+        assert await retrieve_all(retrieval) == 1
+        first = await get(idle_api, biz_token)
+        identity = await idle_api.get(f"/v1/verifications/{biz_token}/identity", headers={"X-Purpose": "test"})
+        row = await row_of(idle_service.services, biz_token)
+        clock.ahead = timedelta(seconds=6)
+        assert await retrieve_all(retrieval) == 1
+        last = await get(idle_api, biz_token)
+
+    assert (first["state"], first["outcome"], first["identity"]["name"]) == (
+        "retrieved",
+        "passed",
+        last["identity"]["name"],
+    )
+    assert [item["kind"] for item in first["media"]] == ["id_card_front", "id_card_back", "best_frame"]
+    assert first["unreadable_media"] == [{"kind": "liveness_video", "reason": "address"}]
+    assert identity.json()["further"] == {"VideoData": {"LivenessVideo": address_of(biz_token)}}
+    assert (row.priority, row.fetched_parts) == (Priority.LAST, frozenset())
+    assert requested_info_types(faceid, biz_token) == ["0", "14"]
+    assert (last["unreadable_media"], last["retrieval"]["due_at"]) == ([], None)
+    assert await media(idle_api, biz_token) == media_of(biz_token)
+
+
+@pytest.mark.parametrize("scenario", ["address", "novideo"])
+async def test_media_item_that_stays_away_ends_absent(
+    idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator, scenario: str
+) -> None:
+    clock, biz_token = ShiftedClock(), await call_back(idle_api, scenario)
+    waits = []
+    async with retrieving(idle_service, clock) as retrieval:
+        while due_at := (await row_of(idle_service.services, biz_token)).due_at:
+            waits.append(round((due_at - clock()).total_seconds()))
+            clock.ahead += max(due_at - clock(), timedelta()) + timedelta(seconds=1)
+            assert await retrieve_all(retrieval) == 1
+
+    assert waits[:5] == [0, 5, 30, 300, 3600]
+    assert 60 * 3600 < waits[5] < 69 * 3600
+    seen = await get(idle_api, biz_token)
+    assert requested_info_types(faceid, biz_token) == ["0", *["14"] * 5]
+    assert (seen["state"], seen["outcome"], len(seen["media"])) == ("retrieved", "passed", 3)
+    reasons = {"address": [{"kind": "liveness_video", "reason": "address"}], "novideo": []}
+    assert seen["unreadable_media"] == reasons[scenario]
+
+
+async def test_video_that_is_stored_late_is_fetched_after_seconds(
+    idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator
+) -> None:
+    clock, biz_token = ShiftedClock(), await call_back(idle_api, "novideo-x1-passed")
+    async with retrieving(idle_service, clock, rules={"1": RuleSettings(text_first=True)}) as retrieval:
+        assert [await retrieve_all(retrieval) for _ in range(2)] == [1, 1]
+        clock.ahead = timedelta(seconds=6)
+        await retrieve_all(retrieval)
+
+    assert requested_info_types(faceid, biz_token) == ["1", "234"]
+    assert await media(idle_api, biz_token) == media_of(biz_token)
+
+
+async def test_medium_that_was_readable_is_kept_when_a_later_one_is_not(
+    idle_service: Running, idle_api: httpx.AsyncClient, retrieval: RetrievalServices
+) -> None:
+    biz_token = await call_back(idle_api, "passed-x1-address")
+    assert await retrieve_all(retrieval) == 1
+    assert (await idle_api.post(f"/v1/verifications/{biz_token}/retrieve")).is_success
+    assert await retrieve_all(retrieval) == 1
+
+    row, seen = await row_of(idle_service.services, biz_token), await get(idle_api, biz_token)
+    assert row.unreadable == (UnreadableMedia(MediaKind.LIVENESS_VIDEO, UnreadableReason.ADDRESS),)
+    assert seen["unreadable_media"] == []
+    assert await media(idle_api, biz_token) == media_of(biz_token)
+
+
+async def test_media_are_not_awaited_after_their_retention(
+    idle_service: Running, idle_api: httpx.AsyncClient, retrieval: RetrievalServices
+) -> None:
+    biz_token = await call_back(idle_api, "address")
+    assert await retrieve_all(retrieval) == 1
+    later = replace(idle_service.services.erase, clock=ShiftedClock(timedelta(days=31)))
+    assert await later.erase_expired() == 1
+
+    row = await row_of(idle_service.services, biz_token)
+    assert (row.due_at, row.awaited_parts, row.unreadable) == (None, frozenset(), ())
+
+
+async def test_id_card_is_not_awaited_in_a_flow_without_one(idle_service: Running, idle_api: httpx.AsyncClient) -> None:
+    answers = iter(['{"ErrCode":0}', '{"ErrCode":0,"OcrName":"a"}', '{"ErrCode":2016,"OcrName":"a"}'])
+
+    async def speak(writer: asyncio.StreamWriter) -> None:
+        document = json.dumps(f'{{"Text":{next(answers)}}}')
+        await saying(f'{{"Response":{{"DetectInfo":{document}}}}}'.encode())(writer)
+
+    async with peer(speak) as (url, _):
+        seen = []
+        async with retrieving(idle_service, faceid_endpoint=url, faceid_info_type="12") as retrieval:
+            for _ in range(3):
+                biz_token = await call_back(idle_api, "any")
+                assert await retrieve_all(retrieval) == 1
+                seen.append((await row_of(idle_service.services, biz_token)).awaited_parts)
+
+    assert seen == [frozenset(), {Part.ID_CARD}, frozenset()]
 
 
 async def test_enhanced_rule_stores_the_additional_media(idle_service: Running, idle_api: httpx.AsyncClient) -> None:
