@@ -95,13 +95,32 @@ def enhanced_info(
 ) -> _JsonObject:
     """Returns GetDetectInfoEnhanced's response. Other parts are null, and so are intention and encryption."""
     media = _media_objects(subject, scenario, parts, video_bytes)
+    is_intention = scenario.intention is not None
     return {
         "Text": _enhanced_text(subject, scenario) if TEXT in parts else None,
         "IdCardData": _enhanced_card(media["IdCardData"], request, scenario) if "IdCardData" in media else None,
         "BestFrame": _enhanced_frame(media["BestFrame"], request, scenario) if "BestFrame" in media else None,
         "VideoData": {**media["VideoData"], "LivenessVideos": None} if "VideoData" in media else None,
-        "IsVerifyIntention": False,
         **dict.fromkeys(_INTENTION_AND_ENCRYPTION),
+        "IsVerifyIntention": is_intention,
+        "IntentionVerifyType": "0" if is_intention else None,
+        "IntentionQuestionResult": _intention(subject, scenario) if is_intention and "6" in parts else None,
+    }
+
+
+def _intention(subject: Subject, scenario: Scenario) -> _JsonObject:
+    """Returns the result of questions that the person answered aloud."""
+    video = media_of(subject.biz_token)["liveness_video"]
+    picture = picture_of(subject.biz_token, "intention_picture_1")
+    return {
+        "FinalResultDetailCode": scenario.intention,
+        "FinalResultMessage": "成功" if scenario.intention == 0 else "意愿核验不通过",
+        "Video": pybase64.b64encode_as_string(video),
+        "ScreenShot": [pybase64.b64encode_as_string(picture)],
+        "ResultCode": ["0" if scenario.intention == 0 else "-1"],
+        "AsrResult": ["同意" if scenario.intention == 0 else "不同意"],
+        "Audios": [],
+        "FinalResultCode": "0" if scenario.intention == 0 else "-1",
     }
 
 

@@ -27,11 +27,11 @@ def media_of(biz_token: str, *, video_bytes: int = VIDEO_BYTES) -> dict[str, byt
 
 
 def picture_of(biz_token: str, kind: str) -> bytes:
-    """Returns the JPEG of a kind: a side of the card, its `_cut` variant, the avatar, or a numbered best frame.
+    """Returns the JPEG of a kind: a side of the card, its `_cut` variant, the avatar, or a numbered frame.
 
     Kinds that share a sample, such as all best frames, differ in their stamps.
     """
-    is_face = kind.startswith(("best_frame", "id_card_avatar"))
+    is_face = kind.startswith(("best_frame", "id_card_avatar", "intention"))
     jpeg = _sample("best_frame.jpg" if is_face else f"{kind.removesuffix('_cut')}.jpg")
     stamp = _stamp(biz_token, kind)
     segment = _JPEG_COMMENT + (len(stamp) + 2).to_bytes(2) + stamp

@@ -15,6 +15,8 @@ the last step is ignored and keeps tokens unique: `passed-0001`, `failed-2016-an
     slashes              passed, with every slash escaped as `\/` inside DetectInfo
     mime                 passed, with base64 in lines of 76 characters
     address              passed, with the address of a file in a bucket instead of the video
+    intention[-CODE]     passed, and GetDetectInfoEnhanced returns an intention with the negative of this code, by
+                         default 0 (confirmed): intention-301 is not confirmed
     throttled[-N]        RequestLimitExceeded, on the first N calls (by default on all)
     expired              InvalidParameterValue.BizTokenExpired
     illegal              InvalidParameter
@@ -35,7 +37,7 @@ from dataclasses import dataclass
 
 _STEP = re.compile(
     r"(?:(?P<plain>passed|null17|novideo|slashes|mime|address|expired|illegal|garbage|cut|http[45][0-9]{2})"
-    r"|(?P<numbered>failed|unfinished|throttled|latency)(?:-(?P<number>[0-9]{1,6}))?"
+    r"|(?P<numbered>failed|unfinished|throttled|latency|intention)(?:-(?P<number>[0-9]{1,6}))?"
     r"|error-(?P<code>[A-Z][A-Za-z]*(?:\.[A-Z][A-Za-z]*)*))"
     r"(?:-x(?P<calls>[0-9]{1,6}))?(?:-|$)"
 )
@@ -44,7 +46,7 @@ _ERRORS = {
     "expired": "InvalidParameterValue.BizTokenExpired",
     "illegal": "InvalidParameter",
 }
-_VERDICTS = {"passed", "failed", "novideo", "slashes", "mime", "address"}
+_VERDICTS = {"passed", "failed", "novideo", "slashes", "mime", "address", "intention"}
 _SIMILARITY_TOO_LOW = 2016
 _NOT_FINISHED = 17
 
@@ -58,12 +60,14 @@ class Scenario:
         err_code: the result code in the text, if the answer is a result.
         error: Tencent's error code, if the answer is an error.
         latency_ms: delay before the answer.
+        intention: the result of the confirmation of an intention; None in a flow without one.
     """
 
     name: str = "passed"
     err_code: int | None = 0
     error: str | None = None
     latency_ms: int = 0
+    intention: int | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -102,7 +106,9 @@ def scenario_of(text: str, *, call: int = 1, default: str = "passed") -> Scenari
             failure = _SIMILARITY_TOO_LOW if number is None else number
             err_codes = {"failed": failure, "unfinished": None, "null17": _NOT_FINISHED}
             error = step["code"] or _ERRORS.get(name)
-            return Scenario(name=name, err_code=err_codes.get(name, 0), error=error, latency_ms=latency_ms)
+            intention = -(number or 0) if name == "intention" else None
+            err_code = err_codes.get(name, 0)
+            return Scenario(name=name, err_code=err_code, error=error, latency_ms=latency_ms, intention=intention)
         else:
             call -= calls
     return Scenario(latency_ms=latency_ms)

@@ -90,10 +90,12 @@ class LivenessAttempt:
 class Detection:
     """The text of a result. Values are as Tencent sent them; null, empty and missing are always None.
 
-    `sim` is the similarity in percent as text (`"96.42"`). `further` keeps unmapped fields, and values of an unexpected
-    type, under Tencent's names; fields outside the text are under the name of their object:
-    `{"IdCardData": {"WarnInfos": [-9103]}}`. `document` is the JSON of Tencent's Text as received, so later versions
-    can read it again.
+    `sim` is the similarity in percent as text (`"96.42"`). `is_intention_required`: the person also had to confirm an
+    intention. `intention_status` is its result: 0 confirmed, None without one.
+
+    `further` keeps unmapped fields, and values of an unexpected type, under Tencent's names; fields outside the text
+    are under the name of their object: `{"IdCardData": {"WarnInfos": [-9103]}}`. `document` is the JSON of Tencent's
+    Text as received, so later versions can read it again.
     """
 
     err_code: int | None = None
@@ -113,6 +115,9 @@ class Detection:
     compare_status: int | None = None
     compare_msg: str | None = None
     sim: str | None = None
+    is_intention_required: bool = False
+    intention_status: int | None = None
+    intention_msg: str | None = None
     location: str | None = field(default=None, repr=False)
     extra: str | None = field(default=None, repr=False)
     further: Mapping[str, object] = field(default_factory=dict, repr=False)
@@ -121,10 +126,16 @@ class Detection:
 
     @property
     def outcome(self) -> Outcome:
-        """The verdict. An absent code means unfinished, not failed."""
+        """The verdict. An absent code means unfinished, not failed.
+
+        `err_code` says nothing about the intention (Tencent documents so). If the person had to confirm one, a missing
+        result of it means unfinished. This is the careful reading: Tencent does not document when it appears.
+        """
         if self.err_code is None or self.err_code == _NOT_FINISHED:
             return Outcome.UNFINISHED
-        return Outcome.PASSED if self.err_code == 0 else Outcome.FAILED
+        if self.err_code == 0 and self.is_intention_required and self.intention_status is None:
+            return Outcome.UNFINISHED
+        return Outcome.FAILED if self.err_code or self.intention_status else Outcome.PASSED
 
     @property
     def has_id_card(self) -> bool:

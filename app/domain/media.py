@@ -17,9 +17,10 @@ _MAGIC = (
     (b"GIF87a", "image/gif"),
     (b"GIF89a", "image/gif"),
     (b"BM", "image/bmp"),
+    (b"ID3", "audio/mpeg"),
 )
 # The form type, which follows "RIFF" and four bytes of size.
-_RIFF = {b"WEBP": "image/webp", b"AVI ": "video/x-msvideo"}
+_RIFF = {b"WEBP": "image/webp", b"AVI ": "video/x-msvideo", b"WAVE": "audio/wav"}
 # The major brand of an ISO base media file. Every other brand counts as MP4.
 _BRANDS = (
     (b"qt  ", "video/quicktime"),
@@ -52,10 +53,42 @@ class MediaKind(StrEnum):
     BEST_FRAME_8 = "best_frame_8"
     BEST_FRAME_9 = "best_frame_9"
     BEST_FRAME_10 = "best_frame_10"
+    INTENTION_VIDEO_1 = "intention_video_1"
+    INTENTION_VIDEO_2 = "intention_video_2"
+    INTENTION_VIDEO_3 = "intention_video_3"
+    INTENTION_VIDEO_4 = "intention_video_4"
+    INTENTION_VIDEO_5 = "intention_video_5"
+    INTENTION_VIDEO_6 = "intention_video_6"
+    INTENTION_VIDEO_7 = "intention_video_7"
+    INTENTION_VIDEO_8 = "intention_video_8"
+    INTENTION_VIDEO_9 = "intention_video_9"
+    INTENTION_VIDEO_10 = "intention_video_10"
+    INTENTION_PICTURE_1 = "intention_picture_1"
+    INTENTION_PICTURE_2 = "intention_picture_2"
+    INTENTION_PICTURE_3 = "intention_picture_3"
+    INTENTION_PICTURE_4 = "intention_picture_4"
+    INTENTION_PICTURE_5 = "intention_picture_5"
+    INTENTION_PICTURE_6 = "intention_picture_6"
+    INTENTION_PICTURE_7 = "intention_picture_7"
+    INTENTION_PICTURE_8 = "intention_picture_8"
+    INTENTION_PICTURE_9 = "intention_picture_9"
+    INTENTION_PICTURE_10 = "intention_picture_10"
+    INTENTION_AUDIO_1 = "intention_audio_1"
+    INTENTION_AUDIO_2 = "intention_audio_2"
+    INTENTION_AUDIO_3 = "intention_audio_3"
+    INTENTION_AUDIO_4 = "intention_audio_4"
+    INTENTION_AUDIO_5 = "intention_audio_5"
+    INTENTION_AUDIO_6 = "intention_audio_6"
+    INTENTION_AUDIO_7 = "intention_audio_7"
+    INTENTION_AUDIO_8 = "intention_audio_8"
+    INTENTION_AUDIO_9 = "intention_audio_9"
+    INTENTION_AUDIO_10 = "intention_audio_10"
 
     @property
     def part(self) -> Part:
-        """The part of a result that contains the media item."""
+        """The part of a result that contains the media item. Those of the intention come with the verdict."""
+        if self.startswith("intention"):
+            return Part.TEXT
         if self is MediaKind.LIVENESS_VIDEO:
             return Part.VIDEO
         return Part.ID_CARD if self.startswith("id_card") else Part.BEST_FRAME
@@ -63,6 +96,11 @@ class MediaKind(StrEnum):
 
 BEST_FRAMES = tuple(MediaKind(f"best_frame_{number}") for number in range(1, 11))
 """The additional frames in the order of Tencent's `BestFrames`, which holds at most ten."""
+
+INTENTION_VIDEOS, INTENTION_PICTURES, INTENTION_AUDIOS = (
+    tuple(MediaKind(f"intention_{name}_{number}") for number in range(1, 11)) for name in ("video", "picture", "audio")
+)
+"""The recordings of the confirmation of an intention, in Tencent's order. It has at most ten rounds."""
 
 
 class UnreadableReason(StrEnum):

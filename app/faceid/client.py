@@ -38,6 +38,8 @@ from app.faceid.transport import AiohttpTransport
 
 GET_DETECT_INFO = "GetDetectInfo"
 GET_DETECT_INFO_ENHANCED = "GetDetectInfoEnhanced"
+# The digits of both kinds of intention in an InfoType.
+_INTENTION = "56"
 _VERSION = "2018-03-01"
 _CONTENT_TYPE = "application/json"
 _CONNECT_SECONDS = 5.0
@@ -261,6 +263,7 @@ def _parts(info_type: InfoType, enhanced: Enhanced | None) -> dict[str, object]:
         "IsCutIdCardImage": enhanced.cut_id_card and Part.ID_CARD in info_type.parts,
         "IsNeedIdCardAvatar": enhanced.id_card_avatar and Part.ID_CARD in info_type.parts,
     }
-    # "0" would include the data on intention, which is not stored.
     digits = "".join(Part) if info_type == EVERYTHING else str(info_type)
+    # The verdict needs the results of the intention.
+    digits += _INTENTION if Part.TEXT in info_type.parts else ""
     return {"InfoType": digits} | {name: value for name, value in options.items() if value}

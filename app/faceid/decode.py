@@ -4,12 +4,19 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from typing import Generic
+from typing import Any, Generic
 
 import msgspec
 
 from app.domain.detection import Detection, LivenessAttempt, instant_of
-from app.domain.media import BEST_FRAMES, MediaKind, UnreadableReason
+from app.domain.media import (
+    BEST_FRAMES,
+    INTENTION_AUDIOS,
+    INTENTION_PICTURES,
+    INTENTION_VIDEOS,
+    MediaKind,
+    UnreadableReason,
+)
 from app.faceid.extras import kept_values, without_empty
 from app.faceid.lifter import LiftedBody, LiftError, S
 from app.faceid.payloads import (
@@ -118,6 +125,7 @@ def decode_detect_info(body: LiftedBody[S]) -> DetectInfo[S]:
         OversizedError: it has more attempts than any real one.
     """
     info = _info(_response(body))
+    info = info | {name: _flattened(_source(info, name)) for name in info.keys() & {"IntentionActionResult"}}
     found: DetectInfo[S] = DetectInfo()
     parts = {name: _read_part(name, _source(info, name), body, found) for name in _MEDIA}
     text = _source(info, "Text")
@@ -125,7 +133,8 @@ def decode_detect_info(body: LiftedBody[S]) -> DetectInfo[S]:
         return found
     others = {name: bytes(raw) for name, raw in info.items() if name not in {"Text", "Error", "RequestId", *_MEDIA}}
     further = without_empty(kept_values(others, body) | parts)
-    return replace(found, detection=_detection(body.without_references(text), further, body))
+    detection = _detection(body.without_references(text), further, body)
+    return replace(found, detection=replace(detection, **_intention(info)))
 
 
 def _response(body: LiftedBody[S]) -> JsonObject:
@@ -158,6 +167,40 @@ def _info(response: JsonObject) -> JsonObject:
             raise DecodeError("there is no part of a result in the answer")
         return response
     return {} if document == b"[]" else parse(document, JsonObject)
+
+
+def _flattened(source: bytes) -> msgspec.Raw:
+    """Replaces the rounds of an IntentionActionResult by lists of their media."""
+    fields = record(source) or {}
+    rounds = [record(item) or {} for item in elements(_source(fields, "Details")) or ()]
+    if not rounds:
+        return msgspec.Raw(source)
+    videos = [_source(each, "Video") for each in rounds]
+    pictures = [item for each in rounds for item in elements(_source(each, "ScreenShot")) or ()]
+    media = {"Video": videos, "ScreenShot": pictures}
+    lists = {name: msgspec.Raw(b"[%b]" % b",".join(items)) for name, items in media.items()}
+    return msgspec.Raw(msgspec.json.encode({name: raw for name, raw in fields.items() if name != "Details"} | lists))
+
+
+def _intention(info: JsonObject) -> dict[str, Any]:
+    """Returns the result of the intention by our names: only GetDetectInfoEnhanced has it, outside the Text.
+
+    A flag that is neither true nor false counts as true, and a code that is no number as none.
+    """
+    flag = _source(info, "IsVerifyIntention")
+    if is_absent(flag) or _FLAGS.get(flag.strip(b'"')) is False:
+        return {}
+    mode = code(_source(info, "IntentionVerifyType"))
+    name = None if mode is None else _INTENTION_MODES.get(mode)
+    results = [record(_source(info, each)) or {} for each in ([name] if name else _INTENTION_MODES.values())]
+    sources = [_source(result, key) for result in results for key in _INTENTION_CODES]
+    codes = [code(source) for source in sources if not is_absent(source)]
+    messages = [line(_source(result, key)) for result in results for key in _INTENTION_MESSAGES]
+    return {
+        "is_intention_required": True,
+        "intention_status": next(filter(None, codes), 0) if codes and None not in codes else None,
+        "intention_msg": next(filter(None, messages), None),
+    }
 
 
 def _read_part(name: str, part: bytes, body: LiftedBody[S], found: DetectInfo[S]) -> object:
@@ -278,4 +321,19 @@ _MEDIA: Mapping[str, Mapping[str, Sequence[MediaKind]]] = {
     },
     "BestFrame": {"BestFrame": [MediaKind.BEST_FRAME], "BestFrames": BEST_FRAMES},
     "VideoData": {"LivenessVideo": [MediaKind.LIVENESS_VIDEO]},
+    "IntentionVerifyData": {
+        "IntentionVerifyVideo": INTENTION_VIDEOS[:1],
+        "IntentionVerifyBestFrame": INTENTION_PICTURES[:1],
+        "IntentionVerifyAudio": INTENTION_AUDIOS[:1],
+    },
+    "IntentionQuestionResult": {
+        "Video": INTENTION_VIDEOS[:1],
+        "ScreenShot": INTENTION_PICTURES,
+        "Audios": INTENTION_AUDIOS,
+    },
+    "IntentionActionResult": {"Video": INTENTION_VIDEOS, "ScreenShot": INTENTION_PICTURES},
 }
+# By IntentionVerifyType. Unlike FinalResultDetailCode, FinalResultCode says only whether the person confirmed.
+_INTENTION_MODES = {0: "IntentionQuestionResult", 1: "IntentionActionResult", 2: "IntentionVerifyData"}
+_INTENTION_CODES = ("FinalResultDetailCode", "ErrorCode", "FinalResultCode")
+_INTENTION_MESSAGES = ("FinalResultMessage", "ErrorMessage")

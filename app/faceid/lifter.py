@@ -109,7 +109,8 @@ _CUT_ESCAPE_MAX = 7
 _SPACE = rb"(?:[ \t\r\n]|\\[trn]){0,8}"
 _OPENING = re.compile(
     rb'[^\\](?P<escape>\\?)"'
-    rb"(?:OcrFront|OcrBack|ProcessedFrontImage|ProcessedBackImage|Avatar|BestFrame|LivenessVideo|(?P<list>BestFrames))"
+    rb"(?:OcrFront|OcrBack|ProcessedFrontImage|ProcessedBackImage|Avatar|BestFrame|LivenessVideo|Video"
+    rb"|IntentionVerifyVideo|IntentionVerifyBestFrame|IntentionVerifyAudio|(?P<list>BestFrames|ScreenShot|Audios))"
     rb'(?P=escape)"%b:%b(?(list)\[%b)(?P=escape)"' % (_SPACE, _SPACE, _SPACE)
 )
 _OPENING_MAX = 80

@@ -195,6 +195,10 @@ class Verdict(BaseModel):
     compare_status: int | None
     compare_msg: str | None
     similarity: float | None = Field(description="In percent; Tencent's threshold is 70.")
+    intention_status: int | None = Field(
+        description="The result of the confirmation of an intention (enhanced rules): 0 confirmed; null without one."
+    )
+    intention_msg: str | None
 
 
 class MaskedIdentity(BaseModel):

@@ -115,6 +115,6 @@ def test_personal_fields_stay_out_of_repr() -> None:
 
     assert repr(detection) == (
         "Detection(err_code=None, err_msg=None, live_status=None, live_msg=None, compare_status=None, "
-        "compare_msg=None, sim=None, "
+        "compare_msg=None, sim=None, is_intention_required=False, intention_status=None, intention_msg=None, "
         "liveness_attempts=(LivenessAttempt(err_code=0, err_msg=None, req_time=None),))"
     )

@@ -541,7 +541,11 @@ def test_frame_that_cannot_be_read_costs_only_itself(
         # Never a media item, wherever it is, nor the reference to one.
         ({"IdCardData": {"NewImage": "A" * 4096, "WarnInfos": [1]}}, {"IdCardData": {"WarnInfos": [1]}}),
         ({"VideoData": {"LivenessVideos": [{"Video": "A" * 4096}]}}, {}),
-        ({"IntentionVerifyData": {"IntentionVerifyVideo": "A" * 4096, "ErrorCode": 0}}, {}),
+        (
+            {"IntentionVerifyData": {"IntentionVerifyVideo": "A" * 4096, "ErrorCode": 0}},
+            {"IntentionVerifyData": {"ErrorCode": 0}},
+        ),
+        ({"IntentionVerifyData": {"NewVideo": "A" * 4096, "ErrorCode": None}}, {}),
         ({"IntentionVerifyData": {"BestFrame": BASE64}, "New": 1}, {"New": 1}),
         ({"BestFrame": {"New": {"BestFrames": [BASE64]}}}, {}),
     ],

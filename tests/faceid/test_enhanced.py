@@ -113,6 +113,7 @@ async def test_result_is_read_as_by_the_official_sdk(
     for_sdk: LiveSimulator, faceid: LiveSimulator, biz_token: str, info_type: str, enhanced: Enhanced
 ) -> None:
     wanted = "1234" if info_type == "0" else info_type
+    wanted += "56" if "1" in wanted else ""
     answer = for_sdk.official_client().GetDetectInfoEnhanced(request_for(biz_token, wanted, enhanced))
 
     async with client_of(faceid.url) as client:
@@ -128,9 +129,9 @@ async def test_every_medium_has_its_own_kind(faceid: LiveSimulator) -> None:
     async with client_of(faceid.url) as client:
         media = media_in(await ask(client, "passed-anna"))
 
-    assert media.keys() == set(MediaKind)
+    assert media.keys() == {kind for kind in MediaKind if not kind.startswith("intention")}
     assert media == media_of("passed-anna") | {
-        kind: picture_of("passed-anna", kind) for kind in MediaKind if kind is not MediaKind.LIVENESS_VIDEO
+        kind: picture_of("passed-anna", kind) for kind in media if kind is not MediaKind.LIVENESS_VIDEO
     }
 
 
@@ -156,13 +157,13 @@ async def test_response_above_the_size_limit_is_an_error(faceid: LiveSimulator) 
 @pytest.mark.parametrize(
     ("info_type", "enhanced", "requested"),
     [
-        ("0", Enhanced(), {"InfoType": "1234"}),
-        ("41", Enhanced(), {"InfoType": "41"}),
-        ("0", Enhanced(best_frames=3), {"InfoType": "1234", "BestFramesCount": 3}),
+        ("0", Enhanced(), {"InfoType": "123456"}),
+        ("41", Enhanced(), {"InfoType": "4156"}),
+        ("0", Enhanced(best_frames=3), {"InfoType": "123456", "BestFramesCount": 3}),
         ("23", Enhanced(cut_id_card=True), {"InfoType": "23", "IsCutIdCardImage": True}),
         ("2", ALL, {"InfoType": "2", "IsCutIdCardImage": True, "IsNeedIdCardAvatar": True}),
         ("3", ALL, {"InfoType": "3", "BestFramesCount": 10}),
-        ("14", ALL, {"InfoType": "14"}),
+        ("14", ALL, {"InfoType": "1456"}),
         ("0", None, {"InfoType": "0"}),
     ],
 )

@@ -191,6 +191,8 @@ async def test_retrieved_verification_has_the_documented_form(api: httpx.AsyncCl
             "compare_status": 0,
             "compare_msg": "成功",
             "similarity": person.similarity,
+            "intention_status": None,
+            "intention_msg": None,
         },
         "identity": {
             "name": person.name[0] + "**",
@@ -239,7 +241,17 @@ async def test_missing_values_are_null_or_empty_lists(idle_api: httpx.AsyncClien
         "outcome": None,
         "provisional": False,
         "verdict": dict.fromkeys(
-            ("err_code", "err_msg", "live_status", "live_msg", "compare_status", "compare_msg", "similarity")
+            (
+                "err_code",
+                "err_msg",
+                "live_status",
+                "live_msg",
+                "compare_status",
+                "compare_msg",
+                "similarity",
+                "intention_status",
+                "intention_msg",
+            )
         ),
         "identity": {"name": None, "id_card": None, "ocr_address": None},
         "liveness_attempts": [],

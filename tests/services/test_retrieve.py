@@ -549,6 +549,41 @@ async def test_id_card_is_not_awaited_in_a_flow_without_one(idle_service: Runnin
     assert seen == [frozenset(), {Part.ID_CARD}, frozenset()]
 
 
+@pytest.mark.parametrize(
+    ("scenario", "outcome", "status", "message"),
+    [
+        ("intention", "passed", 0, "成功"),
+        ("intention-301", "failed", -301, "意愿核验不通过"),
+        ("passed", "passed", None, None),
+    ],
+)
+async def test_verdict_of_an_enhanced_rule_includes_the_intention(
+    idle_service: Running,
+    idle_api: httpx.AsyncClient,
+    faceid: LiveSimulator,
+    scenario: str,
+    outcome: str,
+    status: int | None,
+    message: str | None,
+) -> None:
+    biz_token = await call_back(idle_api, scenario)
+    async with retrieving(idle_service, rules={"1": RuleSettings(enhanced=True)}) as retrieval:
+        assert await retrieve_all(retrieval) == 1
+
+    seen, stored = await get(idle_api, biz_token), await media(idle_api, biz_token)
+    verdict = seen["verdict"]
+    identity = await idle_api.get(f"/v1/verifications/{biz_token}/identity", headers={"X-Purpose": "test"})
+    assert (seen["outcome"], verdict["err_code"], verdict["intention_status"]) == (outcome, 0, status)
+    assert verdict["intention_msg"] == message
+    assert requested_info_types(faceid, biz_token) == ["123456"]
+    video = media_of(biz_token)[MediaKind.LIVENESS_VIDEO]
+    picture = picture_of(biz_token, "intention_picture_1")
+    recorded = {MediaKind.INTENTION_VIDEO_1: video, MediaKind.INTENTION_PICTURE_1: picture}
+    assert stored == media_of(biz_token) | (recorded if status is not None else {})
+    said = identity.json()["further"].get("IntentionQuestionResult", {}).get("AsrResult")
+    assert said == {0: ["同意"], -301: ["不同意"], None: None}[status]
+
+
 async def test_enhanced_rule_stores_the_additional_media(idle_service: Running, idle_api: httpx.AsyncClient) -> None:
     biz_token = await call_back(idle_api, "failed-302")
     rule = RuleSettings(enhanced=True, best_frames=2, cut_id_card=True, id_card_avatar=True)
