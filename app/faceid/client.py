@@ -177,7 +177,7 @@ class FaceIdClient:
             if response.status_code != httpx.codes.OK:
                 raise _UnusableResponseError(f"{HTTP_STATUS}.{response.status_code}")
             # No compression was requested, and a small compressed body may unpack to gigabytes.
-            if response.headers.get("Content-Encoding", "identity") != "identity":
+            if response.headers.get("Content-Encoding", "").lower() not in {"", "identity"}:
                 raise _UnusableResponseError(UNREADABLE)
             async for piece in response.aiter_raw():
                 if lifter.bytes_fed + len(piece) > self._max_bytes:

@@ -86,7 +86,8 @@ def decode_head(body: LiftedBody[S]) -> tuple[str | None, str | None]:
     error = _source(response, "Error")
     fields = record(error) or {}
     error_code = _identifier(_source(fields, "Code"))
-    if error_code is None and not (is_absent(error) or (fields and _are_absent(fields))):
+    is_empty = fields and all(is_absent(bytes(raw)) for raw in fields.values())
+    if error_code is None and not (is_absent(error) or is_empty):
         raise DecodeError("the error in the answer has no code")
     return _identifier(_source(response, "RequestId")), error_code
 
@@ -145,10 +146,6 @@ def _source(values: JsonObject, name: str) -> bytes:
     return bytes(values.get(name, b"null"))
 
 
-def _are_absent(values: JsonObject) -> bool:
-    return all(is_absent(bytes(raw)) for raw in values.values())
-
-
 def _identifier(source: bytes) -> str | None:
     text = string(source) or ""
     return _INVISIBLE.sub("?", text.strip()[:_MAX_IDENTIFIER]) or None
@@ -185,16 +182,17 @@ def _flattened(source: bytes) -> msgspec.Raw:
 def _intention(info: JsonObject) -> dict[str, Any]:
     """Returns the result of the intention by our names: only GetDetectInfoEnhanced has it, outside the Text.
 
-    A flag that is neither true nor false counts as true, and a code that is no number as none.
+    A flag that is neither true nor false counts as true, and a code that is no number as none. A result without a flag
+    counts too.
     """
     flag = _source(info, "IsVerifyIntention")
-    if is_absent(flag) or _FLAGS.get(flag.strip(b'"')) is False:
-        return {}
     mode = code(_source(info, "IntentionVerifyType"))
     name = None if mode is None else _INTENTION_MODES.get(mode)
     results = [record(_source(info, each)) or {} for each in ([name] if name else _INTENTION_MODES.values())]
     sources = [_source(result, key) for result in results for key in _INTENTION_CODES]
     codes = [code(source) for source in sources if not is_absent(source)]
+    if _FLAGS.get(flag.strip(b'"')) is False or (is_absent(flag) and not codes):
+        return {}
     messages = [line(_source(result, key)) for result in results for key in _INTENTION_MESSAGES]
     return {
         "is_intention_required": True,

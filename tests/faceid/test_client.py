@@ -268,6 +268,12 @@ async def test_error_is_read_whatever_its_content_type() -> None:
     assert (call.error_code, call.request_id, call.bytes_received) == ("InternalError", "r-1", len(body))
 
 
+@pytest.mark.parametrize("value", ["", "identity", "Identity"])
+async def test_answer_without_compression_is_read(value: str) -> None:
+    async with peer(saying(SUCCESS, headers=f"Content-Encoding: {value}\r\n")) as (url, _):
+        assert await error_code_at(url) is None
+
+
 @pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary Redirect", "308 Permanent Redirect"])
 async def test_redirect_is_not_followed(status: str) -> None:
     async with peer(saying(SUCCESS)) as (elsewhere, received):

@@ -542,8 +542,8 @@ def test_frame_that_cannot_be_read_costs_only_itself(
         ({"IdCardData": {"NewImage": "A" * 4096, "WarnInfos": [1]}}, {"IdCardData": {"WarnInfos": [1]}}),
         ({"VideoData": {"LivenessVideos": [{"Video": "A" * 4096}]}}, {}),
         (
-            {"IntentionVerifyData": {"IntentionVerifyVideo": "A" * 4096, "ErrorCode": 0}},
-            {"IntentionVerifyData": {"ErrorCode": 0}},
+            {"IntentionVerifyData": {"IntentionVerifyVideo": "A" * 4096, "AsrResult": "a"}},
+            {"IntentionVerifyData": {"AsrResult": "a"}},
         ),
         ({"IntentionVerifyData": {"NewVideo": "A" * 4096, "ErrorCode": None}}, {}),
         ({"IntentionVerifyData": {"BestFrame": BASE64}, "New": 1}, {"New": 1}),

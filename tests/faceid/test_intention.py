@@ -65,6 +65,7 @@ def reading_aloud(**fields: object) -> dict[str, object]:
         ({"IsVerifyIntention": False}, PASSED, None),
         ({"IsVerifyIntention": "false", "IntentionQuestionResult": {"FinalResultDetailCode": -301}}, PASSED, None),
         ({"IsVerifyIntention": None}, PASSED, None),
+        ({"IsVerifyIntention": None, "IntentionQuestionResult": {"FinalResultDetailCode": -301}}, FAILED, -301),
         ({"IsVerifyIntention": "soon"}, UNFINISHED, None),
         ({"IsVerifyIntention": 1}, UNFINISHED, None),
     ],

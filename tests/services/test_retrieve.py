@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+import structlog
 from sqlalchemy import text
 
 from app.config import Settings
@@ -529,6 +530,44 @@ async def test_media_are_not_awaited_after_their_retention(
 
     row = await row_of(idle_service.services, biz_token)
     assert (row.due_at, row.awaited_parts, row.unreadable) == (None, frozenset(), ())
+
+
+async def test_malformed_values_cost_only_themselves(idle_service: Running, idle_api: httpx.AsyncClient) -> None:
+    values = b'{"ErrCode":"0","Name":"\xe5\xbc\xa0\xe4\xb8","Sim":96.4,"New":1e400,"Newer":%b%b,"LiveStatus":0.0}'
+    document = b'{"Text":%b,"IdCardData":[],"BestFrame":null,"VideoData":[]}' % (values % (b"[" * 60, b"]" * 60))
+    quoted = document.replace(b'"', b'\\"')
+    body = b'{"Response":{"Error":{"Code":null,"Message":null},"DetectInfo":"%b","RequestId":"r-1"}}' % quoted
+
+    async with peer(saying(body)) as (url, _), retrieving(idle_service, faceid_endpoint=url) as retrieval:
+        biz_token = await call_back(idle_api, "any")
+        assert await retrieve_all(retrieval) == 1
+
+    seen = await get(idle_api, biz_token)
+    identity = await idle_api.get(f"/v1/verifications/{biz_token}/identity", headers={"X-Purpose": "test"})
+    verdict = {name: seen["verdict"][name] for name in ("err_code", "live_status", "similarity")}
+    assert (seen["state"], seen["outcome"], seen["media"], seen["unreadable_media"]) == ("retrieved", "passed", [], [])
+    assert verdict == {"err_code": 0, "live_status": 0, "similarity": 96.4}
+    assert (identity.json()["name"], identity.json()["further"]) == ("张\ufffd", {})
+
+
+async def test_identifiers_of_tencent_are_bounded_before_they_are_stored_and_logged(
+    idle_service: Running, idle_api: httpx.AsyncClient
+) -> None:
+    hostile = "\x1b[31m\r\n\u202e" + "x" * 5000
+    body = json.dumps({"Response": {"Error": {"Code": hostile, "Message": hostile}, "RequestId": hostile}}).encode()
+
+    async with peer(saying(body)) as (url, _), retrieving(idle_service, faceid_endpoint=url) as retrieval:
+        biz_token = await call_back(idle_api, "any")
+        with structlog.testing.capture_logs() as logs:
+            assert await retrieve_all(retrieval) == 1
+
+    kept = "?[31m???" + "x" * 56
+    row, seen = await row_of(idle_service.services, biz_token), await get(idle_api, biz_token)
+    assert (row.last_error_code, row.last_request_id) == (kept, kept)
+    assert (seen["retrieval"]["last_error_code"], seen["retrieval"]["last_request_id"]) == (kept, kept)
+    assert await calls(idle_service.services) == [kept]
+    assert "x" * 57 not in repr(logs)
+    assert "\\x1b" not in repr(logs)
 
 
 async def test_id_card_is_not_awaited_in_a_flow_without_one(idle_service: Running, idle_api: httpx.AsyncClient) -> None:
