@@ -20,11 +20,10 @@ from sqlalchemy import make_url
 
 from app.domain.api_key import Scope
 from app.domain.detection import Outcome
-from app.domain.listing import Position, VerificationFilter, encode_cursor
+from app.domain.listing import Position, TimeField, TimeRange, VerificationFilter, encode_cursor
 from app.domain.verification import State, Verification
 from app.factory import Services, open_services
 from app.sealing.keyring import KeyRing
-from app.storage.tables import columns_of
 from benchmarks import harness, rows
 from benchmarks.figures import Line
 from tests.support.databases import migrate
@@ -70,17 +69,21 @@ def at(part: float) -> datetime:
     return rows.BEGIN + part * rows.SPAN
 
 
+def _received(start: datetime, end: datetime | None = None) -> VerificationFilter:
+    return VerificationFilter(within=TimeRange(field=TimeField.RECEIVED, start=start, end=end))
+
+
 def kinds() -> Sequence[Listed]:
     """Returns all lists to measure."""
-    recent = VerificationFilter(received_from=at(0.94))
-    narrow = VerificationFilter(received_from=at(0.30), received_to=at(0.32))
-    wide = VerificationFilter(received_from=at(0.25), received_to=at(0.75))
-    rare = VerificationFilter(outcome=Outcome.UNFINISHED, rule_id=rows.RULE)
-    failed = VerificationFilter(state=State.FAILED)
+    recent = _received(at(0.94))
+    narrow = _received(at(0.30), at(0.32))
+    wide = _received(at(0.25), at(0.75))
+    rare = VerificationFilter(outcome=(Outcome.UNFINISHED,), rule_id=rows.RULE)
+    failed = VerificationFilter(state=(State.FAILED,))
     both = (rows.BIG, _ADMIN)
     filters = {
         "state": failed,
-        "outcome": VerificationFilter(outcome=Outcome.FAILED),
+        "outcome": VerificationFilter(outcome=(Outcome.FAILED,)),
         "rule": VerificationFilter(rule_id=rows.RULE),
         "rare rule": VerificationFilter(rule_id=rows.RARE_RULE),
         "rare subject": VerificationFilter(subject_ref=rows.RARE_SUBJECT),
@@ -94,8 +97,8 @@ def kinds() -> Sequence[Listed]:
         *(Listed(what="all", key=rows.SMALL, depth=depth) for depth in (0, 0.5)),
         *(Listed(what=what, key=key, wanted=wanted) for what, wanted in filters.items() for key in both),
         *(Listed(what=what, key=rows.BIG, wanted=filters[what], depth=0.5) for what in _DEEP_FILTERS),
-        Listed(what="erased, the oldest fifth", key=_ADMIN, wanted=VerificationFilter(state=State.ERASED)),
-        Listed(what="rare outcome in half of the time", wanted=replace(wide, outcome=Outcome.UNFINISHED)),
+        Listed(what="erased, the oldest fifth", key=_ADMIN, wanted=VerificationFilter(state=(State.ERASED,))),
+        Listed(what="rare outcome in half of the time", wanted=replace(wide, outcome=(Outcome.UNFINISHED,))),
         Listed(what="rare rule in half of the time", wanted=replace(wide, rule_id=rows.RARE_RULE)),
         Listed(what="rule in half of the time", key=_ADMIN, wanted=replace(wide, rule_id=rows.RULE), is_constant=False),
         *(Listed(what="search by ID number", is_search=True, depth=depth) for depth in (0, 0.5)),
@@ -180,10 +183,10 @@ async def _complete(filled: rows.Filled, limit: int) -> None:
     for listed in kinds():
         client = None if listed.key == _ADMIN else listed.key
         person = filled.services.cipher.find_by(rows.BIG, _ID_CARD, None) if listed.is_search else None
-        for before in _places(listed, filled):
+        for after in _places(listed, filled):
             async with filled.services.database.read() as tx:
                 wanted = replace(listed.wanted, client=client)
-                page = await tx.verifications.search(wanted, limit=limit, before=before, person=person)
+                page = await tx.verifications.search(wanted, limit=limit, after=after, person=person)
             if len(page) < limit:
                 raise RuntimeError(f"There is no full page of {_title(listed)}.")
             found |= {verification.id: verification for verification in page}
@@ -195,9 +198,10 @@ def _places(listed: Listed, filled: rows.Filled) -> Sequence[Position | None]:
     if not listed.depth:
         return [None]
     depths = [listed.depth + number / 2000 for number in range(_PAGES)]
-    if not listed.wanted.is_by_receipt:
+    within = listed.wanted.within
+    if within is None or listed.is_search:
         return [Position(filled.id_at(depth)) for depth in depths]
-    begin, end = listed.wanted.received_from or at(0), listed.wanted.received_to or at(1)
+    begin, end = within.start or at(0), within.end or at(1)
     return [Position(1, end - depth * (end - begin)) for depth in depths]
 
 
@@ -222,7 +226,8 @@ def _ask(connection: http.client.HTTPConnection, size: Size, listed: Listed, tur
     places = _places(listed, size.filled)
     place = places[turn % len(places)]
     key = next(size.search_keys) if listed.is_search else size.keys[listed.key]
-    method, url, body = _request(listed, {"limit": limit} | ({"cursor": encode_cursor(place)} if place else {}))
+    cursor = {"cursor": encode_cursor(place, listed.wanted.order)} if place else {}
+    method, url, body = _request(listed, {"limit": limit, **cursor})
     start = time.perf_counter()
     answer = _answer(connection, method, url, body, key)
     page = answer.read()
@@ -247,11 +252,15 @@ def _answer(
 
 
 def _request(listed: Listed, page: Mapping[str, object]) -> tuple[str, str, str | None]:
-    wanted = {name: value for name, value in columns_of(listed.wanted).items() if value is not None}
+    wanted = listed.wanted
+    values = {name: getattr(wanted, name) for name in ("state", "outcome", "rule_id", "subject_ref")}
+    if within := wanted.within:
+        name = within.field.removesuffix("_at")
+        values |= {f"{name}_{end}": at and at.isoformat() for end, at in (("from", within.start), ("to", within.end))}
+    shown = {name: value for name, value in values.items() if value} | dict(page)
     if listed.is_search:
-        return "POST", f"{_URL}/search", json.dumps({**wanted, **page, "id_card": _ID_CARD})
-    shown = {name: value.isoformat() if isinstance(value, datetime) else value for name, value in wanted.items()}
-    return "GET", f"{_URL}?{urlencode({**shown, **page})}", None
+        return "POST", f"{_URL}/search", json.dumps({**shown, "id_card": _ID_CARD})
+    return "GET", f"{_URL}?{urlencode(shown, doseq=True)}", None
 
 
 def _title(listed: Listed) -> str:

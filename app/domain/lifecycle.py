@@ -1,6 +1,6 @@
 """The transitions of a verification: each function takes a row and returns the row after the change. Pure."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime
 from typing import TypeVar, assert_never
 
@@ -23,6 +23,13 @@ from app.errors import ConflictError, GoneError
 
 T = TypeVar("T")
 
+_INTERNAL = {
+    *("id", "account", "is_rule_assumed", "sealed_key", "nonce", "updated_at"),
+    *("priority", "fetched_parts", "fetch_separately", "claim", "is_leased", "wake_requested", "failures", "polls"),
+    *("awaited_parts", "media_polls"),
+}
+_VISIBLE = [field.name for field in fields(Verification) if field.name not in _INTERNAL]
+
 
 def new(
     *,
@@ -44,12 +51,19 @@ def new(
         account=rule.account,
         sealed_key=sealed_key,
         nonce=nonce,
+        updated_at=now,
         due_at=None,
         deadline_at=now,
         retain_until=now + rule.retention,
         retain_media_until=now + rule.media_retention,
         erase_at=now + rule.media_retention,
     )
+
+
+def touched(before: Verification, after: Verification, now: datetime) -> Verification:
+    """Returns the changed row, with the time of the change if a reader sees it."""
+    is_visible = any(getattr(before, name) != getattr(after, name) for name in _VISIBLE)
+    return replace(after, updated_at=max(now, before.updated_at)) if is_visible else after
 
 
 def with_rule(verification: Verification, rule_id: str, rule: Rule, now: datetime) -> Verification:
@@ -175,6 +189,7 @@ def erased(verification: Verification, now: datetime) -> Verification:
         created_at=verification.created_at,
         registered_at=verification.registered_at,
         received_at=verification.received_at,
+        updated_at=verification.updated_at,
         deadline_at=verification.deadline_at,
         due_at=None,
         claim=verification.claim + 1,

@@ -7,6 +7,7 @@ import base64
 import binascii
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
 from app.domain.detection import Outcome
 from app.domain.verification import State
@@ -15,59 +16,95 @@ from app.errors import InvalidRequestError
 _MAX_ID = 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# The prefix of a cursor's text; the list in the order of ids has none.
-_AUDIT, _RECEIPT = "a", "r"
+# The prefix of a cursor's text.
+_AUDIT, _ASCENDING = "a", "+"
+
+
+class TimeField(StrEnum):
+    """The instants of a verification that a range may be about. The value is the name of the field."""
+
+    REGISTERED = "registered_at"
+    RECEIVED = "received_at"
+    RETRIEVED = "retrieved_at"
+    UPDATED = "updated_at"
+
+
+# The letter of a cursor within a range; the list in the order of ids has none.
+_LETTERS = {TimeField.REGISTERED: "g", TimeField.RECEIVED: "r", TimeField.RETRIEVED: "t", TimeField.UPDATED: "u"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeRange:
+    """The verifications whose `field` is at `start` or later, and before `end`; None does not limit."""
+
+    field: TimeField
+    start: datetime | None = None
+    end: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VerificationFilter:
-    """The verifications that a list contains; None does not filter. `client` None includes all clients."""
+    """The verifications that a list contains; None and an empty tuple do not filter. `client` None: all clients.
+
+    `is_ascending` lists the oldest first.
+    """
 
     client: str | None = None
-    state: State | None = None
-    outcome: Outcome | None = None
+    state: tuple[State, ...] = ()
+    outcome: tuple[Outcome, ...] = ()
+    err_code: tuple[int, ...] = ()
     rule_id: str | None = None
     subject_ref: str | None = None
-    received_from: datetime | None = None
-    received_to: datetime | None = None
+    within: TimeRange | None = None
+    is_ascending: bool = False
 
     @property
-    def is_by_receipt(self) -> bool:
-        """Whether the list is in the order of receipt: with a range of receipt, unless it is one subject's list."""
-        return (self.received_from or self.received_to) is not None and self.subject_ref is None
+    def order(self) -> "Order":
+        """The order of the list: by the field of the range, unless it is one subject's list, or by id."""
+        field = self.within.field if self.within and self.subject_ref is None else None
+        return Order(field, is_ascending=self.is_ascending)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """The order of a list: by an instant and then by id, or by id alone."""
+
+    field: TimeField | None = None
+    is_ascending: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """The last row of a page; `received_at` only if the list is in the order of receipt."""
+    """The last row of a page; `at` only if the list is in the order of an instant."""
 
     id: int
-    received_at: datetime | None = None
+    at: datetime | None = None
 
 
-def encode_cursor(position: Position) -> str:
+def encode_cursor(position: Position, order: Order) -> str:
     """Returns the cursor of a position in a list of verifications."""
-    if position.received_at is None:
-        return _encode(str(position.id))
-    return _encode(f"{_RECEIPT}{(position.received_at - _EPOCH) // _MICROSECOND}.{position.id}")
+    prefix = _ASCENDING if order.is_ascending else ""
+    if order.field is None or position.at is None:
+        return _encode(f"{prefix}{position.id}")
+    return _encode(f"{prefix}{_LETTERS[order.field]}{(position.at - _EPOCH) // _MICROSECOND}.{position.id}")
 
 
-def decode_cursor(cursor: str, *, by_receipt: bool) -> Position:
-    """Returns the position of a cursor made by `encode_cursor`.
+def decode_cursor(cursor: str, order: Order) -> Position:
+    """Returns the position of a cursor made by `encode_cursor` for a list in this order.
 
     Raises:
         InvalidRequestError: the cursor is invalid or belongs to another list.
     """
     try:
-        text = _decode(cursor)
-        if by_receipt:
-            received_us, _, number = text.removeprefix(_RECEIPT).partition(".")
-            position = Position(int(number), _EPOCH + int(received_us) * _MICROSECOND)
+        text = _decode(cursor).removeprefix(_ASCENDING if order.is_ascending else "")
+        if order.field:
+            microseconds, _, number = text.removeprefix(_LETTERS[order.field]).partition(".")
+            position = Position(int(number), _EPOCH + int(microseconds) * _MICROSECOND)
         else:
             position = Position(int(text))
     except (binascii.Error, ValueError, OverflowError):
         position = Position(-1)
-    _check(position.id, cursor, encode_cursor(position))
+    _check(position.id, cursor, encode_cursor(position, order))
     return position
 
 

@@ -13,6 +13,9 @@ from app.domain.rule import DEFAULT_ACCOUNT
 BIZ_TOKEN_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 """The syntax of a BizToken, as a regular expression."""
 
+LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
+"""Before every verification."""
+
 NEVER = datetime(9999, 12, 31, tzinfo=UTC)
 
 
@@ -65,6 +68,8 @@ class TokenFacts:
 class Verification:
     """One verification as stored; `id` is 0 until the database assigns one. Instants are aware, in UTC.
 
+    `updated_at` is the last change of anything that a reader sees; a claim is none.
+
     `is_rule_assumed`: nobody has stated the rule, so `rule_id` is the default rule of that time.
 
     The queue: `due_at` is the time of the next call, or None. `claim` counts the claims; only the newest may write
@@ -100,6 +105,7 @@ class Verification:
     registered_at: datetime | None = None
     received_at: datetime | None = None
     retrieved_at: datetime | None = None
+    updated_at: datetime = LONG_AGO
     deadline_at: datetime
     due_at: datetime | None
     priority: Priority = Priority.FRESH

@@ -1,7 +1,7 @@
 """Says in words why a request is rejected: the field and its limit, and never the value."""
 
 import re
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterator, Mapping
 from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, get_args, get_origin
@@ -33,6 +33,9 @@ _WORDS: Mapping[str, str] = MappingProxyType(
         "greater_than_equal": "must be at least {ge}",
         "less_than_equal": "must be at most {le}",
         "enum": "must be {expected}",
+        "literal_error": "must be {expected}",
+        "less_than": "must be less than {lt}",
+        "too_long": "must have at most {max_length} values",
         "timezone_aware": _INSTANT,
         "datetime_type": _INSTANT,
         "datetime_parsing": _INSTANT,
@@ -59,7 +62,8 @@ def rejection_of(error: Mapping[str, Any]) -> Rejection:
     # The caller invented the name.
     if kind == "extra_forbidden" and not _SHOWN_NAME.fullmatch(str(location[-1])):
         return Rejection(location=location[:-1], type=kind, message=f"The {location[0]} has a field that is not known.")
-    place = [str(part) for part in location[1:]]
+    # Without the positions in lists.
+    place = [part for part in location[1:] if isinstance(part, str)]
     name = ".".join(place) if place else f"The {location[0]}"
     return Rejection(location=location, type=kind, message=f"{name} {words_of(error)}.")
 
@@ -70,7 +74,7 @@ def words_of(error: Mapping[str, Any]) -> str:
     match error["type"]:
         case "string_pattern_mismatch":
             return PATTERN_WORDS[context["pattern"]]
-        case "header_encoding":
+        case "header_encoding" | "several_ranges":
             return str(error["msg"])
         case kind:
             return _WORDS.get(kind, "is not valid").format_map(context)
@@ -85,20 +89,29 @@ class StrictRoute(APIRoute):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Returns the handler of FastAPI, after a check of the names in the query."""
         handle = super().get_route_handler()
-        fields = self.dependant.query_params
-        known = {field.alias for field in fields}
-        lists = {field.alias for field in fields if _is_list(field.field_info.annotation)}
+        known = dict(_parameters(self))
+        lists = {name for name, annotation in known.items() if _is_list(annotation)}
 
         async def handle_strictly(request: Request) -> Response:
             if request.url.query:
                 names = [name for name, _ in request.query_params.multi_items()]
                 errors = [_unknown(name, known) for name in dict.fromkeys(names) if name not in known]
-                errors += [_error("repeated", name) for name in known - lists if names.count(name) > 1]
+                errors += [_error("repeated", name) for name in known.keys() - lists if names.count(name) > 1]
                 if errors:
                     raise RequestValidationError(errors)
             return await handle(request)
 
         return handle_strictly
+
+
+def _parameters(route: APIRoute) -> Iterator[tuple[str, object]]:
+    """Yields the names and types of a route's query parameters. A model has one for each of its fields."""
+    for parameter in route.dependant.query_params:
+        kind = parameter.field_info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from ((name, field.annotation) for name, field in kind.model_fields.items())
+        else:
+            yield parameter.alias, kind
 
 
 def _is_list(annotation: object) -> bool:

@@ -6,7 +6,7 @@ Callbacks may also use Tencent's spelling: `BizToken`, `RuleId`, `Extra`.
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Self
+from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from pydantic import (
@@ -19,13 +19,14 @@ from pydantic import (
     Field,
     PlainSerializer,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from app.domain.api_key import Scope
 from app.domain.audit import Action, AuditRecord
 from app.domain.detection import Detection, Outcome
-from app.domain.listing import VerificationFilter
+from app.domain.listing import TimeField, TimeRange, VerificationFilter
 from app.domain.media import MediaKind, UnreadableReason
 from app.domain.verification import BIZ_TOKEN_PATTERN, Result, State, TokenFacts, Verification
 from app.services import read
@@ -38,6 +39,8 @@ _CLOCK_SKEW = timedelta(minutes=5)
 _HALF_ENCODED = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
+_MAX_VALUES = 20
+_RANGES = ", ".join(field.removesuffix("_at") for field in TimeField)
 _RULE_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
 _LINE_PATTERN = r"^[^\x00-\x1f\x7f]{1,256}$"
 _TEXT_PATTERN = r"^[^\x00]{0,2048}$"
@@ -78,6 +81,11 @@ def _from_header(value: str) -> str:
         raise malformed from None
 
 
+def _listed(value: object) -> object:
+    """Accepts one value as a list of it, as earlier versions did."""
+    return value if isinstance(value, list) else [] if value is None else [value]
+
+
 def _rfc3339(value: datetime) -> str:
     # All instants of the domain are in UTC.
     text = value.isoformat().removesuffix("+00:00")
@@ -93,6 +101,11 @@ Moment = Annotated[AwareDatetime, Field(ge=_EPOCH, le=_LAST), BeforeValidator(_t
 Instant = Annotated[
     datetime, PlainSerializer(_rfc3339), WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization")
 ]
+
+
+ErrCode = Annotated[int, Field(ge=-(2**31), lt=2**31)]
+T = TypeVar("T")
+Several = Annotated[list[T], BeforeValidator(_listed)]
 
 
 class Readiness(BaseModel):
@@ -147,30 +160,72 @@ class RedirectIssued(BaseModel):
     expires_at: Instant
 
 
-class PersonSearch(BaseModel):
-    """A person, and filters. In the body because personal data must not appear in a URL."""
+class Filters(BaseModel):
+    """The filters of a list, its order and its page."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    id_card: Line
-    name: Line | None = None
-    client: Line | None = Field(default=None, description="The client to search; for admins. By default the key's own.")
-    state: State | None = None
-    outcome: Outcome | None = None
+    client: Line | None = Field(default=None, description="The client whose verifications are listed; for admins.")
+    state: Several[State] = Field(default_factory=list, max_length=_MAX_VALUES, description="Any of these states.")
+    outcome: Several[Outcome] = Field(
+        default_factory=list, max_length=_MAX_VALUES, description="Any of these outcomes."
+    )
+    err_code: Several[ErrCode] = Field(
+        default_factory=list, max_length=_MAX_VALUES, description="Any of these result codes of Tencent."
+    )
     rule_id: RuleId | None = None
     subject_ref: Line | None = None
-    received_from: Moment | None = None
-    received_to: Moment | None = None
+    registered_from: Moment | None = Field(default=None, description="Registered at this instant or later.")
+    registered_to: Moment | None = Field(default=None, description="Registered before this instant.")
+    received_from: Moment | None = Field(default=None, description="Called back at this instant or later.")
+    received_to: Moment | None = Field(default=None, description="Called back before this instant.")
+    retrieved_from: Moment | None = Field(default=None, description="Last retrieved at this instant or later.")
+    retrieved_to: Moment | None = Field(default=None, description="Last retrieved before this instant.")
+    updated_from: Moment | None = Field(default=None, description="Last changed at this instant or later.")
+    updated_to: Moment | None = Field(default=None, description="Last changed before this instant.")
+    order: Literal["asc", "desc"] = Field(default="desc", description="Newest first, or with `asc` oldest first.")
     limit: Annotated[int, Field(ge=1, le=200)] = 50
     cursor: Annotated[str | None, Field(max_length=64)] = None
+
+    @model_validator(mode="after")
+    def _have_one_range(self) -> Self:
+        if len(self._ranges()) > 1:
+            raise PydanticCustomError(
+                "several_ranges", "may have only one range of time: {ranges}", {"ranges": _RANGES}
+            )
+        return self
+
+    def _ranges(self) -> list[TimeRange]:
+        ranges = (
+            TimeRange(field=field, start=getattr(self, f"{name}_from"), end=getattr(self, f"{name}_to"))
+            for field in TimeField
+            for name in (field.removesuffix("_at"),)
+        )
+        return [within for within in ranges if within.start or within.end]
+
+    def filter(self) -> VerificationFilter:
+        """Returns the filters as a domain value."""
+        return VerificationFilter(
+            client=self.client,
+            state=tuple(self.state),
+            outcome=tuple(self.outcome),
+            err_code=tuple(self.err_code),
+            rule_id=self.rule_id,
+            subject_ref=self.subject_ref,
+            within=next(iter(self._ranges()), None),
+            is_ascending=self.order == "asc",
+        )
+
+
+class PersonSearch(Filters):
+    """A person, and filters. In the body because personal data must not appear in a URL."""
+
+    id_card: Line
+    name: Line | None = None
 
     def person(self) -> PersonQuery:
         """Returns the person as a service value."""
         return PersonQuery(self.id_card, self.name)
-
-    def filter(self) -> VerificationFilter:
-        """Returns the filters as a domain value."""
-        return VerificationFilter(**{name: getattr(self, name) for name in VerificationFilter.__dataclass_fields__})
 
 
 class CallbackAccepted(BaseModel):
@@ -291,6 +346,7 @@ class VerificationView(BaseModel):
     registered_at: Instant | None
     received_at: Instant | None
     retrieved_at: Instant | None
+    updated_at: Instant
     retain_until: Instant
     retain_media_until: Instant
     legal_hold: bool
@@ -323,6 +379,7 @@ class VerificationView(BaseModel):
             registered_at=verification.registered_at,
             received_at=verification.received_at,
             retrieved_at=verification.retrieved_at,
+            updated_at=verification.updated_at,
             retain_until=verification.retain_until,
             retain_media_until=verification.retain_media_until,
             legal_hold=verification.legal_hold,

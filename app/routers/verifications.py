@@ -4,20 +4,15 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from app.domain.detection import Outcome
-from app.domain.listing import VerificationFilter
-from app.domain.verification import State
 from app.routers.dependencies import AdminWithPurpose, Eraser, Notifier, Reader, Revealer, services_of
 from app.routers.problems import AUTH_ERRORS, declared
 from app.routers.rejections import StrictRoute
 from app.routers.schemas import (
     BizToken,
+    Filters,
     Identity,
-    Line,
-    Moment,
     PersonSearch,
     Registration,
-    RuleId,
     VerificationPage,
     VerificationStanding,
     VerificationView,
@@ -66,28 +61,10 @@ async def register(
 
 
 @router.get("", responses=declared(*AUTH_ERRORS, 400))
-async def search(
-    request: Request,
-    actor: Reader,
-    state: State | None = None,
-    outcome: Outcome | None = None,
-    rule_id: RuleId | None = None,
-    subject_ref: Line | None = None,
-    received_from: Annotated[Moment | None, Query(description="Called back at this instant or later.")] = None,
-    received_to: Annotated[Moment | None, Query(description="Called back before this instant.")] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=64)] = None,
-) -> VerificationPage:
-    """Lists verifications, newest first. With a range of receipt and no subject, in the order of receipt."""
-    wanted = VerificationFilter(
-        state=state,
-        outcome=outcome,
-        rule_id=rule_id,
-        subject_ref=subject_ref,
-        received_from=received_from,
-        received_to=received_to,
-    )
-    return VerificationPage.of(await services_of(request).read.list(actor, wanted, limit=limit, cursor=cursor))
+async def search(request: Request, actor: Reader, wanted: Annotated[Filters, Query()]) -> VerificationPage:
+    """Lists verifications, newest first. With a range of time and no subject, in the order of that time."""
+    page = await services_of(request).read.list(actor, wanted.filter(), limit=wanted.limit, cursor=wanted.cursor)
+    return VerificationPage.of(page)
 
 
 @router.delete("/{biz_token}", status_code=204, responses=declared(*AUTH_ERRORS, 404, 409))

@@ -60,7 +60,7 @@ class EraseService:
             known = require_visible(actor.caller, await tx.verifications.lock(biz_token))
             action = Action.HOLD if is_held else Action.RELEASE
             await self.audit.record(tx, self.audit.describe(actor, action, verification=known))
-            await tx.verifications.save(known, lifecycle.held(known, is_held=is_held))
+            await tx.verifications.save(known, lifecycle.held(known, is_held=is_held), self.clock())
 
     async def erase_expired(self) -> int:
         """Erases everything whose retention has ended, media before text if theirs is shorter; returns how many."""
@@ -78,7 +78,7 @@ class EraseService:
                     keys += await self._erase(tx, known)
                 else:
                     keys += await tx.results.erase(known.id, text=False)
-                    await tx.verifications.save(known, lifecycle.without_media(known))
+                    await tx.verifications.save(known, lifecycle.without_media(known), now)
         await self._delete(keys)
         if due:
             log.info("swept", erased=len(due), removed=len(keys))
@@ -86,7 +86,8 @@ class EraseService:
         return len(due)
 
     async def _erase(self, tx: Transaction, known: Verification) -> Collection[str]:
-        await tx.verifications.save(known, lifecycle.erased(known, self.clock()))
+        now = self.clock()
+        await tx.verifications.save(known, lifecycle.erased(known, now), now)
         return await tx.results.erase(known.id, text=True)
 
     async def _delete(self, keys: Collection[str]) -> None:

@@ -109,7 +109,7 @@ class IntakeService:
         async with self.database.write() as tx:
             known = require_visible(actor.caller, await tx.verifications.lock(biz_token))
             due = lifecycle.retrieve_again(known, now)
-            await tx.verifications.save(known, due)
+            await tx.verifications.save(known, due, now)
         self.wakeups.send(DUE)
         return due
 
@@ -148,7 +148,7 @@ class IntakeService:
             else:
                 results.append(self._changed(notice, after))
         changes = [(before[token], row) for token, row in after.items() if row is not before[token]]
-        await tx.verifications.save_all(changes)
+        await tx.verifications.save_all(changes, self.clock())
         return results
 
     async def _accept_batch(self, notices: Sequence[Notice]) -> Sequence[Accepted | ServiceError]:

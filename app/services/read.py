@@ -10,7 +10,7 @@ from datetime import timedelta
 from app.domain.api_key import Actor, Caller
 from app.domain.audit import Action
 from app.domain.detection import Detection, SealedText, personal
-from app.domain.listing import Position, VerificationFilter, decode_cursor, encode_cursor
+from app.domain.listing import Order, Position, VerificationFilter, decode_cursor, encode_cursor
 from app.domain.media import MediaItem
 from app.domain.personal import Masked
 from app.domain.verification import Result, State, Verification
@@ -93,22 +93,26 @@ class ReadService:
         return result
 
     async def list(self, actor: Actor, wanted: VerificationFilter, *, limit: int, cursor: str | None) -> ResultPage:
-        """Returns a page of verifications, newest first; within a range of receipt, in the order of receipt.
+        """Returns a page of verifications in the order of `wanted`.
 
         Raises:
+            ForbiddenError: the caller cannot see the wanted client's verifications.
             InvalidRequestError: the cursor is invalid or belongs to another list.
         """
-        wanted = replace(wanted, client=actor.caller.visible_client)
-        before = decode_cursor(cursor, by_receipt=wanted.is_by_receipt) if cursor else None
+        if wanted.client is None:
+            wanted = replace(wanted, client=actor.caller.visible_client)
+        elif not actor.caller.can_see(wanted.client):
+            raise _foreign_client()
+        after = decode_cursor(cursor, wanted.order) if cursor else None
         async with self.database.read() as tx:
-            found = await tx.verifications.search(wanted, limit=limit + 1, before=before)
+            found = await tx.verifications.search(wanted, limit=limit + 1, after=after)
             results = [self._masked(stored) for stored in await _with_results(tx, found[:limit])]
-        return _page(results, found, by_receipt=wanted.is_by_receipt)
+        return _page(results, found, wanted.order)
 
     async def search_person(
         self, actor: Actor, wanted: VerificationFilter, person: PersonQuery, *, limit: int, cursor: str | None
     ) -> ResultPage:
-        """Returns a page of one person's verifications, newest first. The audit row is committed before.
+        """Returns a page of one person's verifications, in the order of their ids. The audit row is committed before.
 
         Raises:
             ForbiddenError: the caller cannot see the client's verifications.
@@ -117,20 +121,20 @@ class ReadService:
         """
         client = wanted.client or actor.caller.client
         if not actor.caller.can_see(client):
-            raise ForbiddenError("This API key may only search its own client's verifications.")
-        wanted = replace(wanted, client=client)
-        before = decode_cursor(cursor, by_receipt=False) if cursor else None
+            raise _foreign_client()
+        wanted, order = replace(wanted, client=client), Order(is_ascending=wanted.is_ascending)
+        after = decode_cursor(cursor, order) if cursor else None
         index = self.cipher.find_by(client, person.id_card, person.name)
         async with self.database.write() as tx:
             slot = await tx.quota.reserve(f"search {actor.caller.id}", interval=_SEARCH_INTERVAL, slots=1)
             if slot - time.monotonic() > _SEARCH_BURST * _SEARCH_INTERVAL.total_seconds():
                 raise TooManyRequestsError("Search rate limit exceeded; retry after 1 second.", retry_after=1)
-            found = await tx.verifications.search(wanted, limit=limit + 1, before=before, person=index)
+            found = await tx.verifications.search(wanted, limit=limit + 1, after=after, person=index)
             fields = ["id_card", "name"] if person.name else ["id_card"]
             outcome = f"found {len(found[:limit])}"
             await self.audit.record(tx, self.audit.describe(actor, Action.SEARCH, fields=fields, outcome=outcome))
             results = [self._masked(stored) for stored in await _with_results(tx, found[:limit])]
-        return _page(results, found, by_receipt=False)
+        return _page(results, found, order)
 
     async def reveal(self, actor: Actor, biz_token: str) -> Result:
         """Like `get`, with the unmasked identity. The audit row is committed before the result is returned."""
@@ -180,9 +184,14 @@ async def _with_results(tx: Transaction, verifications: Collection[Verification]
     return [StoredResult(one, texts.get(one.id), media.get(one.id, ())) for one in verifications]
 
 
-def _page(results: Sequence[Result], found: Sequence[Verification], *, by_receipt: bool) -> ResultPage:
+def _foreign_client() -> ForbiddenError:
+    return ForbiddenError("This API key may only search its own client's verifications.")
+
+
+def _page(results: Sequence[Result], found: Sequence[Verification], order: Order) -> ResultPage:
     """Builds a page. One more verification than results means that another page follows."""
     if len(found) == len(results):
         return ResultPage(results, None)
     last = found[len(results) - 1]
-    return ResultPage(results, encode_cursor(Position(last.id, last.received_at if by_receipt else None)))
+    position = Position(last.id, getattr(last, order.field) if order.field else None)
+    return ResultPage(results, encode_cursor(position, order))

@@ -80,7 +80,7 @@ class RecordService:
                 else:
                     unreferenced.append([item.object_key for item in outcome.media])
             await tx.results.add_calls(zip(ids, (outcome.call for outcome in outcomes), strict=True))
-            await tx.verifications.save_all(changes)
+            await tx.verifications.save_all(changes, self.clock())
             await tx.results.add_all(
                 [(outcome.claim.verification.id, outcome.text, outcome.media) for outcome in stored]
             )

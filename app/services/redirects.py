@@ -175,7 +175,7 @@ class RedirectService:
             if (verification.registered_at or is_same_run) and self._called_back(verification) != verification:
                 async with self.database.write() as tx:
                     if current := await tx.verifications.lock(verification.biz_token):
-                        await tx.verifications.save(current, self._called_back(current))
+                        await tx.verifications.save(current, self._called_back(current), self.clock())
                 self.wakeups.send(DUE)
 
     def _called_back(self, verification: Verification) -> Verification:

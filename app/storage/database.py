@@ -129,6 +129,17 @@ class Database:
         return self._begin(self._writer, seconds, {"writes": True})
 
     @asynccontextmanager
+    async def maintain(self) -> AsyncIterator[AsyncConnection]:
+        """Opens a connection to Postgres that commits each statement, without a deadline.
+
+        Raises:
+            UnavailableError: the database does not answer.
+        """
+        async with _translated_errors(self._url), self.engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            yield connection
+
+    @asynccontextmanager
     async def _begin(
         self, lock: asyncio.Lock | None, seconds: float | None, options: dict[str, Any]
     ) -> AsyncIterator[Transaction]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, inspect, text
 
 from app.errors import ConfigurationError
+from app.storage import online
 from app.storage.database import Database
 from app.storage.tables import metadata
 
@@ -29,11 +30,18 @@ _ADVISORY_LOCK = 0x666163656964
 async def migrate(database: Database, *, to: str = "head") -> None:
     """Runs the missing migrations up to a revision, by default the newest, in one transaction.
 
+    On Postgres the indexes of large tables follow, without a lock that blocks writers.
+
     Raises:
         ConfigurationError: the schema is newer than this version.
     """
-    if await is_current(database):
-        return
+    if not await is_current(database):
+        await _run_missing(database, to)
+    if to == "head" and not database.is_embedded:
+        await online.finish(database)
+
+
+async def _run_missing(database: Database, to: str) -> None:
     from alembic.util import CommandError
 
     try:

@@ -178,6 +178,8 @@ verification = Table(
     Column("registered_at", UtcDateTime),
     Column("received_at", UtcDateTime),
     Column("retrieved_at", UtcDateTime),
+    # A constant default, because adding the column must not rewrite the rows.
+    Column("updated_at", UtcDateTime, nullable=False, server_default=text("'2000-01-01 00:00:00'")),
     Column("deadline_at", UtcDateTime, nullable=False),
     # The queue. A column with a `key` has an older name in the database.
     Column("due_at", UtcDateTime),
@@ -219,7 +221,15 @@ verification = Table(
             ([], ["id"]),
             (["rule_id"], ["id"]),
             ([], ["received_at", "id"]),
+            (["client"], ["updated_at", "id"]),
+            ([], ["updated_at", "id"]),
         )
+    ),
+    *(
+        _partial_index("_".join(columns), f"{at} IS NOT NULL", *columns)
+        for at in ("registered_at", "retrieved_at")
+        for client in (["client"], [])
+        for columns in ([*client, "state", "outcome", at, "id"],)
     ),
     # The id of an erased row is never assigned to another person.
     sqlite_autoincrement=True,
@@ -257,6 +267,7 @@ detection = Table(
     Column("masked", LargeBinary),
     Column("id_card_index", LargeBinary),
     Column("person_index", LargeBinary),
+    Index(None, "err_code", "verification_id"),
     Index(None, "id_card_index", "verification_id"),
     Index(None, "person_index", "verification_id"),
 )

@@ -9,6 +9,7 @@ from sqlalchemy import Executable, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.lifecycle import touched
 from app.domain.listing import Position, VerificationFilter
 from app.domain.verification import State, Verification
 from app.storage.listing import PersonIndex, page_statement
@@ -76,15 +77,15 @@ class VerificationStore:
         due = select(*COLUMNS).where(table.c.erase_at <= now).order_by(table.c.erase_at).limit(limit)
         return await self._select(due.with_for_update(skip_locked=True))
 
-    async def save(self, before: Verification, after: Verification) -> None:
-        """Writes the columns that differ between a locked row and its new value."""
-        await self.save_all([(before, after)])
+    async def save(self, before: Verification, after: Verification, now: datetime) -> None:
+        """Writes the columns that differ between a locked row and its new value, and when it was updated."""
+        await self.save_all([(before, after)], now)
 
-    async def save_all(self, changed: Collection[tuple[Verification, Verification]]) -> None:
+    async def save_all(self, changed: Collection[tuple[Verification, Verification]], now: datetime) -> None:
         """Like `save`, for many rows: one statement for all rows in which the same columns differ."""
         groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         for before, after in changed:
-            old, new = columns_of(before), columns_of(after)
+            old, new = columns_of(before), columns_of(touched(before, after, now))
             changes = {name: value for name, value in new.items() if value != old[name]}
             groups.setdefault(tuple(changes), []).append({"row_id": before.id} | changes)
         for names, rows in groups.items():
@@ -107,11 +108,11 @@ class VerificationStore:
         wanted: VerificationFilter,
         *,
         limit: int,
-        before: Position | None,
+        after: Position | None,
         person: PersonIndex | None = None,
     ) -> Sequence[Verification]:
-        """Returns at most `limit` rows after a position, newest first; with `person`, only those of one person."""
-        statement, parameters = page_statement(wanted, limit=limit, before=before, person=person)
+        """Returns at most `limit` rows after a position; with `person`, only those of one person."""
+        statement, parameters = page_statement(wanted, limit=limit, after=after, person=person)
         return await self._select(statement, **parameters)
 
     async def _select(self, statement: Executable, **parameters: Any) -> Sequence[Verification]:

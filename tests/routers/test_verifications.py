@@ -161,7 +161,8 @@ async def test_invalid_token_in_the_path_is_rejected(shared_api: httpx.AsyncClie
 
 def pop_instants(view: dict[str, Any]) -> list[str]:
     """Removes the unpredictable instants from the view and returns them."""
-    return [view.pop("received_at"), view.pop("retrieved_at"), view["retrieval"].pop("deadline_at")]
+    names = ("received_at", "retrieved_at", "updated_at")
+    return [*(view.pop(name) for name in names), view["retrieval"].pop("deadline_at")]
 
 
 async def test_retrieved_verification_has_the_documented_form(api: httpx.AsyncClient) -> None:
@@ -261,6 +262,7 @@ async def test_missing_values_are_null_or_empty_lists(idle_api: httpx.AsyncClien
         "registered_at": None,
         "received_at": received_at,
         "retrieved_at": None,
+        "updated_at": received_at,
         "retain_until": after(received_at, timedelta(days=180)),
         "retain_media_until": after(received_at, timedelta(days=30)),
         "legal_hold": False,

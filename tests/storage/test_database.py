@@ -96,7 +96,7 @@ async def test_writers_of_two_processes_take_turns(database_url: str) -> None:
             async with database.write() as tx:
                 row = await tx.verifications.lock("minimal")
                 assert row is not None
-                await tx.verifications.save(row, replace(row, attempts=row.attempts + 1))
+                await tx.verifications.save(row, replace(row, attempts=row.attempts + 1), row.deadline_at)
 
     async with opened(database_url) as one, opened(database_url) as other:
         await add(one, MINIMAL)

@@ -13,7 +13,7 @@ from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from app.domain.detection import Outcome
-from app.domain.listing import Position, VerificationFilter
+from app.domain.listing import Position, TimeField, TimeRange, VerificationFilter
 from app.domain.verification import State
 from app.storage.database import Database, DatabaseSettings
 from app.storage.listing import PersonIndex, page_statement
@@ -22,40 +22,52 @@ from tests.support.databases import PostgresPool
 from tests.support.rows import MINIMAL, NOW
 
 PERSON: PersonIndex = ("id_card_index", [b"one", b"two"])
-IN_RANGE = VerificationFilter(received_from=NOW, received_to=NOW)
+IN_RANGE = VerificationFilter(within=TimeRange(field=TimeField.RECEIVED, start=NOW, end=NOW))
 OF_RULE = VerificationFilter(rule_id="7")
+RECEIVED = "state_outcome_received_at_id"
 # A filter, and the index for it without a client; the index with a client begins with `client_`.
 LISTS = [
-    (VerificationFilter(state=State.FAILED), "state_outcome_id"),
-    (VerificationFilter(outcome=Outcome.FAILED), "state_outcome_id"),
-    (VerificationFilter(state=State.RETRIEVED, outcome=Outcome.FAILED), "state_outcome_id"),
+    (VerificationFilter(state=(State.FAILED,)), "state_outcome_id"),
+    (VerificationFilter(outcome=(Outcome.FAILED,)), "state_outcome_id"),
+    (VerificationFilter(state=(State.RETRIEVED, State.FAILED), outcome=(Outcome.FAILED,)), "state_outcome_id"),
     (OF_RULE, "rule_id_state_outcome_id"),
-    (replace(OF_RULE, state=State.FAILED), "rule_id_state_outcome_id"),
-    (replace(OF_RULE, outcome=Outcome.UNFINISHED), "rule_id_state_outcome_id"),
-    (IN_RANGE, "state_outcome_received_at_id"),
-    (VerificationFilter(received_from=NOW), "state_outcome_received_at_id"),
-    (VerificationFilter(received_to=NOW), "state_outcome_received_at_id"),
-    (replace(IN_RANGE, state=State.RETRIEVED, outcome=Outcome.FAILED), "state_outcome_received_at_id"),
+    (replace(OF_RULE, state=(State.FAILED,)), "rule_id_state_outcome_id"),
+    (replace(OF_RULE, outcome=(Outcome.UNFINISHED,)), "rule_id_state_outcome_id"),
+    (IN_RANGE, RECEIVED),
+    (VerificationFilter(within=TimeRange(field=TimeField.RECEIVED, start=NOW)), RECEIVED),
+    (VerificationFilter(within=TimeRange(field=TimeField.RECEIVED, end=NOW)), RECEIVED),
+    (replace(IN_RANGE, state=(State.RETRIEVED,), outcome=(Outcome.FAILED,)), RECEIVED),
+    *(
+        (
+            VerificationFilter(within=TimeRange(field=field, start=NOW), outcome=outcome),
+            f"state_outcome_{field}_id",
+        )
+        for field in (TimeField.REGISTERED, TimeField.RETRIEVED, TimeField.UPDATED)
+        for outcome in ((), (Outcome.FAILED,))
+    ),
 ]
+UPDATED = VerificationFilter(within=TimeRange(field=TimeField.UPDATED, end=NOW))
 CASES = [
     (VerificationFilter(), "primary key"),
     *LISTS,
     (VerificationFilter(client="a"), "client_state_outcome_id"),
     *((replace(wanted, client="a"), f"client_{index}") for wanted, index in LISTS),
-    (replace(IN_RANGE, rule_id="7"), "state_outcome_received_at_id"),
-    (replace(IN_RANGE, rule_id="7", client="a"), "client_rule_id_state_outcome_received_at_id"),
+    (replace(IN_RANGE, rule_id="7"), RECEIVED),
+    (replace(IN_RANGE, rule_id="7", client="a"), f"client_rule_id_{RECEIVED}"),
+    (replace(UPDATED, rule_id="7", client="a"), "client_state_outcome_updated_at_id"),
     (VerificationFilter(subject_ref="x"), "subject_ref_id"),
-    (replace(IN_RANGE, client="a", subject_ref="x", rule_id="7", state=State.FAILED), "subject_ref_id"),
+    (replace(IN_RANGE, client="a", subject_ref="x", rule_id="7", state=(State.FAILED,)), "subject_ref_id"),
 ]
+OF_CODE = VerificationFilter(err_code=(0, 2016))
 
 
-_TEXTS = "INSERT INTO detection (verification_id, id_card_index) SELECT id, 'one' FROM verification"
+_TEXTS = "INSERT INTO detection (verification_id, id_card_index, err_code) SELECT id, 'one', 0 FROM verification"
 
 
 def case_id(value: VerificationFilter | str) -> str:
     if isinstance(value, str):
         return value
-    return "-".join(name for name, set_to in columns_of(value).items() if set_to is not None) or "all"
+    return "-".join(name for name, set_to in columns_of(value).items() if set_to) or "all"
 
 
 class Explained(Executable, ClauseElement):
@@ -100,7 +112,10 @@ async def filled(place: tuple[str, bool]) -> AsyncIterator[Database]:
         subject_ref="x",
         state=State.RETRIEVED,
         outcome=Outcome.PASSED,
+        registered_at=NOW,
         received_at=NOW,
+        retrieved_at=NOW,
+        updated_at=NOW,
     )
     async with database.write() as tx:
         await tx.verifications.add_all([replace(row, biz_token=f"{number:04}") for number in range(1000)])
@@ -115,7 +130,7 @@ async def accesses(
     database: Database, wanted: VerificationFilter, person: PersonIndex | None = None
 ) -> tuple[set[str], str]:
     """Returns the indexes and tables that a deep page reads, and the whole plan."""
-    statement, parameters = page_statement(wanted, limit=3, before=Position(500, NOW), person=person)
+    statement, parameters = page_statement(wanted, limit=3, after=Position(500, NOW), person=person)
     async with database.read() as tx:
         whole = "\n".join([str(row[-1]) for row in await tx.connection.execute(Explained(statement), parameters)])
     if database.is_embedded:
@@ -125,26 +140,43 @@ async def accesses(
     return {name.rpartition(" ")[2].replace("pk_verification", "KEY") for name in found}, whole
 
 
+@pytest.mark.parametrize("is_ascending", [False, True], ids=["desc", "asc"])
 @pytest.mark.parametrize(("wanted", "index"), CASES, ids=case_id)
-async def test_list_scans_one_index(filled: Database, wanted: VerificationFilter, index: str) -> None:
-    read, whole = await accesses(filled, wanted)
+async def test_list_scans_one_index(
+    filled: Database, wanted: VerificationFilter, index: str, *, is_ascending: bool
+) -> None:
+    read, whole = await accesses(filled, replace(wanted, is_ascending=is_ascending))
 
     # The rows themselves are looked up by the primary key.
     assert read == {"KEY"} | ({f"ix_verification_{index}"} - {"ix_verification_primary key"}), whole
 
 
 async def test_person_is_searched_by_the_digests_alone(filled: Database) -> None:
-    wanted = replace(IN_RANGE, client="a", rule_id="7", state=State.RETRIEVED)
+    wanted = replace(IN_RANGE, client="a", rule_id="7", state=(State.RETRIEVED,))
 
     read, whole = await accesses(filled, wanted, PERSON)
 
     assert read == {"KEY", "ix_detection_id_card_index_verification_id"}, whole
 
 
+@pytest.mark.parametrize("wanted", [OF_CODE, replace(OF_CODE, client="a", state=(State.RETRIEVED,))], ids=case_id)
+async def test_result_codes_are_scanned_with_their_index(filled: Database, wanted: VerificationFilter) -> None:
+    read, whole = await accesses(filled, wanted)
+
+    assert read == {"KEY", "ix_detection_err_code_verification_id"}, whole
+
+
+async def test_result_codes_within_a_range_are_looked_up_row_by_row(filled: Database) -> None:
+    read, whole = await accesses(filled, replace(IN_RANGE, err_code=(0, 2016)))
+
+    assert read - {"pk_detection"} == {"KEY", f"ix_verification_{RECEIVED}"}, whole
+
+
 SINGLE = [
     VerificationFilter(),
+    VerificationFilter(is_ascending=True),
     VerificationFilter(subject_ref="x"),
-    VerificationFilter(state=State.RETRIEVED, outcome=Outcome.FAILED, client="a"),
+    VerificationFilter(state=(State.RETRIEVED,), outcome=(Outcome.FAILED,), client="a"),
 ]
 
 

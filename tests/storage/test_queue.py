@@ -201,7 +201,7 @@ async def test_callback_during_a_claim_is_kept_until_the_next_claim(database: Da
     async with database.write() as tx:
         row = await tx.verifications.lock("0")
         assert row is not None
-        await tx.verifications.save(row, lifecycle.wake(row, NOW + SECOND))
+        await tx.verifications.save(row, lifecycle.wake(row, NOW + SECOND), NOW)
     woken = await find(database, "0")
     (again,) = await claim(database, now=NOW + LEASE)
 

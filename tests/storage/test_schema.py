@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ from sqlalchemy import inspect, text
 
 from app.domain.detection import Outcome
 from app.domain.listing import VerificationFilter
+from app.domain.verification import LONG_AGO
 from app.errors import ConfigurationError
 from app.storage import schema
 from app.storage.database import Database
-from tests.support.databases import fresh_database, opened
+from tests.support.databases import fresh_database, opened, wait_for_blocked_sessions
 
 
 @pytest.fixture
@@ -83,10 +85,62 @@ async def test_migration_0008_keeps_outcomes_and_results(empty_url: str) -> None
 
         await schema.check(database)
         async with database.read() as tx:
-            rows = await tx.verifications.search(VerificationFilter(), limit=9, before=None)
+            rows = await tx.verifications.search(VerificationFilter(), limit=9, after=None)
             texts = await tx.results.texts([1, 2])
     assert [row.outcome for row in rows] == [Outcome.FAILED, None]
     assert set(texts) == {1, 2}
+
+
+_RECEIVED = "2026-01-02 03:04:05.000000"
+
+
+async def test_migration_0012_fills_the_time_of_the_last_update(empty_url: str) -> None:
+    async with opened(empty_url) as database:
+        await schema.migrate(database, to="0011")
+        async with database.write() as tx:
+            for number in range(1, 4):
+                await tx.connection.execute(_OLD_ROW, {"number": number, "token": str(number), "outcome": ""})
+            await tx.connection.execute(text(f"UPDATE verification SET received_at = '{_RECEIVED}' WHERE id = 1"))
+            await tx.connection.execute(text(f"UPDATE verification SET registered_at = '{_RECEIVED}' WHERE id = 2"))
+
+        await schema.migrate(database)
+
+        await schema.check(database)
+        async with database.read() as tx:
+            rows = {row.id: row.updated_at for row in await tx.verifications.find_all(["1", "2", "3"])}
+    known = datetime.fromisoformat(_RECEIVED).replace(tzinfo=UTC)
+    assert (rows[1], rows[2]) == (known, known)
+    assert rows[3] - LONG_AGO <= timedelta(seconds=1)
+
+
+async def test_indexes_are_built_while_others_read_and_write(empty_postgres_url: str) -> None:
+    async with opened(empty_postgres_url) as database:
+        await schema.migrate(database, to="0011")
+        async with database.read() as reader:
+            await reader.connection.execute(text("SELECT 1 FROM audit"))
+            migration = asyncio.create_task(schema.migrate(database))
+            # The build waits for the reader, and nobody waits for the build.
+            await wait_for_blocked_sessions(database, 1)
+            async with database.write(seconds=2) as tx:
+                await tx.connection.execute(_OLD_ROW, {"number": 1, "token": "1", "outcome": ""})
+            assert not migration.done()
+        await migration
+
+        await schema.check(database)
+
+
+async def test_interrupted_build_of_indexes_is_finished_by_the_next_migration(empty_postgres_url: str) -> None:
+    async with opened(empty_postgres_url) as database:
+        await schema.migrate(database)
+        async with database.write() as tx:
+            await tx.connection.execute(text("DROP INDEX ix_verification_state_outcome_updated_at_id"))
+            await tx.connection.execute(
+                text("UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_verification_nonce'::regclass")
+            )
+
+        await schema.migrate(database)
+
+        await schema.check(database)
 
 
 async def test_processes_that_start_together_migrate_in_turn(empty_url: str) -> None:

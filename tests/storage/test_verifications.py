@@ -3,12 +3,13 @@
 import asyncio
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 
 from app.domain.detection import Outcome
-from app.domain.listing import Position, VerificationFilter
-from app.domain.verification import State, Verification
+from app.domain.listing import Position, TimeField, TimeRange, VerificationFilter
+from app.domain.verification import Priority, State, Verification
 from app.storage.database import Database
 from tests.storage.rows import add, find
 from tests.support.rows import MINIMAL, NOW
@@ -42,10 +43,10 @@ FULL = Verification(
 
 
 async def search(
-    database: Database, wanted: VerificationFilter, *, limit: int = 10, before: Position | None = None
+    database: Database, wanted: VerificationFilter, *, limit: int = 10, after: Position | None = None
 ) -> list[str]:
     async with database.read() as tx:
-        return [row.biz_token for row in await tx.verifications.search(wanted, limit=limit, before=before)]
+        return [row.biz_token for row in await tx.verifications.search(wanted, limit=limit, after=after)]
 
 
 @pytest.mark.parametrize("row", [MINIMAL, FULL], ids=["minimal", "full"])
@@ -96,11 +97,38 @@ async def test_save_writes_the_changed_columns_of_one_row(database: Database) ->
     after = replace(before, state=State.PENDING, outcome=None, due_at=None, wake_requested=False, attempts=4)
 
     async with database.write() as tx:
-        await tx.verifications.save(before, after)
-        await tx.verifications.save(after, after)
+        await tx.verifications.save(before, after, NOW)
+        await tx.verifications.save(after, after, NOW)
 
-    assert await find(database, "full") == after
+    assert await find(database, "full") == replace(after, updated_at=NOW)
     assert await find(database, "minimal") == bystander
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_visible"),
+    [
+        ({"claim": 1, "is_leased": True, "wake_requested": True, "account": "bank", "priority": Priority.POLL}, False),
+        *(
+            ({name: value}, True)
+            for name, value in (("attempts", 1), ("due_at", NOW), ("erase_at", NOW), ("purpose", "x"))
+        ),
+    ],
+)
+async def test_row_is_updated_when_a_reader_sees_the_change(
+    database: Database, changes: dict[str, Any], *, is_visible: bool
+) -> None:
+    (row,) = await add(database, replace(MINIMAL, updated_at=NOW))
+
+    for hours in (1, -1):
+        async with database.write() as tx:
+            current = await find(database, "minimal")
+            at = NOW + timedelta(hours=hours)
+            await tx.verifications.save(current, replace(current, **changes if hours == 1 else {"attempts": 9}), at)
+
+    # A clock that is set back does not move the row back.
+    found = await find(database, "minimal")
+    assert found.updated_at == (NOW + timedelta(hours=1) if is_visible else NOW)
+    assert found.id == row.id
 
 
 async def test_writers_of_a_locked_row_take_turns(database: Database, another: Database) -> None:
@@ -110,7 +138,7 @@ async def test_writers_of_a_locked_row_take_turns(database: Database, another: D
         async with mine.write() as tx:
             row = await tx.verifications.lock("minimal")
             assert row is not None
-            await tx.verifications.save(row, replace(row, attempts=row.attempts + 1))
+            await tx.verifications.save(row, replace(row, attempts=row.attempts + 1), NOW)
 
     await asyncio.gather(*(count(mine) for mine in [database, another] * 10))
 
@@ -124,7 +152,7 @@ async def test_lists_are_newest_first_and_continue_after_a_position(database: Da
     second = await find(database, "b")
 
     assert await search(database, VerificationFilter(), limit=3) == ["d", "c", "b"]
-    assert await search(database, VerificationFilter(), limit=3, before=Position(second.id)) == ["a"]
+    assert await search(database, VerificationFilter(), limit=3, after=Position(second.id)) == ["a"]
 
 
 async def test_filter_selects_rows_that_match_all_of_it(database: Database) -> None:
@@ -136,14 +164,14 @@ async def test_filter_selects_rows_that_match_all_of_it(database: Database) -> N
         (VerificationFilter(), ["full", "minimal"]),
         (VerificationFilter(client="bank"), ["full"]),
         (VerificationFilter(client="nobody"), []),
-        (VerificationFilter(state=State.PENDING), ["minimal"]),
-        (VerificationFilter(outcome=Outcome.FAILED), ["full"]),
+        (VerificationFilter(state=(State.PENDING,)), ["minimal"]),
+        (VerificationFilter(outcome=(Outcome.FAILED,)), ["full"]),
         (VerificationFilter(rule_id="规则"), ["full"]),
         (VerificationFilter(subject_ref="loan-4711"), ["full"]),
-        (VerificationFilter(received_from=NOW), ["full"]),
-        (VerificationFilter(received_from=later), []),
-        (VerificationFilter(received_to=NOW), []),
-        (VerificationFilter(received_to=later), ["full"]),
-        (VerificationFilter(client="bank", state=State.PENDING), []),
+        (VerificationFilter(within=TimeRange(field=TimeField.RECEIVED, start=NOW)), ["full"]),
+        (VerificationFilter(within=TimeRange(field=TimeField.RECEIVED, start=later)), []),
+        (VerificationFilter(within=TimeRange(field=TimeField.RECEIVED, end=NOW)), []),
+        (VerificationFilter(within=TimeRange(field=TimeField.RECEIVED, end=later)), ["full"]),
+        (VerificationFilter(client="bank", state=(State.PENDING,)), []),
     ):
         assert await search(database, wanted) == tokens
