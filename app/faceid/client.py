@@ -89,7 +89,7 @@ class FaceIdClient:
         self._credentials = CredentialSource(account, account_settings)
         self.timeout = timedelta(seconds=settings.faceid_timeout_seconds)
         self._max_bytes = settings.faceid_max_bytes
-        self._http = _http_client(account_settings, connections)
+        self._http = _http_client(account_settings, connections, settings.faceid_timeout_seconds)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
@@ -209,7 +209,7 @@ async def clock_offset(account: AccountSettings) -> timedelta:
         ConfigurationError: the endpoint is not an address, or the certificates cannot be read.
         UnavailableError: it does not answer, or not with a date.
     """
-    url, http, sent = _url(account.endpoint), _http_client(account, 1), time.time()
+    url, http, sent = _url(account.endpoint), _http_client(account, 1, _CLOCK_SECONDS), time.time()
     try:
         async with asyncio.timeout(_CLOCK_SECONDS), http, http.stream("GET", url) as response:
             ours = (sent + time.time()) / 2
@@ -225,7 +225,8 @@ class _UnusableResponseError(Exception):
     """The response is not read any further. The argument is the error code of the call."""
 
 
-def _http_client(account: AccountSettings, connections: int) -> httpx.AsyncClient:
+def _http_client(account: AccountSettings, connections: int, seconds: float) -> httpx.AsyncClient:
+    """Returns a client for calls of at most `seconds`. Half of them are left when connecting has timed out."""
     proxy = account.proxy.get_secret_value() if account.proxy else None
     try:
         transport = AiohttpTransport(connections=connections, proxy=proxy, ca_file=account.ca_file)
@@ -235,7 +236,9 @@ def _http_client(account: AccountSettings, connections: int) -> httpx.AsyncClien
             f"FACEID_CA_FILE, or the ca_file of an account, cannot be read as PEM ({account.ca_file}): {reason}."
         ) from None
     return httpx.AsyncClient(
-        timeout=httpx.Timeout(_SOCKET_SECONDS, connect=_CONNECT_SECONDS),
+        timeout=httpx.Timeout(
+            _SOCKET_SECONDS, connect=min(_CONNECT_SECONDS, seconds / 2), pool=min(_SOCKET_SECONDS, seconds / 2)
+        ),
         transport=transport,
         headers={"Accept-Encoding": "identity", "User-Agent": "faceid-results"},
         # Results of persons only pass through a proxy that the settings name, not through one of the environment.

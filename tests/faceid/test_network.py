@@ -207,17 +207,18 @@ def test_proxy_and_authority_are_read_from_the_environment(monkeypatch: pytest.M
 
 
 @contextmanager
-def unresponsive(host: str, port: int) -> Iterator[None]:
-    """Listens with a full backlog: Linux then drops every further attempt to connect."""
+def unresponsive(host: str, port: int = 0) -> Iterator[int]:
+    """Listens with a full backlog: Linux then drops every further attempt to connect. Yields the port."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind((host, port))
         listener.listen(0)
+        port = listener.getsockname()[1]
         for _ in range(2):
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex((host, port))
-        yield
+        yield port
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
@@ -240,10 +241,11 @@ def test_first_attempt_succeeds_in_a_second_if_the_first_address_drops_packets(
     assert run(measure()) < 1
 
 
-async def test_connect_timeout_is_no_statement_about_the_size() -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with unresponsive("127.0.0.2", port):
-        assert await error_code(settings_for(f"http://127.0.0.2:{port}")) == codes.CONNECT_TIMED_OUT
+@pytest.mark.parametrize("seconds", [1, 30])
+async def test_connect_timeout_is_no_statement_about_the_size(seconds: float) -> None:
+    with unresponsive("127.0.0.2") as port:
+        assert (
+            await error_code(settings_for(f"http://127.0.0.2:{port}", faceid_timeout_seconds=seconds))
+            == codes.CONNECT_TIMED_OUT
+        )
     assert codes.classify(codes.CONNECT_TIMED_OUT) is ErrorClass.RETRY

@@ -32,6 +32,7 @@ from app.storage.media import SpoolFile
 from simulator.answers import address_of
 from simulator.media import media_of, picture_of
 from tests.faceid.test_client import peer, saying
+from tests.faceid.test_network import unresponsive
 from tests.support.api import call_back, get, row_of, token
 from tests.support.clocks import ShiftedClock
 from tests.support.service import Running
@@ -403,6 +404,24 @@ async def test_only_timeouts_in_a_row_show_that_the_whole_is_too_large(
             clock.ahead += timedelta(minutes=1)
 
     assert requested_info_types(faceid, biz_token) == info_types
+
+
+async def test_token_that_waited_for_an_outage_costs_one_call(
+    idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator
+) -> None:
+    clock, biz_token = ShiftedClock(), await call_back(idle_api, "passed")
+    with unresponsive("127.0.0.2") as port:
+        away = {"faceid_endpoint": f"http://127.0.0.2:{port}", "faceid_timeout_seconds": 1}
+        async with retrieving(idle_service, clock, **away) as retrieval:
+            for _ in range(4):
+                assert await retrieve_all(retrieval) == 1
+                clock.ahead += timedelta(minutes=1)
+    async with retrieving(idle_service, clock) as retrieval:
+        assert await retrieve_all(retrieval) == 1
+
+    assert await calls(idle_service.services) == ["network.connect_timeout"] * 4 + [None]
+    assert requested_info_types(faceid, biz_token) == ["0"]
+    assert await media(idle_api, biz_token) == media_of(biz_token)
 
 
 async def test_part_above_the_size_limit_does_not_block_the_other_parts(
