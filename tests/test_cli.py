@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,12 @@ def test_help_of_every_command_has_examples(command: Sequence[str]) -> None:
 
     assert result.exit_code == 0
     assert f"faceid-results {' '.join(command)}" in result.output.partition("Examples:")[2]
+
+
+def test_version_is_printed(here: Installation) -> None:
+    done = here.run("--version")
+
+    assert (done.code, done.out, done.err) == (0, f"faceid-results {version('faceid-results')}\n", "")
 
 
 def test_commands_are_the_documented_ones() -> None:
@@ -544,7 +551,7 @@ def test_rotated_ring_keeps_its_older_version_for_five_minutes(here: Installatio
         0,
         [
             "identity: version 2, 1 values encrypted again.",
-            "Copy data/keyring.json again: earlier copies cannot decrypt new data.",
+            f"Copy {here.folder}/data/keyring.json again: earlier copies cannot decrypt new data.",
             "Keep each earlier copy as long as a backup of its time exists.",
         ],
     )

@@ -13,8 +13,9 @@ that does not answer; 130 stopped by Ctrl-C.
 
 import io
 import sys
+from importlib.metadata import version
 from types import TracebackType
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from typer.exceptions import TyperException
@@ -35,6 +36,21 @@ for commands in (serving.app, tokens.app, maintenance.app):
 app.add_typer(keys.app, name="keys")
 app.add_typer(keyring.app, name="keyring")
 app.add_typer(audit.app, name="audit")
+
+
+def _print_version(is_wanted: bool) -> None:
+    if is_wanted:
+        typer.echo(f"faceid-results {version('faceid-results')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    is_version_wanted: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Defines the options of the program itself."""
 
 
 def main() -> NoReturn:
