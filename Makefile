@@ -1,12 +1,13 @@
 # On a fresh machine, run `make demo` or `make test`. Both need only Python 3.11 or newer and make.
 PYTHON ?= python3
 BIN := .venv/bin
-PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile
+# The requirements are complete, so pip need not look for dependencies. Python compiles a module when it is first imported.
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile --no-deps
 # Files and folders that `make prose` checks. ADR 0015 is superseded and keeps its wording; benchmarks/*.md are output.
 PROSE := $(wildcard *.md docs/*.md) $(filter-out docs/adr/0015%,$(wildcard docs/adr/*.md))
 PROSE += app simulator tests tools migrations benchmarks/*.py deploy docker-compose.yml Dockerfile Makefile .pre-commit-config.yaml
 
-.PHONY: help demo test ten-thousand chaos bench bench-smoke bench-quota bench-latency bench-flood check prose format venv lock clean
+.PHONY: help demo test test-compose ten-thousand chaos bench bench-smoke bench-quota bench-latency bench-flood check prose format venv lock clean
 .DEFAULT_GOAL := demo
 
 help:  ## list all targets
@@ -22,6 +23,9 @@ else
 	$(BIN)/pytest --cov --numprocesses 4 --dist worksteal
 	@$(BIN)/coverage report --include='app/faceid/*,app/domain/*' --fail-under=100 >.core-coverage || { cat .core-coverage; exit 1; }
 endif
+
+test-compose: venv  ## test docker-compose.yml on a container engine; COMPOSE=docker-compose for version 1.29
+	TEST_COMPOSE=1 $(BIN)/pytest tests/test_compose.py $(ARGS)
 
 ten-thousand: venv  ## retrieve 10,000 tokens with lost, repeated and reordered callbacks, on a simulated clock and both databases
 	TEST_TOKENS=10000 $(BIN)/pytest tests/test_ten_thousand.py --numprocesses 2 $(ARGS)
@@ -68,10 +72,9 @@ venv: .venv/installed  ## create .venv from the hash-locked requirements
 .venv/runtime: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
-	$(PIP) --require-hashes --only-binary :all: -r requirements.txt
 	@awk '/^[a-z]/ { keep = /^(editables|hatchling|packaging|pathspec|pluggy|tomlkit|trove-classifiers)==/ } keep' requirements-dev.txt >.venv/build.txt
-	$(PIP) --require-hashes --only-binary :all: -r .venv/build.txt
-	$(PIP) --no-deps --no-build-isolation --editable .
+	$(PIP) --require-hashes --only-binary :all: -r requirements.txt -r .venv/build.txt
+	$(PIP) --no-build-isolation --editable .
 	@touch $@
 
 # The files keep extras. Without them pip would resolve an extra to its newest version, whose hash is not locked.

@@ -10,6 +10,7 @@ import sys
 from rich.console import Console
 
 from app.cli.demo import create_demo_key, walk
+from app.cli.runtime import run_until_stopped
 from app.config import read_settings
 from app.errors import ServiceError
 
@@ -44,4 +45,5 @@ async def main(proxy: str, outside: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(*sys.argv[1:])))
+    # The first process of a container ignores signals that it does not handle.
+    sys.exit(run_until_stopped(lambda: main(*sys.argv[1:])))
