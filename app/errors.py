@@ -10,6 +10,7 @@
     ├── RangeNotSatisfiableError      416  range_not_satisfiable
     ├── TooManyRequestsError          429  too_many_requests    a rate limit was exceeded
     ├── UnavailableError              503  unavailable          a database or store does not answer
+    │   └── DiskFullError             503  disk_full            the disk of the database is full
     └── ConfigurationError            (exit code 2)             a setting, the schema or a port is wrong
 
 Callers see the HTTP status, the stable `code` and the sentence in `detail`, as problem details after RFC 9457. None of
@@ -112,6 +113,12 @@ class UnavailableError(ServiceError):
     def __init__(self, detail: str, *, cause: str | None = None) -> None:
         super().__init__(detail)
         self.cause = cause or detail
+
+
+class DiskFullError(UnavailableError):
+    """The disk of the database is full: only erasing makes room."""
+
+    code = "disk_full"
 
 
 class ConfigurationError(ServiceError):

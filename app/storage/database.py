@@ -1,6 +1,8 @@
 """The database: one engine, transactions that carry the stores, and the translation of database errors."""
 
 import asyncio
+import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
@@ -13,8 +15,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from app.errors import ConfigurationError, ServiceError, UnavailableError
-from app.storage import sqlite
+from app.errors import ConfigurationError, DiskFullError, ServiceError, UnavailableError
+from app.storage import postgres, sqlite
 from app.storage.api_keys import ApiKeyStore
 from app.storage.audit import AuditStore
 from app.storage.billing import BillingStore
@@ -28,6 +30,8 @@ from app.storage.verifications import VerificationStore
 
 TRANSACTION_SECONDS = 10.0
 """The deadline of a transaction, including all waiting. Ours are short; one that takes longer will not finish."""
+
+_REPORT_SECONDS = 60.0
 
 log = structlog.get_logger()
 
@@ -60,6 +64,9 @@ class DatabaseSettings(BaseModel):
             )
         if "sslmode" in url.query:
             raise ConfigurationError("DATABASE_URL contains sslmode; with postgresql+asyncpg:// it is called ssl.")
+        known = sqlite.OPTIONS if is_file else postgres.OPTIONS
+        if unknown := sorted(set(url.query) - known):
+            raise ConfigurationError(f"DATABASE_URL contains an unknown option: {unknown[0]}.")
         return url
 
 
@@ -71,6 +78,7 @@ class Transaction:
         self.api_keys = ApiKeyStore(connection)
         self.audit = AuditStore(connection)
         self.billing = BillingStore(connection)
+        self.installation = InstallationStore(connection)
         self.key_usage = KeyUsageStore(connection)
         self.pauses = PauseStore(connection)
         self.queue = QueueStore(connection)
@@ -95,6 +103,14 @@ class Database:
         self.dialect = url.get_backend_name()
         self.engine = _create_engine(url, settings.database_pool_size, is_read_only=is_read_only)
         self._writer = asyncio.Lock() if self.is_embedded else None
+        self._pool = None if self.is_embedded else postgres.Pool(self.engine)
+        self._failures: Counter[tuple[str, str | None]] = Counter()
+        self._reported_at: dict[tuple[str, str | None], float] = {}
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of the embedded database; None for a server."""
+        return Path(self.engine.url.database or "").absolute().parent if self.is_embedded else None
 
     @property
     def is_embedded(self) -> bool:
@@ -144,36 +160,59 @@ class Database:
         self, lock: asyncio.Lock | None, seconds: float | None, options: dict[str, Any]
     ) -> AsyncIterator[Transaction]:
         async with (
-            _translated_errors(self._url),
+            self._translated_errors(),
             asyncio.timeout(seconds),
             lock or nullcontext(),
-            self.engine.connect() as connection,
+            self._transaction(options) as connection,
         ):
-            await connection.execution_options(**options)
-            async with connection.begin():
-                yield Transaction(connection)
+            yield Transaction(connection)
+
+    @asynccontextmanager
+    async def _transaction(self, options: dict[str, Any]) -> AsyncIterator[AsyncConnection]:
+        """Begins a transaction. If an idle connection turns out to be dead or read-only, a new one replaces it."""
+        problem = None
+        for _ in range(2):
+            async with self.engine.connect() as connection:
+                await connection.execution_options(**options)
+                async with connection.begin() as transaction:
+                    if self._pool:
+                        problem = await self._pool.problem_of(connection, is_writer="writes" in options)
+                    if problem is None:
+                        yield connection
+                        return
+                    await transaction.rollback()
+        raise UnavailableError(f"The database {problem}.")
+
+    @asynccontextmanager
+    async def _translated_errors(self) -> AsyncIterator[None]:
+        """Replaces driver errors by ours without their text: Postgres quotes whole rows in its DETAIL."""
+        try:
+            yield
+        except (DBAPIError, OSError) as error:
+            original, cause = getattr(error, "orig", None), cause_of(error, self._url)
+            sqlstate = getattr(original, "sqlstate", None)
+            self._report(type(original or error).__name__, sqlstate, cause)
+            if self._pool and sqlstate in postgres.GOING_AWAY:
+                await self._pool.discard()
+            if sqlstate == postgres.DISK_FULL or sqlite.is_disk_full(original):
+                raise DiskFullError("The disk of the database is full.") from None
+            if isinstance(error, IntegrityError):
+                raise ServiceError("The database rejected the write.") from None
+            raise UnavailableError("The database does not answer.", cause=cause) from None
+
+    def _report(self, error: str, sqlstate: str | None, cause: str | None) -> None:
+        """Logs each kind of failure at most once a minute: in an outage every request fails alike."""
+        kind, now = (error, sqlstate), time.monotonic()
+        self._failures[kind] += 1
+        if now - self._reported_at.get(kind, -_REPORT_SECONDS) >= _REPORT_SECONDS:
+            self._reported_at[kind] = now
+            log.error(
+                "database_failed", error=error, sqlstate=sqlstate, cause=cause, found=self._failures.pop(kind)
+            )
 
     async def aclose(self) -> None:
         """Closes all connections."""
         await self.engine.dispose()
-
-
-@asynccontextmanager
-async def _translated_errors(url: URL) -> AsyncIterator[None]:
-    """Replaces driver errors by ours without their text: Postgres quotes whole rows in its DETAIL."""
-    try:
-        yield
-    except (DBAPIError, OSError) as error:
-        original, cause = getattr(error, "orig", None), cause_of(error, url)
-        log.error(
-            "database_failed",
-            error=type(original or error).__name__,
-            sqlstate=getattr(original, "sqlstate", None),
-            cause=cause,
-        )
-        if isinstance(error, IntegrityError):
-            raise ServiceError("The database rejected the write.") from None
-        raise UnavailableError("The database does not answer.", cause=cause) from None
 
 
 def _create_engine(url: URL, pool_size: int, *, is_read_only: bool) -> AsyncEngine:
@@ -185,10 +224,13 @@ def _create_engine(url: URL, pool_size: int, *, is_read_only: bool) -> AsyncEngi
         max_overflow=0,
         # A transaction has one deadline for all its waiting.
         pool_timeout=None,
-        pool_pre_ping=not is_embedded,
         # The listeners of app.storage.sqlite begin transactions and reset connections.
         pool_reset_on_return=None if is_embedded else "rollback",
-        connect_args={"async_creator_fn": sqlite.connect, "isolation_level": None} if is_embedded else {},
+        connect_args=(
+            {"async_creator_fn": sqlite.connect, "isolation_level": None}
+            if is_embedded
+            else {"timeout": postgres.CONNECT_SECONDS}
+        ),
     )
     if is_embedded:
         sqlite.configure(engine, is_read_only=is_read_only)

@@ -21,6 +21,15 @@ BUSY_TIMEOUT_SECONDS = 8
 """How long a second process waits for the writer."""
 
 
+OPTIONS = frozenset({"timeout", "cached_statements"})
+"""The options that a URL may contain. The others of the driver are ours to set."""
+
+
+def is_disk_full(error: BaseException | None) -> bool:
+    """Returns whether SQLite found no room on the disk."""
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+
+
 async def connect(database: str, **options: Any) -> "_Connection":
     """Connects for SQLAlchemy's `async_creator_fn`."""
     # A thread is a daemon if the thread that creates it is one. Otherwise the connection's own thread would keep the

@@ -4,6 +4,7 @@ import asyncio
 import sqlite3
 import subprocess
 import sys
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,11 +12,13 @@ import pytest
 import structlog
 from pydantic import SecretStr, ValidationError
 from sqlalchemy import text
+from sqlalchemy.engine import make_url
 
-from app.errors import ConfigurationError, NotFoundError, ServiceError, UnavailableError
+from app.errors import ConfigurationError, DiskFullError, NotFoundError, ServiceError, UnavailableError
 from app.storage.database import Database, DatabaseSettings
 from tests.storage.rows import add, find
 from tests.support.databases import opened
+from tests.support.relay import Relay, relaying
 from tests.support.rows import MINIMAL
 
 PERSON = "000000199505130017"
@@ -350,3 +353,124 @@ async def test_leaving_process_does_not_delete_the_wal_of_others(tmp_path: Path)
     await database.aclose()
 
     assert (before, after) == (b"0\n", b"1\n")
+
+
+@pytest.fixture
+async def relay(postgres_url: str) -> AsyncIterator[Relay]:
+    """Yields a relay to the Postgres server, which listens on a socket in the file system."""
+    query = make_url(postgres_url).query
+    path = f"{query['host']}/.s.PGSQL.{query['port']}"
+    async with relaying(lambda: asyncio.open_unix_connection(path)) as started:
+        yield started
+
+
+@pytest.fixture
+async def relayed(relay: Relay, postgres_url: str) -> AsyncIterator[Database]:
+    """Yields the database as it is reached through the relay."""
+    url = make_url(postgres_url).set(host="127.0.0.1", port=relay.port, query={})
+    async with opened(url.render_as_string(hide_password=False)) as database:
+        yield database
+
+
+async def use_at_once(database: Database, count: int) -> None:
+    """Opens so many connections, which the pool keeps."""
+    gate = asyncio.Barrier(count)
+
+    async def use() -> None:
+        async with database.read() as tx:
+            await tx.connection.scalar(text("SELECT 1"))
+            await gate.wait()
+
+    await asyncio.gather(*(use() for _ in range(count)))
+
+
+async def test_silently_dropped_connections_are_replaced_all_at_once(relay: Relay, relayed: Database) -> None:
+    await use_at_once(relayed, 8)
+    relay.freeze()
+
+    async with relayed.write() as tx:
+        assert await tx.verifications.add_all([MINIMAL])
+    assert relay.accepted == 9
+    await use_at_once(relayed, 8)
+
+    assert relay.accepted == 16
+
+
+async def make_read_only(database: Database, count: int) -> None:
+    """Makes so many open connections read-only, as if they led to the former primary after a switchover."""
+    gate = asyncio.Barrier(count)
+
+    async def demote() -> None:
+        async with database.write() as tx:
+            await gate.wait()
+            await tx.connection.execute(text("SET default_transaction_read_only = on"))
+
+    await asyncio.gather(*(demote() for _ in range(count)))
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+async def test_write_after_a_switchover_uses_a_new_connection(database: Database) -> None:
+    await make_read_only(database, 5)
+
+    async with database.write() as tx:
+        assert await tx.verifications.add_all([MINIMAL])
+    async with database.write() as tx:
+        assert await tx.verifications.lock("minimal")
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+async def test_switchover_within_a_transaction_costs_only_that_one(database: Database) -> None:
+    async def write_in_vain() -> None:
+        async with database.write() as tx:
+            await tx.connection.execute(text("SET TRANSACTION READ ONLY"))
+            await tx.verifications.add_all([MINIMAL])
+
+    with pytest.raises(UnavailableError):
+        await write_in_vain()
+
+    async with database.write() as tx:
+        assert await tx.verifications.add_all([MINIMAL])
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+async def test_server_that_accepts_no_writes_is_unavailable(database: Database, database_url: str) -> None:
+    name = make_url(database_url).database
+    async with database.write() as tx:
+        await tx.connection.execute(text(f"ALTER DATABASE {name} SET default_transaction_read_only = on"))
+    async with opened(database_url) as demoted:
+        with pytest.raises(UnavailableError, match=r"^The database accepts no writes\.$"):
+            async with demoted.write():
+                pass
+        async with demoted.read() as tx:
+            assert await tx.connection.scalar(text("SELECT 1")) == 1
+    async with database.write() as tx:
+        await tx.connection.execute(text(f"ALTER DATABASE {name} RESET default_transaction_read_only"))
+
+
+@pytest.mark.parametrize(
+    ("url", "option"),
+    [
+        ("postgresql+asyncpg://u@h/d?ssl=require&sslrootcert=x", "sslrootcert"),
+        ("postgresql+asyncpg://u@h/d?application_name=x", "application_name"),
+        ("sqlite+aiosqlite:////tmp/x.db?mode=ro", "mode"),
+    ],
+)
+def test_unknown_option_of_the_url_is_named(url: str, option: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^DATABASE_URL contains an unknown option: {option}.$"):
+        Database(DatabaseSettings(database_url=SecretStr(url)))
+
+
+async def test_full_disk_is_named_and_logged_once_a_minute(sqlite_url: str) -> None:
+    async with opened(sqlite_url, database_pool_size=1) as database:
+        async with database.write() as tx:
+            pages = await tx.connection.scalar(text("PRAGMA page_count"))
+            await tx.connection.execute(text(f"PRAGMA max_page_count = {pages}"))
+        with structlog.testing.capture_logs() as logs:
+            for number in range(3):
+                with pytest.raises(DiskFullError, match=r"^The disk of the database is full\.$"):
+                    async with database.write() as tx:
+                        await tx.verifications.add_all(
+                            [replace(MINIMAL, biz_token=f"n{number}{row}", subject_ref="x" * 200) for row in range(500)]
+                        )
+
+    assert [(log["event"], log["error"]) for log in logs] == [("database_failed", "OperationalError")]
