@@ -18,11 +18,12 @@ from app.domain.decision import ErrorClass
 from app.domain.detection import InfoType
 from app.domain.rule import DEFAULT_ACCOUNT
 from app.errors import ConfigurationError, ServiceError, UnavailableError
-from app.faceid.client import FaceIdClient, clock_offset
+from app.faceid.client import FaceIdClient, server_time
 from app.faceid.credentials import AccountSettings, CredentialSource
 from app.faceid.error_codes import CLOCK, ENDPOINT, KEY_PAIR, advice, classify
-from app.factory import has_sealed_rows, now, open_keyring
+from app.factory import has_sealed_rows, open_keyring
 from app.sealing.keyring import Ring
+from app.services.clock import now
 from app.services.health import HealthService
 from app.storage import schema
 from app.storage.database import Database
@@ -193,7 +194,8 @@ class Doctor:
         return replace(worst, found="\n".join(finding.found for finding in findings.values()))
 
     async def _check_clock(self, account: AccountSettings) -> Finding:
-        return clock_finding(await clock_offset(account))
+        theirs = await server_time(account)
+        return clock_finding(now() - theirs)
 
     async def _check_credentials(self, account: str) -> Finding:
         rule_id = self._rule_id(account)

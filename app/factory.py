@@ -1,9 +1,9 @@
 """The composition root, the only place that builds services: for the API, the worker, the command line and tests."""
 
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from app.config import Settings
@@ -19,11 +19,13 @@ from app.services.audit import AuditService
 from app.services.backfill import BackfillService
 from app.services.billing import BillingService
 from app.services.claim import Account, ClaimService
+from app.services.clock import Clock, ClockService, SteadyClock
 from app.services.erase import EraseService
 from app.services.health import HealthService
 from app.services.intake import IntakeService
 from app.services.key_rotation import KeyRotationService
 from app.services.media import MediaService
+from app.services.media_guard import MediaGuard
 from app.services.orphans import OrphanService
 from app.services.read import ReadService
 from app.services.record import RecordService
@@ -35,8 +37,6 @@ from app.storage.database import Database
 from app.storage.media import MediaStore, open_media_store
 from app.storage.wakeups import Wakeups, open_wakeups
 
-Clock = Callable[[], datetime]
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
@@ -44,6 +44,7 @@ class Services:
 
     settings: Settings
     clock: Clock
+    clocks: ClockService
     database: Database
     media_store: MediaStore
     cipher: PersonalDataCipher
@@ -56,6 +57,7 @@ class Services:
     intake: IntakeService
     key_rotation: KeyRotationService
     media: MediaService
+    media_guard: MediaGuard
     orphans: OrphanService
     read: ReadService
     redirects: RedirectService
@@ -71,16 +73,12 @@ class RetrievalServices:
     billing: BillingService
 
 
-def now() -> datetime:
-    """Returns the current time: aware, in UTC."""
-    return datetime.now(UTC)
-
-
 @asynccontextmanager
-async def open_services(settings: Settings, *, clock: Clock = now) -> AsyncIterator[Services]:
+async def open_services(settings: Settings, *, clock: Clock | None = None) -> AsyncIterator[Services]:
     """Opens the stores and builds the services. Call it within a running event loop.
 
-    The embedded database is migrated to the schema of this version.
+    The embedded database is migrated to the schema of this version. Without a `clock` the services use the database's
+    time, or with an embedded database the machine's.
 
     Raises:
         ConfigurationError: a setting is wrong, the key ring is missing or belongs to another database, or a shared
@@ -101,7 +99,8 @@ async def open_services(settings: Settings, *, clock: Clock = now) -> AsyncItera
         stack.push_async_callback(media_store.aclose)
         wakeups = open_wakeups(database)
         stack.push_async_callback(wakeups.aclose)
-        services = build(settings, database, media_store, cipher, wakeups, clock)
+        services = build(settings, database, media_store, cipher, wakeups, clock or SteadyClock())
+        await services.clocks.follow()
         stack.push_async_callback(services.redirects.aclose)
         yield services
 
@@ -119,14 +118,23 @@ async def open_retrieval(services: Services) -> AsyncIterator[RetrievalServices]
             name: Account(
                 name=name,
                 faceid=await stack.enter_async_context(
-                    FaceIdClient(settings.faceid, name, connections=settings.process.worker_concurrency)
+                    FaceIdClient(
+                        settings.faceid,
+                        name,
+                        connections=settings.process.worker_concurrency,
+                        clock=services.clocks.signing_clock,
+                    )
                 ),
                 interval=timedelta(seconds=1 / account.requests_per_second),
             )
             for name, account in settings.faceid.all_accounts.items()
         }
         claims = ClaimService(
-            accounts=accounts.values(), rules=settings.rules, database=services.database, clock=services.clock
+            accounts=accounts.values(),
+            rules=settings.rules,
+            database=services.database,
+            clocks=services.clocks,
+            media_guard=services.media_guard,
         )
         records = RecordService(database=services.database, wakeups=services.wakeups, clock=services.clock)
         yield RetrievalServices(
@@ -138,7 +146,8 @@ async def open_retrieval(services: Services) -> AsyncIterator[RetrievalServices]
                 media=services.media_store,
                 cipher=services.cipher,
                 wakeups=services.wakeups,
-                clock=services.clock,
+                clocks=services.clocks,
+                media_guard=services.media_guard,
             ),
             billing=BillingService(
                 accounts=accounts,
@@ -146,7 +155,7 @@ async def open_retrieval(services: Services) -> AsyncIterator[RetrievalServices]
                 intake=services.intake,
                 database=services.database,
                 wakeups=services.wakeups,
-                clock=services.clock,
+                clocks=services.clocks,
             ),
         )
 
@@ -203,8 +212,10 @@ def build(
     clock: Clock,
 ) -> Services:
     """Builds the services on open stores."""
+    clocks = ClockService(database=database, clock=clock, accounts=settings.faceid.all_accounts.values())
     audit = AuditService(database=database, clock=clock)
     api_keys = ApiKeyService(database=database, keyring=cipher.keyring, audit=audit, clock=clock)
+    media_guard = MediaGuard(database=database, store=media_store)
     read = ReadService(database=database, audit=audit, cipher=cipher, wakeups=wakeups)
     intake = IntakeService(
         settings=settings.intake,
@@ -217,6 +228,7 @@ def build(
     return Services(
         settings=settings,
         clock=clock,
+        clocks=clocks,
         database=database,
         media_store=media_store,
         cipher=cipher,
@@ -224,12 +236,13 @@ def build(
         api_keys=api_keys,
         audit=audit,
         backfill=BackfillService(intake=intake, database=database, wakeups=wakeups, clock=clock),
-        erase=EraseService(database=database, media=media_store, audit=audit, clock=clock),
-        health=HealthService(database=database, clock=clock),
+        erase=EraseService(database=database, media=media_store, audit=audit, clocks=clocks),
+        health=HealthService(database=database, clock=clock, folders=media_guard.folders()),
         intake=intake,
         key_rotation=KeyRotationService(database=database, cipher=cipher, api_keys=api_keys, clock=clock),
         media=MediaService(read=read, store=media_store, cipher=cipher, audit=audit),
-        orphans=OrphanService(database=database, media=media_store, clock=clock),
+        media_guard=media_guard,
+        orphans=OrphanService(database=database, media=media_store, media_guard=media_guard),
         read=read,
         redirects=RedirectService(
             intake=intake,

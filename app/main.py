@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from app.config import Settings
 from app.errors import ServiceError
-from app.factory import Clock, now, open_services
+from app.factory import open_services
 from app.routers import (
     audit,
     callbacks,
@@ -24,24 +24,28 @@ from app.routers import (
     verifications,
 )
 from app.routers.middleware import RequestMiddleware
+from app.services.clock import Clock
 from app.worker import working
 
 
-def create_app(settings: Settings, *, with_worker: bool = True, clock: Clock = now) -> FastAPI:
+def create_app(settings: Settings, *, with_worker: bool = True, clock: Clock | None = None) -> FastAPI:
     """Creates the application. The server's lifespan opens and closes its stores.
 
     Args:
         settings: the settings.
         with_worker: whether this process also retrieves results.
-        clock: the service's clock.
+        clock: the service's clock; by default the database's, or the machine's.
     """
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         async with AsyncExitStack() as stack:
             app.state.services = await stack.enter_async_context(open_services(settings, clock=clock))
+            await app.state.services.media_guard.confirm_owner()
             if with_worker:
                 await stack.enter_async_context(working(app.state.services))
+            else:
+                await stack.enter_async_context(app.state.services.clocks.following())
             yield
 
     app = openapi.DescribedApi(

@@ -20,7 +20,7 @@ _ALLOWED_FIELDS = {
     *("verification", "token", "step", "error_code", "removed", "concurrency"),
     *("cause", "sqlstate", "version", "database", "port"),
     *("account", "rule_id", "advice", "pending", "hours", "found", "known"),
-    *("erased", "position", "hash", "persons"),
+    *("erased", "position", "hash", "persons", "since", "overdue", "checked", "free_bytes"),
     # Internal fields that structlog removes before rendering.
     *("_record", "_from_structlog"),
 }
@@ -46,6 +46,8 @@ KEY_EXPIRES = Gauge(
     "When an API key expires that does so within 14 days, in seconds since the epoch",
     ["key_id", "name"],
 )
+CLOCK_IN_DOUBT = Gauge("faceid_clock_in_doubt", "1 while nothing expires and nothing is erased, because of the clock")
+ERASURE_STOPPED = Gauge("faceid_erasure_stopped", "1 while the erasure of expired data waits for an operator")
 ERASED = Counter("faceid_erased_total", "Verifications whose media or text were erased after their retention")
 PERSONS = Gauge("faceid_persons_with_face", "Different persons of whom a face is stored, updated hourly")
 TAMPERED = Counter("faceid_altered_total", "Stored values that could not be authenticated")

@@ -15,6 +15,7 @@ from app.errors import ServiceError
 from app.factory import RetrievalServices, Services, open_retrieval
 from app.observability import where
 from app.services.claim import Claim
+from app.services.clock import CHECK_SECONDS
 from app.storage.wakeups import DUE, Wakeups
 
 # Retries and polls come due without a wake-up.
@@ -150,6 +151,7 @@ class Worker:
 @asynccontextmanager
 async def working(services: Services) -> AsyncIterator[Worker]:
     """Runs a worker during the block."""
+    await services.media_guard.confirm_owner()
     async with open_retrieval(services) as retrieval:
         worker = Worker(
             retrieval,
@@ -166,7 +168,12 @@ async def working(services: Services) -> AsyncIterator[Worker]:
 
 
 def _chores(services: Services, retrieval: RetrievalServices) -> Sequence[Chore]:
+    async def keep_time() -> None:
+        await services.clocks.check()
+        await retrieval.claims.bring_forward()
+
     chores = [
+        Chore(keep_time, CHECK_SECONDS),
         Chore(services.orphans.sweep, SWEEP_SECONDS),
         Chore(services.health.count_persons, SWEEP_SECONDS),
         Chore(services.health.alarm, ALARM_SECONDS),

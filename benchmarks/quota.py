@@ -21,8 +21,9 @@ from rich.table import Table
 
 from app.config import Settings
 from app.domain.verification import TokenFacts
-from app.factory import now, open_services
+from app.factory import open_services
 from app.observability import configure_logging
+from app.services.clock import now
 from benchmarks import harness
 from benchmarks.arrivals import per_second
 from tests.chaos.reconcile import count_open

@@ -5,6 +5,8 @@
     maintenance   migrate, doctor                   the installation
     keys          create, list, revoke              API keys
     keyring       new, status, rotate               the encryption keys of personal data
+    media         adopt, sweep                      the owner and the orphans of the media store
+    retention     status, run                       the erasure of expired data
     audit         verify                            the record of who saw what
 
 Exit codes: 0 done; 1 done, and the result is negative; 2 not done, because of the arguments, the settings or a service
@@ -21,7 +23,7 @@ import typer
 from typer.exceptions import TyperException
 from typer.main import get_command
 
-from app.cli import audit, keyring, keys, maintenance, serving, tokens
+from app.cli import audit, keyring, keys, maintenance, media, retention, serving, tokens
 from app.cli.output import print_error
 from app.errors import ServiceError, UnavailableError
 from app.observability import where
@@ -35,6 +37,8 @@ for commands in (serving.app, tokens.app, maintenance.app):
     app.add_typer(commands)
 app.add_typer(keys.app, name="keys")
 app.add_typer(keyring.app, name="keyring")
+app.add_typer(media.app, name="media")
+app.add_typer(retention.app, name="retention")
 app.add_typer(audit.app, name="audit")
 
 

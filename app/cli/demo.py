@@ -178,7 +178,7 @@ def _differences(story: _Story, view: dict[str, Any]) -> Iterator[str]:
 
 
 def _media_files(folder: Path) -> dict[str, float]:
-    sizes = [path.stat().st_size for path in (folder / "media").rglob("*") if path.is_file()]
+    sizes = [path.stat().st_size for path in (folder / "media").glob("??/*")]
     return {"number": len(sizes), "mib": sum(sizes) / 2**20}
 
 

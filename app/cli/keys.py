@@ -12,7 +12,7 @@ from app.cli.runtime import load_settings, operator, run_with
 from app.domain.api_key import ApiKey, Network, Scope
 from app.domain.rule import DEFAULT_CLIENT
 from app.errors import InvalidRequestError
-from app.factory import now
+from app.services.clock import now
 
 app = typer.Typer(no_args_is_help=True, help="API keys: the credentials of the systems that call this service.")
 

@@ -107,6 +107,7 @@ def simulate(
 async def _serve(settings: Settings, host: str, port: int, *, with_worker: bool) -> None:
     # The server would only log errors in the settings: open everything once to report them in a sentence.
     async with open_services(settings) as services:
+        await services.media_guard.confirm_owner()
         if with_worker:
             async with open_retrieval(services):
                 pass

@@ -27,10 +27,11 @@ from app.domain.rule import DEFAULT_CLIENT
 from app.domain.verification import Result, State, TokenFacts, Verification
 from app.errors import InvalidRequestError
 from app.faceid.error_codes import classify
-from app.factory import Services, now, open_services
+from app.factory import Services, open_services
 from app.routers.rejections import words_of
 from app.routers.schemas import VerificationView
 from app.services.backfill import BackfillSummary
+from app.services.clock import now
 from app.worker import working
 
 FETCH_SECONDS = 60.0

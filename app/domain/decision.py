@@ -2,6 +2,8 @@
 
 The times are Tencent's: a person may use a token for 7,200 s, and its result is available for 72 h from its creation.
 If the creation is not known, the result is certain for 70 h from the first notice: a token is at most 2 h old then.
+
+Clocks lie. A verification expires only because Tencent says so, or because its deadline passed by a trusted clock.
 """
 
 from dataclasses import dataclass
@@ -23,6 +25,8 @@ FIRST_POLL = timedelta(minutes=10)
 POLL_INTERVAL = timedelta(hours=1)
 # Before the deadline: leaves room for one call with its own deadline.
 LAST_TRY = timedelta(minutes=1)
+# No call is scheduled further ahead. A caller that states the creation may be ahead of us by the rest.
+LONGEST_STEP = TOKEN_LIFETIME + timedelta(minutes=10)
 
 # When to ask again for parts that a result lacks: media may be stored late. Once more before the deadline.
 MEDIA_POLLS = (timedelta(seconds=5), timedelta(seconds=30), timedelta(minutes=5), timedelta(hours=1))
@@ -149,7 +153,9 @@ def deadline(*, created_at: datetime | None, registered_at: datetime | None, rec
     return min(certain, registered_at + KEPT_FROM_CREATION) if registered_at else certain
 
 
-def decide(verification: Verification, reply: Reply, now: datetime, jitter: float) -> Step:
+def decide(
+    verification: Verification, reply: Reply, now: datetime, *, jitter: float, is_clock_trusted: bool = True
+) -> Step:
     """Decides the next step of a retrieval. No other place chooses one.
 
     Args:
@@ -157,9 +163,10 @@ def decide(verification: Verification, reply: Reply, now: datetime, jitter: floa
         reply: what the call returned.
         now: when it returned.
         jitter: a random number in [0, 1); spreads retries over the upper half of their interval.
+        is_clock_trusted: whether `now` can prove that the deadline has passed.
     """
     if isinstance(reply, Failure):
-        return _after_failure(verification, reply.error_class, now, jitter)
+        return _after_failure(verification, reply.error_class, now, jitter, is_clock_trusted=is_clock_trusted)
     if reply.outcome is Outcome.UNFINISHED:
         return _after_unfinished(verification, now)
     if reply.outcome:
@@ -212,21 +219,24 @@ def _after_unfinished(verification: Verification, now: datetime) -> Step:
     return PollAgain(next_at) if next_at and verification.outcome is Outcome.UNFINISHED else NoChange()
 
 
-def _after_failure(verification: Verification, error_class: ErrorClass, now: datetime, jitter: float) -> Step:
+def _after_failure(
+    verification: Verification, error_class: ErrorClass, now: datetime, jitter: float, *, is_clock_trusted: bool
+) -> Step:
+    is_over = now >= _last_try_at(verification)
+    # Tencent rejects the clock, so it proves nothing, not even that the deadline has passed.
+    can_prove = is_clock_trusted and error_class is not ErrorClass.CLOCK
+    if error_class in {ErrorClass.FINAL, ErrorClass.EXPIRED} or (is_over and can_prove):
+        return _hopeless(verification, error_class)
     retry_at = now + backoff(RETRY_BASE, RETRY_CAP, verification.failures) * (0.5 + jitter / 2)
-    last_try_at = _last_try_at(verification)
-    if error_class in {ErrorClass.FINAL, ErrorClass.EXPIRED} or now >= last_try_at:
-        # A wrong clock proves nothing, not even that the deadline has passed.
-        return Retry(retry_at) if error_class is ErrorClass.CLOCK else _hopeless(verification, error_class)
-    due_at = min(retry_at, last_try_at)
+    due_at = min(retry_at, verification.deadline_at if is_over else _last_try_at(verification))
     match error_class:
-        case ErrorClass.ACCOUNT | ErrorClass.RULE:
+        case ErrorClass.ACCOUNT | ErrorClass.RULE | ErrorClass.CLOCK:
             return PauseCalls(due_at, rule_only=error_class is ErrorClass.RULE)
         case ErrorClass.ASK_FOR_LESS:
             return FetchSeparately(due_at)
         case ErrorClass.TIMED_OUT:
             return FetchSeparately(due_at) if verification.failures >= FAILURES_BEFORE_SPLIT else Retry(due_at)
-        case ErrorClass.RETRY | ErrorClass.SLOW_DOWN | ErrorClass.CLOCK | ErrorClass.BUG:
+        case ErrorClass.RETRY | ErrorClass.SLOW_DOWN | ErrorClass.BUG:
             return Retry(due_at)
         case _:
             assert_never(error_class)

@@ -118,18 +118,19 @@ def registered(verification: Verification, facts: TokenFacts, now: datetime, *, 
     if verification.state is State.ERASED:
         return verification
     is_new = verification.registered_at is None and verification.received_at is None
-    first_at = now if due_now else max(now, (facts.created_at or now) + FIRST_POLL)
-    return _with_deadline(
+    verification = _with_deadline(
         replace(
             verification,
             subject_ref=_merged("subject_ref", verification.subject_ref, facts.subject_ref),
             purpose=_merged("purpose", verification.purpose, facts.purpose),
             created_at=_merged("created_at", verification.created_at, facts.created_at),
             registered_at=verification.registered_at or now,
-            due_at=first_at if is_new else verification.due_at,
-            priority=Priority.POLL if is_new else verification.priority,
         )
     )
+    if not is_new:
+        return verification
+    first_at = now if due_now else max(now, (facts.created_at or now) + FIRST_POLL)
+    return replace(verification, due_at=min(first_at, verification.deadline_at), priority=Priority.POLL)
 
 
 def billed(verification: Verification, now: datetime) -> Verification:
@@ -139,7 +140,10 @@ def billed(verification: Verification, now: datetime) -> Verification:
 
 
 def called_back(verification: Verification, extra: bytes | None, now: datetime) -> Verification:
-    """Accepts a callback: the person is done. A final result stays; everything else is due at once."""
+    """Accepts a callback: the person is done. A final result stays; everything else is due at once.
+
+    A callback also revives an expired verification. The clock that expired it may have been wrong.
+    """
     if verification.state is State.ERASED:
         return replace(verification, received_at=verification.received_at or now)
     verification = _with_deadline(
@@ -149,6 +153,8 @@ def called_back(verification: Verification, extra: bytes | None, now: datetime) 
             callback_extra=verification.callback_extra or extra,
         )
     )
+    if verification.state is State.EXPIRED:
+        verification = replace(verification, state=State.PENDING, failures=0)
     may_change = verification.provisional or verification.outcome is Outcome.UNFINISHED
     return wake(verification, now) if may_change or verification.state is State.PENDING else verification
 
@@ -157,7 +163,8 @@ def wake(verification: Verification, now: datetime) -> Verification:
     """Makes the verification due at once; if a worker holds it, as soon as that worker reports back."""
     if verification.is_leased:
         return replace(verification, wake_requested=True)
-    return replace(verification, due_at=min(now, verification.due_at or now), priority=Priority.FRESH)
+    due_at = min(now, verification.due_at or now, verification.deadline_at)
+    return replace(verification, due_at=due_at, priority=Priority.FRESH)
 
 
 def retrieve_again(verification: Verification, now: datetime) -> Verification:
@@ -265,6 +272,8 @@ def after(verification: Verification, step: Step, call: UpstreamCall, now: datet
             assert_never(step)
     if verification.wake_requested and verification.due_at:
         verification = replace(verification, due_at=now, priority=Priority.FRESH)
+    if verification.due_at:
+        verification = replace(verification, due_at=min(verification.due_at, verification.deadline_at))
     return replace(verification, is_leased=False, wake_requested=False)
 
 

@@ -33,6 +33,11 @@ def begin(account: str, rule_id: str | None, error_code: str, now: datetime) -> 
     return Pause(account=account, rule_id=rule_id, error_code=error_code, paused_at=now, probe_at=now + _FIRST_PROBE)
 
 
+def has_due_probe(pause: Pause, now: datetime) -> bool:
+    """Returns whether to probe now. A probe further ahead than any interval was scheduled by a wrong clock."""
+    return not now < pause.probe_at <= now + _MAX_PROBE_INTERVAL
+
+
 def next_probe_at(pause: Pause, now: datetime) -> datetime:
     """Returns when to probe again if the current probe fails: after the pause's age, at least 5 s and at most 1 min."""
     return now + min(max(now - pause.paused_at, _FIRST_PROBE), _MAX_PROBE_INTERVAL)

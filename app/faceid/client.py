@@ -83,12 +83,20 @@ class FaceIdClient:
             read.
     """
 
-    def __init__(self, settings: FaceIdSettings, account: str = DEFAULT_ACCOUNT, *, connections: int) -> None:
+    def __init__(
+        self,
+        settings: FaceIdSettings,
+        account: str = DEFAULT_ACCOUNT,
+        *,
+        connections: int,
+        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
         account_settings = settings.all_accounts[account]
         self._url = _url(account_settings.endpoint)
         self._credentials = CredentialSource(account, account_settings)
         self.timeout = timedelta(seconds=settings.faceid_timeout_seconds)
         self._max_bytes = settings.faceid_max_bytes
+        self._clock = clock
         self._http = _http_client(account_settings, connections, settings.faceid_timeout_seconds)
 
     async def __aenter__(self) -> Self:
@@ -139,7 +147,7 @@ class FaceIdClient:
         decode: Callable[[LiftedBody[S]], T],
     ) -> tuple[UpstreamCall, T | None]:
         """Calls once; returns the record of the call, and the answer unless the record has an error code."""
-        called_at, start = datetime.now(UTC), time.perf_counter()
+        called_at, start = self._clock(), time.perf_counter()
         request_id, error_code, answer = None, None, None
         try:
             body = await self._receive(action, parameters, lifter)
@@ -186,7 +194,7 @@ class FaceIdClient:
             return lifter.finish()
 
     def _headers(self, action: str, content: bytes) -> dict[str, str]:
-        timestamp, credentials = int(time.time()), self._credentials.current()
+        timestamp, credentials = int(self._clock().timestamp()), self._credentials.current()
         signed = {"content-type": _CONTENT_TYPE, "host": self._url.netloc.decode(), "x-tc-action": action}
         headers = {
             "Content-Type": _CONTENT_TYPE,
@@ -200,25 +208,22 @@ class FaceIdClient:
         return headers | ({"X-TC-Token": credentials.token} if credentials.token else {})
 
 
-async def clock_offset(account: AccountSettings) -> timedelta:
-    """Returns this machine's clock minus the endpoint's, by the `Date` header of an unsigned request.
-
-    Accurate to a second. Tencent rejects signatures that are more than five minutes off.
+async def server_time(account: AccountSettings) -> datetime:
+    """Returns the endpoint's time by the `Date` header of an unsigned request, accurate to a second.
 
     Raises:
         ConfigurationError: the endpoint is not an address, or the certificates cannot be read.
         UnavailableError: it does not answer, or not with a date.
     """
-    url, http, sent = _url(account.endpoint), _http_client(account, 1, _CLOCK_SECONDS), time.time()
+    url, http, start = _url(account.endpoint), _http_client(account, 1, _CLOCK_SECONDS), time.perf_counter()
     try:
         async with asyncio.timeout(_CLOCK_SECONDS), http, http.stream("GET", url) as response:
-            ours = (sent + time.time()) / 2
-            theirs = parsedate_to_datetime(response.headers["Date"]).timestamp()
+            date_sent = parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
     except (TimeoutError, httpx.TransportError) as error:
         raise UnavailableError(f"The endpoint does not answer ({type(error).__name__}).") from None
     except (KeyError, ValueError):
         raise UnavailableError("The endpoint's response has no valid Date header.") from None
-    return timedelta(seconds=ours - theirs - _HALF_A_SECOND)
+    return date_sent + timedelta(seconds=(time.perf_counter() - start) / 2 + _HALF_A_SECOND)
 
 
 class _UnusableResponseError(Exception):

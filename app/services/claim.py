@@ -2,18 +2,20 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app.domain.decision import LAST_TRY
-from app.domain.pause import Pause, next_probe_at
+from app.domain.decision import LAST_TRY, LONGEST_STEP
+from app.domain.pause import Pause, has_due_probe, next_probe_at
 from app.domain.rule import DEFAULT_ACCOUNT
 from app.domain.verification import Verification
 from app.faceid.client import FaceIdClient
+from app.services.clock import ClockService
+from app.services.media_guard import MediaGuard
 from app.services.rule_settings import RulesSettings
 from app.storage.database import Database, Transaction
-from app.storage.queue import Due
+from app.storage.queue import NO_DEADLINE, Due
 
 LEASE = timedelta(seconds=15)
 """Renewed while the worker lives. The claims of a dead worker come due after it."""
@@ -57,21 +59,32 @@ class ClaimService:
     accounts: Collection[Account]
     rules: RulesSettings
     database: Database
-    clock: Callable[[], datetime]
+    clocks: ClockService
+    media_guard: MediaGuard
 
     async def adopt(self) -> None:
         """Moves what waits for accounts that are no longer configured to the default account."""
         async with self.database.write() as tx:
             await tx.queue.adopt([account.name for account in self.accounts], adopter=DEFAULT_ACCOUNT)
 
+    async def bring_forward(self) -> None:
+        """Makes verifications due that a wrong clock has scheduled further ahead than any step lies."""
+        if self.clocks.is_trusted:
+            now = self.clocks.clock()
+            async with self.database.write() as tx:
+                names = [account.name for account in self.accounts]
+                await tx.queue.bring_forward(names, now=now, farthest=now + LONGEST_STEP)
+
     async def take(self, limit: int, *, held: Collection[Claim] = ()) -> Sequence[Claim]:
-        """Claims due verifications, as many as there are slots in the quota.
+        """Claims due verifications, as many as there are slots in the quota. None while media cannot be stored.
 
         Args:
             limit: how many claims the worker wants to hold per account, so no account blocks another.
             held: the claims that it holds already.
         """
         claims: list[Claim] = []
+        if not await self.media_guard.is_ready():
+            return claims
         for account in self.accounts:
             free = limit - sum(claim.account is account for claim in held)
             claims += await self._take_for(account, free) if free > 0 else []
@@ -80,12 +93,12 @@ class ClaimService:
     async def renew(self, claims: Collection[Claim]) -> None:
         """Extends the leases."""
         async with self.database.write(seconds=_RENEW_TIMEOUT_SECONDS) as tx:
-            await tx.queue.renew([claim.verification for claim in claims], until=self.clock() + LEASE)
+            await tx.queue.renew([claim.verification for claim in claims], until=self.clocks.clock() + LEASE)
 
     async def hand_back(self, claims: Collection[Claim]) -> None:
         """Releases claims, so the next worker takes them at once."""
         async with self.database.write() as tx:
-            await tx.queue.hand_back([claim.verification for claim in claims], now=self.clock())
+            await tx.queue.hand_back([claim.verification for claim in claims], now=self.clocks.clock())
 
     async def until_slot(self, claim: Claim) -> None:
         """Waits until the call may be made. Reserves another slot if the first was missed."""
@@ -115,16 +128,18 @@ class ClaimService:
 
     async def _take_due(self, tx: Transaction, account: str, limit: int) -> dict[Verification, Pause | None]:
         """Claims due verifications. A claim that probes a pause carries it."""
-        now = self.clock()
+        now, is_trusted = self.clocks.clock(), self.clocks.is_trusted
         pauses = await tx.pauses.list(account)
         taken: dict[Verification, Pause | None] = {}
         for pause in pauses:
-            if pause.probe_at <= now and len(taken) < limit:
+            if has_due_probe(pause, now) and len(taken) < limit:
                 taken |= dict.fromkeys(await self._take_probe(tx, pause, now), pause)
         due = Due(
             account=account,
             now=now,
-            last_deadline=now + LAST_TRY,
+            # A clock in doubt does not prove that a deadline is near or over, so these rows wait.
+            last_deadline=now + LAST_TRY if is_trusted else NO_DEADLINE,
+            first_deadline=NO_DEADLINE if is_trusted else now,
             is_paused=any(pause.rule_id is None for pause in pauses),
             paused_rule_ids=[pause.rule_id for pause in pauses if pause.rule_id],
         )
@@ -150,5 +165,5 @@ class ClaimService:
         owners = {verification: self.rules.rule(verification.rule_id).account for verification in taken}
         for owner in set(owners.values()) - {account}:
             moved = [verification for verification, name in owners.items() if name == owner]
-            await tx.queue.hand_back(moved, now=self.clock(), account=owner)
+            await tx.queue.hand_back(moved, now=self.clocks.clock(), account=owner)
         return {verification: probe for verification, probe in taken.items() if owners[verification] == account}

@@ -1,9 +1,9 @@
 """Erasure: on demand and after the retention. Rows, keys and objects go; only the fact stays."""
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import timedelta
 
 import structlog
 
@@ -11,17 +11,36 @@ from app.domain import lifecycle
 from app.domain.api_key import Actor
 from app.domain.audit import Action
 from app.domain.verification import State, Verification
-from app.errors import ConflictError, UnavailableError
+from app.errors import ConflictError, DiskFullError, UnavailableError
 from app.observability import ERASED
 from app.services.audit import AuditService
+from app.services.clock import ClockService
 from app.services.intake import require_visible
 from app.storage.database import Database, Transaction
 from app.storage.media import MediaStore
 
 _BATCH = 100
 _MAX_CONCURRENT_DELETES = 16
+# The sweep runs every minute, so hardly anything is overdue by this much, unless a clock or an outage is the cause.
+_OVERDUE_AFTER = timedelta(hours=1)
+# More overdue verifications than both of these are unusual.
+_USUAL_COUNT, _USUAL_SHARE = 20, 0.1
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Overdue:
+    """How many verifications have data to erase: now (`due`), for more than an hour (`late`), and in total (`all`)."""
+
+    due: int
+    late: int
+    all: int
+
+    @property
+    def is_unusual(self) -> bool:
+        """Whether so much is late that a wrong clock may be the reason."""
+        return self.late > _USUAL_COUNT and self.late > _USUAL_SHARE * self.all
 
 
 @dataclass(slots=True, kw_only=True, repr=False, eq=False)
@@ -31,7 +50,7 @@ class EraseService:
     database: Database
     media: MediaStore
     audit: AuditService
-    clock: Callable[[], datetime]
+    clocks: ClockService
 
     async def erase(self, actor: Actor, biz_token: str) -> None:
         """Erases one verification now. Does nothing if it is already erased.
@@ -40,15 +59,24 @@ class EraseService:
             ConflictError: it is under a legal hold.
             NotFoundError: it does not exist or belongs to another client.
         """
-        async with self.database.write() as tx:
-            known = require_visible(actor.caller, await tx.verifications.lock(biz_token))
-            if known.legal_hold:
-                raise ConflictError("The verification is under a legal hold; release it first.", code="legal_hold")
-            if known.state is State.ERASED:
-                return
-            await self.audit.record(tx, self.audit.describe(actor, Action.ERASE, verification=known))
-            keys = await self._erase(tx, known)
+        try:
+            keys = await self._erase_one(actor, biz_token)
+        except DiskFullError:
+            # The media make room for the transaction, which deletes their rows.
+            async with self.database.read() as tx:
+                known = _erasable(actor, await tx.verifications.find(biz_token))
+                media = (await tx.results.media([known.id])).get(known.id, ())
+            await self._delete([item.object_key for item in media])
+            keys = await self._erase_one(actor, biz_token)
         await self._delete(keys)
+
+    async def _erase_one(self, actor: Actor, biz_token: str) -> Collection[str]:
+        async with self.database.write() as tx:
+            known = _erasable(actor, await tx.verifications.lock(biz_token))
+            if known.state is State.ERASED:
+                return []
+            await self.audit.record(tx, self.audit.describe(actor, Action.ERASE, verification=known))
+            return await self._erase(tx, known)
 
     async def hold(self, actor: Actor, biz_token: str, *, is_held: bool) -> None:
         """Sets or lifts the legal hold, which prevents every erasure.
@@ -60,17 +88,55 @@ class EraseService:
             known = require_visible(actor.caller, await tx.verifications.lock(biz_token))
             action = Action.HOLD if is_held else Action.RELEASE
             await self.audit.record(tx, self.audit.describe(actor, action, verification=known))
-            await tx.verifications.save(known, lifecycle.held(known, is_held=is_held), self.clock())
+            await tx.verifications.save(known, lifecycle.held(known, is_held=is_held), self.clocks.clock())
 
     async def erase_expired(self) -> int:
-        """Erases everything whose retention has ended, media before text if theirs is shorter; returns how many."""
+        """Erases everything whose retention has ended, media before text if theirs is shorter; returns how many.
+
+        Erases nothing while the clock is in doubt. An unusual amount of overdue data stops it until an operator runs
+        `erase_overdue`, because a wrong clock may be the reason, and erased data cannot be restored.
+        """
+        if not self.clocks.is_trusted or await self._is_stopped():
+            return 0
+        return await self.erase_overdue()
+
+    async def find_overdue(self) -> Overdue:
+        """Counts the verifications whose retention has ended, and all that have one."""
+        async with self.database.read() as tx:
+            return await self._count_overdue(tx)
+
+    async def erase_overdue(self) -> int:
+        """Erases everything whose retention has ended, however much it is; returns how many."""
         total = 0
         while count := await self._erase_batch():
             total += count
         return total
 
+    async def _is_stopped(self) -> bool:
+        """Returns whether the erasure must wait for an operator, and records the begin and the end of that."""
+        now = self.clocks.clock()
+        async with self.database.write() as tx:
+            before = (await tx.installation.get()).erasure_stopped_at
+            late = await tx.verifications.count_due_for_erasure(now - _OVERDUE_AFTER)
+            # Counting everything takes long, and mostly nothing is late.
+            is_unusual = late > _USUAL_COUNT and (await self._count_overdue(tx)).is_unusual
+            stopped_at = (before or now) if is_unusual else None
+            if stopped_at != before:
+                await tx.installation.save(erasure_stopped_at=stopped_at)
+        if is_unusual:
+            log.error("erasure_stopped", overdue=late)
+        return is_unusual
+
+    async def _count_overdue(self, tx: Transaction) -> Overdue:
+        now = self.clocks.clock()
+        return Overdue(
+            due=await tx.verifications.count_due_for_erasure(now),
+            late=await tx.verifications.count_due_for_erasure(now - _OVERDUE_AFTER),
+            all=await tx.verifications.count_due_for_erasure(None),
+        )
+
     async def _erase_batch(self) -> int:
-        now, keys = self.clock(), list[str]()
+        now, keys = self.clocks.clock(), list[str]()
         async with self.database.write() as tx:
             due = await tx.verifications.lock_due_for_erasure(now, limit=_BATCH)
             for known in due:
@@ -86,7 +152,7 @@ class EraseService:
         return len(due)
 
     async def _erase(self, tx: Transaction, known: Verification) -> Collection[str]:
-        now = self.clock()
+        now = self.clocks.clock()
         await tx.verifications.save(known, lifecycle.erased(known, now), now)
         return await tx.results.erase(known.id, text=True)
 
@@ -101,3 +167,10 @@ class EraseService:
         results = await asyncio.gather(*map(delete, keys), return_exceptions=True)
         if left := sum(isinstance(result, UnavailableError) for result in results):
             log.warning("objects_left_to_the_sweeper", found=left)
+
+
+def _erasable(actor: Actor, verification: Verification | None) -> Verification:
+    known = require_visible(actor.caller, verification)
+    if known.legal_hold:
+        raise ConflictError("The verification is under a legal hold; release it first.", code="legal_hold")
+    return known

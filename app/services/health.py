@@ -1,16 +1,18 @@
 """Health: whether callbacks can be accepted, and what an operator should know."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import structlog
 
 from app.domain.api_key import EXPIRY_WARNING, ApiKey
 from app.domain.pause import Pause
-from app.errors import ConfigurationError, UnavailableError
-from app.faceid.error_codes import advice
-from app.observability import KEY_EXPIRES, PAUSED, PENDING, PERSONS
+from app.errors import ConfigurationError, DiskFullError, UnavailableError
+from app.faceid.error_codes import CLOCK, advice
+from app.observability import CLOCK_IN_DOUBT, ERASURE_STOPPED, KEY_EXPIRES, PAUSED, PENDING, PERSONS
+from app.services.media_guard import DiskSpace, space_of
 from app.storage import schema
 from app.storage.database import Database
 
@@ -26,11 +28,17 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """The pauses, the number of pending verifications with less than so many hours left, and keys that expire soon."""
+    """The pauses, the number of pending verifications with less than so many hours left, by hours, and other problems.
+
+    `expiring_keys` expire within 14 days. `doubted_since` and `erasure_stopped_at` are those of the installation.
+    """
 
     pauses: Sequence[Pause]
     pending: dict[int, int]
     expiring_keys: Sequence[ApiKey]
+    doubted_since: datetime | None = None
+    erasure_stopped_at: datetime | None = None
+    low_disks: Sequence[DiskSpace] = ()
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -40,7 +48,22 @@ class Condition:
             for hours, count in self.pending.items()
             if count
         ]
-        return [*map(_sentence, self.pauses), *deadlines]
+        return [*map(_sentence, self.pauses), *deadlines, *self._halts()]
+
+    def _halts(self) -> Iterator[str]:
+        for space in self.low_disks:
+            reserve = f"{space.reserve_bytes / 2**20:.1f} MiB"
+            yield f"{space}. No media are fetched until {reserve} are free. Delete files there, or use a larger disk."
+        if self.doubted_since:
+            yield (
+                f"The clock is in doubt since {_at(self.doubted_since)}. Until it agrees with Tencent's, nothing "
+                f"expires and nothing is erased. {CLOCK}"
+            )
+        if self.erasure_stopped_at:
+            yield (
+                f"The erasure of expired data waits since {_at(self.erasure_stopped_at)}, because an unusual amount is "
+                "overdue. Check with `faceid-results retention status`, then run `faceid-results retention run`."
+            )
 
     @property
     def key_warnings(self) -> Sequence[str]:
@@ -53,21 +76,30 @@ class Condition:
 
 @dataclass(slots=True, kw_only=True, repr=False, eq=False)
 class HealthService:
-    """Checks the database, but not the media store: without that, callbacks can and must still be accepted."""
+    """Checks the database, but not the media store: without that, callbacks can and must still be accepted.
+
+    `folders` are those that the service writes to.
+    """
 
     database: Database
     clock: Callable[[], datetime]
+    folders: Collection[Path] = ()
 
     async def check(self) -> Condition:
         """Returns the condition if callbacks can be accepted.
 
         Raises:
-            UnavailableError: the database does not answer or has another schema.
+            UnavailableError: the database does not answer, accepts no writes, has another schema or a full disk.
         """
         try:
             await schema.require_current(self.database)
         except ConfigurationError as error:
             raise UnavailableError("The database schema does not match this version.", cause=error.detail) from None
+        if (folder := self.database.folder) and (space := space_of(folder)).is_full:
+            raise DiskFullError(f"{space}.")
+        # Fails on a server that accepts no writes.
+        async with self.database.write():
+            pass
         return await self.measure()
 
     async def measure(self) -> Condition:
@@ -79,6 +111,7 @@ class HealthService:
         now = self.clock()
         async with self.database.read() as tx:
             pauses = await tx.pauses.list()
+            installation = await tx.installation.find()
             pending = {
                 hours: await tx.verifications.count_pending(deadline_before=now + timedelta(hours=hours))
                 for hours in (WARNING_HOURS, ALARM_HOURS)
@@ -92,7 +125,12 @@ class HealthService:
             PAUSED.labels(pause.account, pause.rule_id or "", pause.error_code).set(1)
         for hours, count in pending.items():
             PENDING.labels(hours).set(count)
-        return Condition(pauses, pending, keys)
+        doubted_since = installation.doubted_since if installation else None
+        erasure_stopped_at = installation.erasure_stopped_at if installation else None
+        CLOCK_IN_DOUBT.set(doubted_since is not None)
+        ERASURE_STOPPED.set(erasure_stopped_at is not None)
+        low_disks = [space for folder in self.folders if not (space := space_of(folder)).allows_media]
+        return Condition(pauses, pending, keys, doubted_since, erasure_stopped_at, low_disks)
 
     async def count_persons(self) -> int:
         """Counts the persons of whom a face is stored. From 100,000 on they must be filed with the authority.
@@ -119,5 +157,10 @@ class HealthService:
 
 def _sentence(pause: Pause) -> str:
     what = f"Account {pause.account}" if pause.rule_id is None else f"RuleId {pause.rule_id} of account {pause.account}"
-    since = f"{pause.paused_at:%Y-%m-%dT%H:%M:%SZ}"
-    return f"{what} is paused since {since}: {pause.error_code}. {advice(pause.error_code) or ''}".rstrip()
+    return (
+        f"{what} is paused since {_at(pause.paused_at)}: {pause.error_code}. {advice(pause.error_code) or ''}".rstrip()
+    )
+
+
+def _at(instant: datetime) -> str:
+    return f"{instant:%Y-%m-%dT%H:%M:%SZ}"

@@ -2,7 +2,7 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -22,6 +22,8 @@ from app.observability import CALL_SECONDS, RECEIVED_BYTES, STEPS, digest_of
 from app.sealing.blobs import BlobSealer
 from app.sealing.personal_data import PersonalDataCipher
 from app.services.claim import Claim, ClaimService
+from app.services.clock import ClockService
+from app.services.media_guard import MediaGuard
 from app.services.record import FetchOutcome, RecordService
 from app.services.rule_settings import RulesSettings
 from app.storage.media import MediaStore, SpoolFile
@@ -46,7 +48,8 @@ class RetrieveService:
     media: MediaStore
     cipher: PersonalDataCipher
     wakeups: Wakeups
-    clock: Callable[[], datetime]
+    clocks: ClockService
+    media_guard: MediaGuard
 
     async def retrieve(self, claim: Claim) -> None:
         """Fetches, decides, stores the media if the result is to be stored, and records.
@@ -70,6 +73,7 @@ class RetrieveService:
                 try:
                     media = await self._put(verification, answer.media)
                 except (UnavailableError, TimeoutError):
+                    self.media_guard.report_failure()
                     answer = DetectAnswer(replace(answer.call, error_code=MEDIA_NOT_STORED))
                     step = self._decide(claim, _reply(verification, rule, requested, answer))
         error_class = classify(answer.call.error_code) if answer.call.error_code else None
@@ -93,13 +97,13 @@ class RetrieveService:
 
     async def put_off(self, claim: Claim) -> None:
         """Retries a claim later, in growing intervals, after retrieving it crashed: the same may happen every time."""
-        call, error_class = self._failed_call(CRASHED, self.clock()), classify(CRASHED)
+        call, error_class = self._failed_call(CRASHED, self.clocks.clock()), classify(CRASHED)
         step = self._decide(claim, Failure(error_class))
         await self.records.record(FetchOutcome(claim=claim, call=call, error_class=error_class, step=step))
 
     async def _fetch(self, claim: Claim, rule: Rule, requested: InfoType, spool_files: ExitStack) -> _Answer:
         """Makes the call. If the answer cannot be used, its error code says why."""
-        verification, called_at = claim.verification, self.clock()
+        verification, called_at = claim.verification, self.clocks.clock()
         try:
             answer = await claim.account.faceid.get_detect_info(
                 biz_token=verification.biz_token,
@@ -110,6 +114,7 @@ class RetrieveService:
             )
         except UnavailableError:
             # Our own disk failed while media arrived.
+            self.media_guard.report_failure()
             action = GET_DETECT_INFO_ENHANCED if rule.enhanced else GET_DETECT_INFO
             return DetectAnswer(self._failed_call(MEDIA_NOT_STORED, called_at, action, str(requested)))
         if answer.unreadable:
@@ -144,14 +149,22 @@ class RetrieveService:
                 sha256=sealer.target.sha256,
                 object_key=key,
                 sealed_key=b"",
-                stored_at=self.clock(),
+                stored_at=self.clocks.clock(),
             )
             sealed_key = self.cipher.wrap_media_key(verification, item, sealer.key)
             items.append(replace(item, sealed_key=sealed_key))
         return items
 
     def _decide(self, claim: Claim, reply: Reply) -> Step:
-        return decide(claim.verification, reply, self.clock(), jitter=_RANDOM.random())
+        if reply == Failure(ErrorClass.CLOCK):
+            self.clocks.doubt()
+        return decide(
+            claim.verification,
+            reply,
+            self.clocks.clock(),
+            jitter=_RANDOM.random(),
+            is_clock_trusted=self.clocks.is_trusted,
+        )
 
     def _failed_call(self, error_code: str, called_at: datetime, action: str = "", info_type: str = "") -> UpstreamCall:
         """Describes a call that failed on our side, so the client has no record of it."""
@@ -161,7 +174,7 @@ class RetrieveService:
             info_type=info_type,
             request_id=None,
             error_code=error_code,
-            duration_ms=round((self.clock() - called_at) / timedelta(milliseconds=1)),
+            duration_ms=round((self.clocks.clock() - called_at) / timedelta(milliseconds=1)),
             bytes_received=0,
         )
 

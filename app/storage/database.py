@@ -21,6 +21,7 @@ from app.storage.api_keys import ApiKeyStore
 from app.storage.audit import AuditStore
 from app.storage.billing import BillingStore
 from app.storage.causes import cause_of, place_of
+from app.storage.installation import InstallationStore
 from app.storage.key_usage import KeyUsageStore
 from app.storage.pauses import PauseStore
 from app.storage.queue import QueueStore

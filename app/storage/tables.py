@@ -342,6 +342,17 @@ reconciliation = Table(
     Column("due_at", UtcDateTime),
 )
 
+# One row, which the first process writes.
+installation = Table(
+    "installation",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("database_id", String(32), nullable=False),
+    Column("checked_at", UtcDateTime),
+    Column("doubted_since", UtcDateTime),
+    Column("erasure_stopped_at", UtcDateTime),
+)
+
 api_key = Table(
     "api_key",
     metadata,

@@ -77,6 +77,15 @@ class VerificationStore:
         due = select(*COLUMNS).where(table.c.erase_at <= now).order_by(table.c.erase_at).limit(limit)
         return await self._select(due.with_for_update(skip_locked=True))
 
+    async def has_any(self) -> bool:
+        """Returns whether there is any row, even of an erased verification."""
+        return (await self.connection.scalar(select(table.c.id).limit(1))) is not None
+
+    async def count_due_for_erasure(self, now: datetime | None) -> int:
+        """Counts rows with something to erase; None counts those that become due later as well."""
+        statement = select(func.count()).where(table.c.erase_at <= now if now else table.c.erase_at.is_not(None))
+        return (await self.connection.execute(statement)).scalar_one()
+
     async def save(self, before: Verification, after: Verification, now: datetime) -> None:
         """Writes the columns that differ between a locked row and its new value, and when it was updated."""
         await self.save_all([(before, after)], now)

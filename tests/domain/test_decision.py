@@ -53,7 +53,7 @@ ON_FAILURE = {
     ErrorClass.TIMED_OUT: Retry(NOW + SECOND / 2),
     ErrorClass.SLOW_DOWN: Retry(NOW + SECOND / 2),
     ErrorClass.ASK_FOR_LESS: FetchSeparately(NOW + SECOND / 2),
-    ErrorClass.CLOCK: Retry(NOW + SECOND / 2),
+    ErrorClass.CLOCK: PauseCalls(NOW + SECOND / 2),
     ErrorClass.ACCOUNT: PauseCalls(NOW + SECOND / 2),
     ErrorClass.RULE: PauseCalls(NOW + SECOND / 2, rule_only=True),
     ErrorClass.BUG: Retry(NOW + SECOND / 2),
@@ -154,7 +154,7 @@ def test_failure_never_discards_a_stored_result(stored: Verification, error_clas
     early, late = (decide(stored, Failure(error_class), now, jitter=0) for now in (NOW, last_try_at))
 
     expected = ON_FAILURE[error_class]
-    end = Retry(last_try_at + SECOND / 2) if error_class is ErrorClass.CLOCK else NoChange()
+    end = PauseCalls(last_try_at + SECOND / 2) if error_class is ErrorClass.CLOCK else NoChange()
     assert (early, late) == (NoChange() if isinstance(expected, GiveUp) else expected, end)
 
 
@@ -181,10 +181,23 @@ def test_final_error_is_final_at_any_time() -> None:
     assert steps == [GiveUp(State.FAILED)] * 3 + [GiveUp(State.EXPIRED)] * 3
 
 
-def test_wrong_clock_does_not_expire_a_verification() -> None:
+def test_rejected_clock_does_not_expire_a_verification() -> None:
     step = decide(PENDING, Failure(ErrorClass.CLOCK), DEADLINE + 24 * HOUR, jitter=0)
 
-    assert step == Retry(DEADLINE + 24 * HOUR + SECOND / 2)
+    assert step == PauseCalls(DEADLINE)
+
+
+@pytest.mark.parametrize("error_class", RETRIED)
+def test_clock_in_doubt_does_not_expire_a_verification(error_class: ErrorClass) -> None:
+    step = decide(PENDING, Failure(error_class), DEADLINE + 24 * HOUR, jitter=0, is_clock_trusted=False)
+
+    assert (type(step), getattr(step, "due_at", None)) == (type(ON_FAILURE[error_class]), DEADLINE)
+
+
+def test_tencents_word_expires_a_verification_whatever_the_clock() -> None:
+    step = decide(PENDING, Failure(ErrorClass.EXPIRED), NOW, jitter=0, is_clock_trusted=False)
+
+    assert step == GiveUp(State.EXPIRED)
 
 
 @pytest.mark.parametrize("error_class", RETRIED)
@@ -377,7 +390,7 @@ def test_next_call_is_after_now_and_before_the_deadline(
 ) -> None:
     now = NOW + age
 
-    step = decide(verification, reply, now, jitter)
+    step = decide(verification, reply, now, jitter=jitter)
 
     due_at = getattr(step, "due_at", None)
     if due_at is None:
@@ -391,7 +404,7 @@ def test_next_call_is_after_now_and_before_the_deadline(
 def test_unfinished_is_no_verdict_while_the_person_has_time(
     verification: Verification, age: timedelta, jitter: float
 ) -> None:
-    step = decide(verification, Answered(Outcome.UNFINISHED), NOW + age, jitter)
+    step = decide(verification, Answered(Outcome.UNFINISHED), NOW + age, jitter=jitter)
 
     has_time = NOW + age < verification.born_at + 2 * HOUR + 5 * MINUTE
     assert not has_time or isinstance(step, PollAgain)

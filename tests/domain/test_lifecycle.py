@@ -211,7 +211,13 @@ def test_bill_registers_unknown_tokens_only(known: Verification) -> None:
         ),
         pytest.param(PASSED, replace(PASSED, callback_extra=b"first"), id="a passed one is settled"),
         pytest.param(FAILED, replace(FAILED, callback_extra=b"first"), id="a failed one is settled"),
-        pytest.param(EXPIRED, replace(EXPIRED, callback_extra=b"first"), id="an expired one is settled"),
+        pytest.param(
+            EXPIRED,
+            replace(
+                CALLED_BACK, callback_extra=b"first", due_at=min(NOW, EXPIRED.deadline_at), priority=Priority.FRESH
+            ),
+            id="an expired one is pending again",
+        ),
         pytest.param(ERASED, ERASED, id="an erased one stays erased"),
     ],
 )
@@ -577,7 +583,7 @@ class Life(RuleBasedStateMachine):
     @rule(reply=REPLIES, jitter=st.sampled_from([0, 0.5, 0.99]))
     def report(self, reply: Reply, jitter: float) -> None:
         assert self.claimed is not None
-        step = decide(self.claimed, reply, self.now, jitter)
+        step = decide(self.claimed, reply, self.now, jitter=jitter)
         if self.row.claim == self.claimed.claim:
             self.become(lifecycle.after(self.row, step, CUT if isinstance(reply, Failure) else ANSWERED, self.now))
         self.claimed = None

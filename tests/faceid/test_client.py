@@ -21,7 +21,7 @@ from app.domain.detection import Detection, InfoType, LivenessAttempt
 from app.domain.media import MediaKind
 from app.errors import ConfigurationError, UnavailableError
 from app.faceid import error_codes as codes
-from app.faceid.client import DetectAnswer, FaceIdClient, clock_offset
+from app.faceid.client import DetectAnswer, FaceIdClient, server_time
 from app.faceid.credentials import AccountSettings, FaceIdSettings
 from simulator.answers import Subject, detect_info
 from simulator.authentication import KeyPair
@@ -404,27 +404,27 @@ async def test_exception_of_a_sink_is_passed_on(faceid: LiveSimulator) -> None:
         assert (await ask(client)).call.error_code is None
 
 
-async def test_clock_offset_is_ours_minus_the_servers() -> None:
+async def test_server_time_is_the_date_of_the_response() -> None:
     ahead = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
     async with peer(saying(b"", status="400 Bad Request", headers=f"Date: {ahead}\r\n")) as (url, _):
-        offset = await clock_offset(AccountSettings(endpoint=url))
+        theirs = await server_time(AccountSettings(endpoint=url))
 
-    assert abs(offset + timedelta(hours=1)) < timedelta(seconds=3)
+    assert abs(theirs - datetime.now(UTC) - timedelta(hours=1)) < timedelta(seconds=3)
 
 
-async def test_clock_offset_of_an_unreachable_server_is_an_error() -> None:
+async def test_server_time_of_an_unreachable_server_is_an_error() -> None:
     async with peer(saying(b"")) as (url, _):
         pass
 
     with pytest.raises(UnavailableError, match=r"^The endpoint does not answer \(ConnectError\)\.$"):
-        await clock_offset(AccountSettings(endpoint=url))
+        await server_time(AccountSettings(endpoint=url))
 
 
 @pytest.mark.parametrize("value", ["soon", "Thu, 26 Nov 2026 25:00:00 GMT"])
-async def test_clock_offset_without_a_valid_date_is_an_error(value: str) -> None:
+async def test_server_time_without_a_valid_date_is_an_error(value: str) -> None:
     async with peer(saying(b"", headers=f"Date: {value}\r\n")) as (url, _):
         with pytest.raises(UnavailableError, match="no valid Date header"):
-            await clock_offset(AccountSettings(endpoint=url))
+            await server_time(AccountSettings(endpoint=url))
 
 
 async def test_memory_does_not_grow_with_the_media() -> None:

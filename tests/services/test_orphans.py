@@ -5,18 +5,20 @@ import secrets
 import time
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
 import pytest
+import structlog
 
 from app.config import Settings
 from app.domain.media import MediaItem, MediaKind
 from app.domain.verification import Verification
 from app.errors import UnavailableError
 from app.factory import Services, open_services
-from app.services.orphans import ORPHAN_AGE, OrphanService
+from app.services.orphans import ORPHAN_AGE
+from app.storage.media.s3 import BucketStore
 from tests.support.servers import S3
 from tests.support.service import Running, settings_for
 
@@ -27,6 +29,7 @@ AGE_SECONDS = ORPHAN_AGE.total_seconds()
 @pytest.fixture
 async def services(settings: Settings) -> AsyncIterator[Services]:
     async with open_services(settings) as opened:
+        await opened.media_guard.require_owner()
         yield opened
 
 
@@ -80,15 +83,45 @@ async def test_hundreds_of_orphans_are_removed_in_one_sweep(services: Services, 
     named = await put(services)
     await add_media_row(services, named)
     age(settings.media.media_folder / named, 10 * AGE_SECONDS)
-    folder = settings.media.media_folder / named[:2]
-    for number in range(501):
-        file = folder / f"{number:030x}"
+    add_orphans(settings, named[:2], 501)
+
+    found = await services.orphans.find()
+    assert (len(found.keys), found.checked) == (501, 502)
+    assert await services.orphans.remove(found) == 501
+
+    assert await keys(services) == {named}
+
+
+def add_orphans(settings: Settings, folder: str, count: int) -> None:
+    for number in range(count):
+        file = settings.media.media_folder / folder / f"{number:030x}"
         file.touch()
         age(file, 10 * AGE_SECONDS)
 
-    assert await services.orphans.sweep() == 501
 
-    assert await keys(services) == {named}
+@pytest.mark.parametrize(("orphans", "removed"), [(20, 20), (21, 0)])
+async def test_sweep_stops_if_more_than_20_and_most_objects_are_orphans(
+    services: Services, settings: Settings, orphans: int, removed: int
+) -> None:
+    named = await put(services)
+    await add_media_row(services, named)
+    add_orphans(settings, named[:2], orphans)
+
+    with structlog.testing.capture_logs() as logs:
+        assert await services.orphans.sweep() == removed
+
+    assert len(await keys(services)) == 1 + orphans - removed
+    assert [log["event"] for log in logs] == ["orphans_removed" if removed else "orphans_kept"]
+
+
+async def test_sweep_with_an_empty_database_removes_nothing(services: Services, settings: Settings) -> None:
+    """The database was lost or is not restored yet, and the store's owner mark was restored with it."""
+    key = await put(services)
+    age(settings.media.media_folder / key, 10 * AGE_SECONDS)
+
+    assert await services.orphans.sweep() == 0
+
+    assert await keys(services) == {key}
 
 
 async def test_old_spool_files_are_removed_and_new_ones_kept(services: Services, settings: Settings) -> None:
@@ -121,14 +154,20 @@ async def test_media_of_a_result_survive_a_sweep(service: Running, api: httpx.As
     await api.post("/v1/callbacks", json={"BizToken": biz_token})
     media = (await api.get(f"/v1/verifications/{biz_token}", params={"wait": 20})).json()["media"]
 
-    assert await later(service.services, timedelta(days=1)).sweep() == 0
+    for key in await keys(service.services):
+        age(service.services.settings.media.media_folder / key, 10 * AGE_SECONDS)
+    assert await service.services.orphans.sweep() == 0
 
     assert len(media) == 4
     assert [(await api.get(item["href"])).status_code for item in media] == [200] * 4
 
 
-def later(services: Services, span: timedelta) -> OrphanService:
-    return replace(services.orphans, clock=lambda: datetime.now(UTC) + span)
+class LaterStore(BucketStore):
+    """A bucket whose clock is ahead of the one that dated its objects."""
+
+    async def mark(self, owner: str) -> datetime:
+        """See `MediaStore`."""
+        return await super().mark(owner) + 2 * ORPHAN_AGE
 
 
 async def test_bucket_is_swept_like_a_folder(tmp_path: Path, s3_server: S3) -> None:
@@ -143,6 +182,6 @@ async def test_bucket_is_swept_like_a_folder(tmp_path: Path, s3_server: S3) -> N
         assert await services.orphans.sweep() == 0
         assert await keys(services) == {orphan, named}
 
-        assert await later(services, 2 * ORPHAN_AGE).sweep() == 1
+        assert await replace(services.orphans, media=LaterStore(settings.media)).sweep() == 1
 
         assert await keys(services) == {named}

@@ -14,9 +14,10 @@ from pydantic import SecretStr
 
 from app.config import Settings
 from app.domain.api_key import OPERATOR, Actor, Caller, Scope
-from app.factory import Clock, Services, now, open_services
+from app.factory import Services, open_services
 from app.main import create_app
 from app.sealing.keyring import KeyRing
+from app.services.clock import Clock
 from app.storage import schema
 from app.storage.database import Database
 from simulator.options import DEMO_CREDENTIALS
@@ -86,7 +87,9 @@ class Running:
 
 
 @asynccontextmanager
-async def running(settings: Settings, *, with_worker: bool = True, clock: Clock = now) -> AsyncIterator[Running]:
+async def running(
+    settings: Settings, *, with_worker: bool = True, clock: Clock | None = None
+) -> AsyncIterator[Running]:
     """Starts the service in process, without a server, and stops it at the end."""
     app = create_app(settings, with_worker=with_worker, clock=clock)
     async with app.router.lifespan_context(app):

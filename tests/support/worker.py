@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from app.factory import Clock, RetrievalServices, open_retrieval
+from app.factory import RetrievalServices, open_retrieval
+from app.services.clock import Clock, ClockService
 from tests.support.service import Running, changed
 
 
@@ -15,7 +16,9 @@ async def retrieving(
     """Opens the retrieval of a worker beside the API, with changed settings, and another clock if one is given."""
     services = service.services
     own_settings, own_clock = changed(services.settings, **settings), clock or services.clock
-    async with open_retrieval(replace(services, settings=own_settings, clock=own_clock)) as retrieval:
+    clocks = services.clocks if clock is None else ClockService(database=services.database, clock=clock, accounts=())
+    own = replace(services, settings=own_settings, clock=own_clock, clocks=clocks)
+    async with open_retrieval(own) as retrieval:
         yield retrieval
 
 

@@ -6,6 +6,7 @@ import secrets
 from collections.abc import AsyncIterator, Awaitable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Protocol
 
 from app.errors import UnavailableError
@@ -14,6 +15,9 @@ from app.storage.media.spool import SpoolFile
 PIECE_BYTES = 16 * 16_400
 """The size of the pieces in which media are read: a whole number of encrypted chunks, because a chunk that is split
 between two pieces has to be copied."""
+
+OWNER_KEY = "owner"
+"""The key of the object that names the owner. It is no key of a media item."""
 
 _KEY = re.compile(r"[0-9a-f]{2}/[0-9a-f]{30}")
 _PROBE = b"faceid-results probe"
@@ -66,8 +70,21 @@ class MediaStore(Protocol):
         """Yields all objects of this store, in no order, without foreign objects in the same place."""
         ...
 
+    async def owner(self) -> str | None:
+        """Returns the id of the database that owns the store, as `mark` wrote it; None if none does."""
+        ...
+
+    async def mark(self, owner: str) -> datetime:
+        """Writes the owner's id; returns the store's time, by which it dates its objects."""
+        ...
+
     async def check(self) -> None:
         """Writes, reads and deletes a probe object."""
+        ...
+
+    @property
+    def local_folder(self) -> Path:
+        """The folder on this machine's disk that media are written to, at first or for good."""
         ...
 
     async def clean_spool(self) -> int:

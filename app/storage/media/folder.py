@@ -8,6 +8,7 @@ from io import FileIO
 from pathlib import Path
 
 from app.storage.media.base import (
+    OWNER_KEY,
     PIECE_BYTES,
     StoredObject,
     all_done,
@@ -67,9 +68,31 @@ class FolderStore:
                 for stored in await asyncio.to_thread(_objects, folder):
                     yield stored
 
+    async def owner(self) -> str | None:
+        """See `MediaStore`."""
+        with disk_errors("The media folder cannot be read"):
+            try:
+                return (self._root / OWNER_KEY).read_text().strip() or None
+            except FileNotFoundError:
+                return None
+
+    async def mark(self, owner: str) -> datetime:
+        """See `MediaStore`."""
+        with self.new_file() as spool_file, disk_errors("The media folder cannot be written"):
+            spool_file.write(owner.encode())
+            spool_file.sync()
+            path = spool_file.path.rename(self._root / OWNER_KEY)
+            _sync_folder(self._root)
+            return datetime.fromtimestamp(path.stat().st_mtime, UTC)
+
     async def check(self) -> None:
         """See `MediaStore`."""
         await probe(self)
+
+    @property
+    def local_folder(self) -> Path:
+        """See `MediaStore`."""
+        return self._root
 
     async def clean_spool(self) -> int:
         """See `MediaStore`."""

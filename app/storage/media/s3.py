@@ -4,7 +4,8 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import obstore
@@ -13,7 +14,9 @@ from obstore.store import S3Store
 
 from app.errors import ConfigurationError, UnavailableError
 from app.storage.media.base import (
+    OWNER_KEY,
     PIECE_BYTES,
+    MediaMissingError,
     StoredObject,
     all_done,
     cut_short,
@@ -96,9 +99,29 @@ class BucketStore:
                     if is_key(found["path"]):
                         yield StoredObject(found["path"], found["last_modified"])
 
+    async def owner(self) -> str | None:
+        """See `MediaStore`."""
+        try:
+            with self._translated("cannot be read", key=OWNER_KEY):
+                result = await obstore.get_async(self._store, OWNER_KEY)
+                return bytes(await result.bytes_async()).decode() or None
+        except MediaMissingError:
+            return None
+
+    async def mark(self, owner: str) -> datetime:
+        """See `MediaStore`."""
+        with self._translated("cannot be written"):
+            await obstore.put_async(self._store, OWNER_KEY, owner.encode(), use_multipart=False)
+            return (await obstore.head_async(self._store, OWNER_KEY))["last_modified"]
+
     async def check(self) -> None:
         """See `MediaStore`."""
         await probe(self)
+
+    @property
+    def local_folder(self) -> Path:
+        """See `MediaStore`."""
+        return self._spool.folder
 
     async def clean_spool(self) -> int:
         """See `MediaStore`."""

@@ -98,7 +98,7 @@ class Spool:
     """The folder of the spool files."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
 
     def new_file(self) -> SpoolFile:
         """Returns a new, empty spool file.
@@ -106,12 +106,12 @@ class Spool:
         Raises:
             UnavailableError: the folder cannot be created or written.
         """
-        path = self._folder / secrets.token_hex(16)
+        path = self.folder / secrets.token_hex(16)
         with disk_errors("The spool folder cannot be written"):
             try:
                 return SpoolFile(path)
             except FileNotFoundError:
-                self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
                 return SpoolFile(path)
 
     def clean(self) -> int:
@@ -122,7 +122,7 @@ class Spool:
         """
         stale_before = time.time() - STALE_AFTER.total_seconds()
         with disk_errors("The spool folder cannot be cleaned"):
-            stale = [file for file in self._folder.glob("*") if _modified(file) < stale_before]
+            stale = [file for file in self.folder.glob("*") if _modified(file) < stale_before]
             for file in stale:
                 file.unlink(missing_ok=True)
         return len(stale)
