@@ -169,7 +169,10 @@ async def working(services: Services) -> AsyncIterator[Worker]:
 
 def _chores(services: Services, retrieval: RetrievalServices) -> Sequence[Chore]:
     async def keep_time() -> None:
+        was_trusted = services.clocks.is_trusted
         await services.clocks.check()
+        if services.clocks.is_trusted and not was_trusted:
+            services.wakeups.send(DUE)
         await retrieval.claims.bring_forward()
 
     chores = [

@@ -230,13 +230,13 @@ def _after_failure(
     retry_at = now + backoff(RETRY_BASE, RETRY_CAP, verification.failures) * (0.5 + jitter / 2)
     due_at = min(retry_at, verification.deadline_at if is_over else _last_try_at(verification))
     match error_class:
-        case ErrorClass.ACCOUNT | ErrorClass.RULE | ErrorClass.CLOCK:
+        case ErrorClass.ACCOUNT | ErrorClass.RULE:
             return PauseCalls(due_at, rule_only=error_class is ErrorClass.RULE)
         case ErrorClass.ASK_FOR_LESS:
             return FetchSeparately(due_at)
         case ErrorClass.TIMED_OUT:
             return FetchSeparately(due_at) if verification.failures >= FAILURES_BEFORE_SPLIT else Retry(due_at)
-        case ErrorClass.RETRY | ErrorClass.SLOW_DOWN | ErrorClass.BUG:
+        case ErrorClass.RETRY | ErrorClass.SLOW_DOWN | ErrorClass.CLOCK | ErrorClass.BUG:
             return Retry(due_at)
         case _:
             assert_never(error_class)

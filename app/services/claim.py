@@ -15,7 +15,7 @@ from app.services.clock import ClockService
 from app.services.media_guard import MediaGuard
 from app.services.rule_settings import RulesSettings
 from app.storage.database import Database, Transaction
-from app.storage.queue import NO_DEADLINE, Due
+from app.storage.queue import Due
 
 LEASE = timedelta(seconds=15)
 """Renewed while the worker lives. The claims of a dead worker come due after it."""
@@ -76,14 +76,17 @@ class ClaimService:
                 await tx.queue.bring_forward(names, now=now, farthest=now + LONGEST_STEP)
 
     async def take(self, limit: int, *, held: Collection[Claim] = ()) -> Sequence[Claim]:
-        """Claims due verifications, as many as there are slots in the quota. None while media cannot be stored.
+        """Claims due verifications, as many as there are slots in the quota.
+
+        Claims nothing while media cannot be stored, and nothing while the clock is in doubt: Tencent would reject the
+        signatures, and the leases would end at a wrong time.
 
         Args:
             limit: how many claims the worker wants to hold per account, so no account blocks another.
             held: the claims that it holds already.
         """
         claims: list[Claim] = []
-        if not await self.media_guard.is_ready():
+        if not self.clocks.is_trusted or not await self.media_guard.is_ready():
             return claims
         for account in self.accounts:
             free = limit - sum(claim.account is account for claim in held)
@@ -128,7 +131,7 @@ class ClaimService:
 
     async def _take_due(self, tx: Transaction, account: str, limit: int) -> dict[Verification, Pause | None]:
         """Claims due verifications. A claim that probes a pause carries it."""
-        now, is_trusted = self.clocks.clock(), self.clocks.is_trusted
+        now = self.clocks.clock()
         pauses = await tx.pauses.list(account)
         taken: dict[Verification, Pause | None] = {}
         for pause in pauses:
@@ -137,9 +140,7 @@ class ClaimService:
         due = Due(
             account=account,
             now=now,
-            # A clock in doubt does not prove that a deadline is near or over, so these rows wait.
-            last_deadline=now + LAST_TRY if is_trusted else NO_DEADLINE,
-            first_deadline=NO_DEADLINE if is_trusted else now,
+            last_deadline=now + LAST_TRY,
             is_paused=any(pause.rule_id is None for pause in pauses),
             paused_rule_ids=[pause.rule_id for pause in pauses if pause.rule_id],
         )

@@ -143,7 +143,7 @@ class ClockService:
             log.error("clock_in_doubt", since=f"{doubted_since:%Y-%m-%dT%H:%M:%SZ}")
 
     async def _database_time(self) -> datetime | None:
-        """Returns the time of the database's server; None if the database has none of its own."""
+        """Returns the time of the database's server; None if an embedded one has no server."""
         if self.database.is_embedded:
             return None
         async with self.database.read() as tx:

@@ -129,7 +129,8 @@ class HealthService:
         erasure_stopped_at = installation.erasure_stopped_at if installation else None
         CLOCK_IN_DOUBT.set(doubted_since is not None)
         ERASURE_STOPPED.set(erasure_stopped_at is not None)
-        low_disks = [space for folder in self.folders if not (space := space_of(folder)).allows_media]
+        spaces = {space.device: space for space in map(space_of, self.folders)}
+        low_disks = [space for space in spaces.values() if not space.allows_media]
         return Condition(pauses, pending, keys, doubted_since, erasure_stopped_at, low_disks)
 
     async def count_persons(self) -> int:

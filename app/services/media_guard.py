@@ -28,9 +28,13 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class DiskSpace:
-    """The free bytes of the disk that holds a folder, and how many of them are the reserve."""
+    """The free bytes of the disk that holds a folder, and how many of them are the reserve.
+
+    `device` is the system's number of the disk.
+    """
 
     folder: Path
+    device: int
     free_bytes: int
     reserve_bytes: int
 
@@ -56,10 +60,10 @@ def space_of(folder: Path) -> DiskSpace:
     """
     try:
         existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-        usage = shutil.disk_usage(existing)
+        device, usage = existing.stat().st_dev, shutil.disk_usage(existing)
     except OSError as error:
         raise UnavailableError(f"The folder {folder} cannot be read: {error.strerror}.") from None
-    return DiskSpace(folder, usage.free, min(usage.total // _RESERVE_SHARE, _RESERVE_BYTES))
+    return DiskSpace(folder, device, usage.free, min(usage.total // _RESERVE_SHARE, _RESERVE_BYTES))
 
 
 @dataclass(slots=True, kw_only=True, repr=False, eq=False)
@@ -104,7 +108,7 @@ class MediaGuard:
             log.warning("media_store_unchecked", error=type(error).__name__)
 
     async def adopt(self) -> None:
-        """Makes our database the owner of the store, whoever was it before."""
+        """Makes our database the owner of the store, instead of the former one."""
         await self.store.mark(await self._database_id())
         self._is_owner = True
 

@@ -16,7 +16,7 @@ from itsdangerous.encoding import base64_decode, base64_encode
 from app.domain import lifecycle, redirect_state
 from app.domain.api_key import Actor
 from app.domain.redirect_state import RedirectState
-from app.domain.verification import Verification
+from app.domain.verification import State, Verification
 from app.errors import ConflictError, InvalidRequestError, ServiceError
 from app.observability import REDIRECTS_WITHOUT_TOKEN
 from app.sealing.keyring import KeyRing
@@ -179,4 +179,7 @@ class RedirectService:
                 self.wakeups.send(DUE)
 
     def _called_back(self, verification: Verification) -> Verification:
+        # Anyone can send a hint. Reviving an expired verification costs a call, so it takes a key or a signature.
+        if verification.state is State.EXPIRED:
+            return verification
         return lifecycle.called_back(verification, None, self.clock())

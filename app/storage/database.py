@@ -207,9 +207,7 @@ class Database:
         self._failures[kind] += 1
         if now - self._reported_at.get(kind, -_REPORT_SECONDS) >= _REPORT_SECONDS:
             self._reported_at[kind] = now
-            log.error(
-                "database_failed", error=error, sqlstate=sqlstate, cause=cause, found=self._failures.pop(kind)
-            )
+            log.error("database_failed", error=error, sqlstate=sqlstate, cause=cause, found=self._failures.pop(kind))
 
     async def aclose(self) -> None:
         """Closes all connections."""

@@ -6,7 +6,7 @@ claim number outdated and writes nothing (`app.services.record`).
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import cache
 
 from sqlalchemy import (
@@ -27,22 +27,17 @@ from app.domain.verification import Priority, Verification
 from app.storage.tables import verification as table
 from app.storage.verifications import COLUMNS, as_verification
 
-NO_DEADLINE = datetime.min.replace(tzinfo=UTC)
-"""Earlier than every deadline."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Due:
     """The verifications that may be claimed for an account, or for one rule of it, at `now`.
 
-    Those with a deadline before `first_deadline` wait. From a paused account or rule only those are claimed whose
-    deadline is not after `last_deadline`.
+    From a paused account or rule only those are claimed whose deadline is not after `last_deadline`.
     """
 
     account: str
     now: datetime
     last_deadline: datetime
-    first_deadline: datetime = NO_DEADLINE
     rule_id: str | None = None
     is_paused: bool = False
     paused_rule_ids: Collection[str] = ()
@@ -62,7 +57,6 @@ class QueueStore:
         parameters = {
             "of_account": due.account,
             "at": due.now,
-            "first_deadline": due.first_deadline,
             "last_deadline": due.last_deadline,
             "of_rule_id": due.rule_id,
             "paused_rule_ids": list(due.paused_rule_ids),
@@ -107,11 +101,7 @@ class QueueStore:
 @cache
 def _claim_statement(*, of_rule: bool, is_paused: bool, has_paused_rules: bool) -> Executable:
     """Builds the statement once per kind of claim: building takes several times as long as running it."""
-    conditions = [
-        table.c.account == bindparam("of_account"),
-        table.c.due_at <= bindparam("at"),
-        table.c.deadline_at >= bindparam("first_deadline"),
-    ]
+    conditions = [table.c.account == bindparam("of_account"), table.c.due_at <= bindparam("at")]
     if of_rule:
         conditions.append(table.c.rule_id == bindparam("of_rule_id"))
     is_last_try = table.c.deadline_at <= bindparam("last_deadline")

@@ -33,8 +33,9 @@ async def migrate(database: Database, *, to: str = "head") -> None:
     On Postgres the indexes of large tables follow, without a lock that blocks writers.
 
     Raises:
-        ConfigurationError: the schema is newer than this version.
+        ConfigurationError: the schema is newer than this version, or the database cannot store every text.
     """
+    await _require_utf8(database)
     if not await is_current(database):
         await _run_missing(database, to)
     if to == "head" and not database.is_embedded:
@@ -71,11 +72,25 @@ async def require_current(database: Database) -> None:
     """Checks the schema.
 
     Raises:
-        ConfigurationError: the schema is older or newer.
+        ConfigurationError: the schema is older or newer, or the database cannot store every text.
     """
+    await _require_utf8(database)
     if not await is_current(database):
         raise ConfigurationError(
             f"The schema of the database {database.place} does not match this version. Run `faceid-results migrate`."
+        )
+
+
+async def _require_utf8(database: Database) -> None:
+    """Rejects a Postgres database of another encoding, which would reject names. SQLite always uses Unicode."""
+    if database.is_embedded:
+        return
+    async with database.read() as tx:
+        encoding = await tx.connection.scalar(text("SHOW server_encoding"))
+    if encoding != "UTF8":
+        raise ConfigurationError(
+            f"The encoding of the database is {encoding}, so it cannot store every name. Create it with "
+            "`CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`."
         )
 
 

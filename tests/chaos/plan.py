@@ -97,15 +97,18 @@ class FaultKind(StrEnum):
     CUT = "connections to FaceID are cut"
     MEDIA = "the media store is unavailable"
     SESSIONS = "connections to Postgres are cut"
+    READ_ONLY = "Postgres accepts no writes"
+    CLOCK = "a worker has a wrong clock"
     COMMAND = "an operator's command runs"
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """A fault that lasts so many seconds."""
+    """A fault that lasts so many seconds. A wrong clock is ahead by so many hours."""
 
     kind: FaultKind
     seconds: float
+    hours: float = 0
 
 
 Event = Notice | Kill | Fault
@@ -116,6 +119,10 @@ _KILLED = {
 }
 # A worker claims as soon as it is up, so within this time it is in the middle of its work.
 _LONGEST_HOLD = 0.4
+_OF_A_SERVER = {FaultKind.SESSIONS, FaultKind.READ_ONLY}
+# A worker needs about this long to start.
+_START_SECONDS = 2.0
+_HOURS_AHEAD = (72, 31 * 24, 200 * 24, -48, 1)
 # Each call that meets one of these faults waits for seconds.
 _SHORT = {FaultKind.HANG: 0.3, FaultKind.THROTTLE: 0.5}
 
@@ -168,6 +175,9 @@ def _kill(dice: Dice, database: str) -> Kill:
 
 
 def _fault(dice: Dice, database: str) -> Fault:
-    excluded = {FaultKind.COMMAND} if database == "postgres" else {FaultKind.COMMAND, FaultKind.SESSIONS}
+    excluded = {FaultKind.COMMAND} if database == "postgres" else {FaultKind.COMMAND, *_OF_A_SERVER}
     kind = dice.pick([kind for kind in FaultKind if kind not in excluded])
-    return Fault(kind, _SHORT.get(kind, 0.5 + 1.5 * dice.draw()))
+    seconds = _SHORT.get(kind, 0.5 + 1.5 * dice.draw())
+    if kind is FaultKind.CLOCK:
+        return Fault(kind, _START_SECONDS + seconds, dice.pick(_HOURS_AHEAD))
+    return Fault(kind, seconds)

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import secrets
+import sys
 import time
 from collections import Counter
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import asyncpg
 import httpx
 
 from app.config import Settings
@@ -21,8 +23,11 @@ from tests.chaos.reconcile import Acknowledged
 from tests.chaos.upstream import Upstream
 from tests.support.postgres import Postgres
 from tests.support.processes import Child
+from tests.support.service import environment_of
 
 _RETRY_SECONDS = 0.3
+_PROMOTE_TRIES = 200
+_ROOT = Path(__file__).parents[2]
 _MAX_CONCURRENT = 32
 # For the notices that are not acknowledged when the last fault ends.
 _FINISH_SECONDS = 60.0
@@ -104,19 +109,47 @@ class Scene:
                 self.faults[event.kind] += 1
                 group.create_task(self._command())
             case Fault():
-                self._break(event)
+                self._break(event, group)
             case Kill():
                 await self._kill(event)
 
-    def _break(self, fault: Fault) -> None:
+    def _break(self, fault: Fault, group: asyncio.TaskGroup) -> None:
         self.faults[fault.kind] += 1
         if fault.kind is FaultKind.MEDIA:
             self.media.break_for(fault.seconds)
-        elif fault.kind is FaultKind.SESSIONS:
-            if self.postgres:
-                self.postgres.cut_sessions()
+        elif fault.kind is FaultKind.CLOCK:
+            group.create_task(self._run_with_wrong_clock(fault))
+        elif self.postgres and fault.kind is FaultKind.SESSIONS:
+            self.postgres.cut_sessions()
+        elif self.postgres and fault.kind is FaultKind.READ_ONLY:
+            group.create_task(self._demote(self.postgres, fault.seconds))
         else:
             self.upstream.break_for(fault.kind, fault.seconds)
+
+    async def _demote(self, postgres: Postgres, seconds: float) -> None:
+        """Makes the server read-only for so many seconds, and longer if it is down then."""
+        with suppress(OSError, asyncpg.PostgresError):
+            await postgres.accept_writes(is_writable=False)
+            await asyncio.sleep(seconds)
+        for _ in range(_PROMOTE_TRIES):
+            with suppress(OSError, TimeoutError, asyncpg.PostgresError):
+                await postgres.accept_writes(is_writable=True)
+                return
+            await asyncio.sleep(_RETRY_SECONDS)
+
+    async def _run_with_wrong_clock(self, fault: Fault) -> None:
+        """Runs one more worker, which is killed at the end."""
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "tests.chaos.wrong_clock", str(fault.hours)),
+            stderr=asyncio.subprocess.DEVNULL,
+            cwd=self.settings.database.data_dir,
+            env={**environment_of(self.settings), "PYTHONPATH": str(_ROOT)},
+        )
+        try:
+            await asyncio.sleep(fault.seconds)
+        finally:
+            process.kill()
+            await process.wait()
 
     async def _command(self) -> None:
         """Runs `keys list` in process, which may be the first to open an embedded database or the last to close it."""

@@ -53,7 +53,7 @@ ON_FAILURE = {
     ErrorClass.TIMED_OUT: Retry(NOW + SECOND / 2),
     ErrorClass.SLOW_DOWN: Retry(NOW + SECOND / 2),
     ErrorClass.ASK_FOR_LESS: FetchSeparately(NOW + SECOND / 2),
-    ErrorClass.CLOCK: PauseCalls(NOW + SECOND / 2),
+    ErrorClass.CLOCK: Retry(NOW + SECOND / 2),
     ErrorClass.ACCOUNT: PauseCalls(NOW + SECOND / 2),
     ErrorClass.RULE: PauseCalls(NOW + SECOND / 2, rule_only=True),
     ErrorClass.BUG: Retry(NOW + SECOND / 2),
@@ -154,7 +154,7 @@ def test_failure_never_discards_a_stored_result(stored: Verification, error_clas
     early, late = (decide(stored, Failure(error_class), now, jitter=0) for now in (NOW, last_try_at))
 
     expected = ON_FAILURE[error_class]
-    end = PauseCalls(last_try_at + SECOND / 2) if error_class is ErrorClass.CLOCK else NoChange()
+    end = Retry(last_try_at + SECOND / 2) if error_class is ErrorClass.CLOCK else NoChange()
     assert (early, late) == (NoChange() if isinstance(expected, GiveUp) else expected, end)
 
 
@@ -184,7 +184,7 @@ def test_final_error_is_final_at_any_time() -> None:
 def test_rejected_clock_does_not_expire_a_verification() -> None:
     step = decide(PENDING, Failure(ErrorClass.CLOCK), DEADLINE + 24 * HOUR, jitter=0)
 
-    assert step == PauseCalls(DEADLINE)
+    assert step == Retry(DEADLINE)
 
 
 @pytest.mark.parametrize("error_class", RETRIED)

@@ -39,16 +39,18 @@ async def test_pending_verification_survives_a_clock_days_ahead_without_a_networ
     idle_service: Running, settings: Settings, idle_api: httpx.AsyncClient
 ) -> None:
     biz_token = await call_back(idle_api)
+    async with worker_at(settings, timedelta()):
+        pass
 
     async with worker_at(changed(settings, faceid_endpoint=NOBODY), timedelta(days=4)) as (services, retrieval):
         # The database's clock is not affected.
-        assert has_wrong_time(services) == services.database.is_embedded
-        assert not services.clocks.is_trusted
+        has_doubt = services.database.is_embedded
+        assert (has_wrong_time(services), services.clocks.is_trusted) == (has_doubt, not has_doubt)
         for _ in range(3):
             await retrieve_all(retrieval)
 
     row = await row_of(idle_service.services, biz_token)
-    assert (row.state, row.attempts <= 1) == (State.PENDING, True)
+    assert (row.state, row.attempts) == (State.PENDING, 0 if has_doubt else 1)
     assert row.due_at is not None
     assert row.due_at <= row.deadline_at
     async with worker_at(settings, timedelta()) as (services, retrieval):
@@ -159,7 +161,7 @@ async def doubted_since(services: Services) -> datetime | None:
     return installation.doubted_since
 
 
-async def test_rejected_signature_begins_a_doubt_and_pauses_the_account(
+async def test_rejected_signature_begins_a_doubt_that_tencent_can_end(
     idle_service: Running, settings: Settings, idle_api: httpx.AsyncClient
 ) -> None:
     biz_token = await call_back(idle_api, "error-AuthFailure.SignatureExpire-x1")
@@ -167,11 +169,12 @@ async def test_rejected_signature_begins_a_doubt_and_pauses_the_account(
         await retrieve_all(retrieval)
 
         assert not services.clocks.is_trusted
-        async with services.database.read() as tx:
-            assert [pause.error_code for pause in await tx.pauses.list()] == ["AuthFailure.SignatureExpire"]
+        await make_due(services)
+        assert await retrieve_all(retrieval) == 0
         await services.clocks.check()
         assert services.clocks.is_trusted
-    assert (await row_of(idle_service.services, biz_token)).state is State.PENDING
+        assert await retrieve_all(retrieval) == 1
+    assert (await row_of(idle_service.services, biz_token)).state is State.RETRIEVED
 
 
 async def test_verification_that_a_wrong_clock_scheduled_comes_due(idle_service: Running, settings: Settings) -> None:
@@ -182,7 +185,6 @@ async def test_verification_that_a_wrong_clock_scheduled_comes_due(idle_service:
     ):
         biz_token = await call_back(api)
 
-    await idle_service.services.clocks.check()
     async with retrieving(idle_service) as retrieval:
         assert await retrieve_all(retrieval) == 0
         await retrieval.claims.bring_forward()
@@ -204,7 +206,13 @@ async def test_only_calls_beyond_the_longest_step_are_brought_forward(
         assert row is not None
         await tx.verifications.save(row, replace(row, due_at=services.clock() + ahead))
 
-    await services.clocks.check()
     async with retrieving(idle_service) as retrieval:
         await retrieval.claims.bring_forward()
         assert await retrieve_all(retrieval) == is_due
+
+
+async def test_service_that_checks_its_clock_retrieves(settings: Settings) -> None:
+    async with running(settings, clock=None) as service, service.client(await service.key(*everything())) as api:
+        await retrieve_new(api)
+
+        assert service.services.clocks.is_trusted

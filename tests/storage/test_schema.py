@@ -168,3 +168,12 @@ async def test_embedded_database_is_readable_by_its_owner_only(empty_sqlite_url:
         await schema.migrate(database)
 
         assert modes(tmp_path) == {"empty.db": 0o600, "empty.db-wal": 0o600, "empty.db-shm": 0o600}
+
+
+@pytest.mark.parametrize("encoding", ["SQL_ASCII", "LATIN1"])
+async def test_database_of_another_encoding_is_rejected(postgres_server: str, encoding: str) -> None:
+    options = f"ENCODING '{encoding}' LOCALE 'C' TEMPLATE template0"
+    async with fresh_database(postgres_server, options) as url, opened(url) as database:
+        for work in (schema.migrate, schema.require_current):
+            with pytest.raises(ConfigurationError, match=f"^The encoding of the database is {encoding}, "):
+                await work(database)

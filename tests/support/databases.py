@@ -27,11 +27,11 @@ _COUNT_BLOCKED_SESSIONS = text(
 
 
 @asynccontextmanager
-async def fresh_database(server_url: str) -> AsyncIterator[str]:
+async def fresh_database(server_url: str, options: str = "") -> AsyncIterator[str]:
     """Creates a database without a schema and yields its URL. The database is dropped at the end."""
     name = f"test_{secrets.token_hex(6)}"
     async with _connected(server_url) as connection:
-        await connection.execute(text(f"CREATE DATABASE {name}"))
+        await connection.execute(text(f"CREATE DATABASE {name} {options}"))
     try:
         yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
     finally:

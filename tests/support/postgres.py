@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import asyncpg
+
 from tests.support.processes import Child, Command, minded
 from tests.support.servers import PostgresUser
 
@@ -56,6 +58,16 @@ class Postgres:
         """Ends every session, like an administrator."""
         for pid in self._backends():
             os.kill(pid, signal.SIGTERM)
+
+    async def accept_writes(self, *, is_writable: bool) -> None:
+        """Makes the server read-only, like the former primary after a switchover, or writable again."""
+        change = "RESET default_transaction_read_only" if is_writable else "SET default_transaction_read_only = on"
+        connection = await asyncpg.connect(user="postgres", host=str(self._user.home), port=_PORT, timeout=5)
+        try:
+            await connection.execute(f"ALTER SYSTEM {change}")
+            await connection.execute("SELECT pg_reload_conf()")
+        finally:
+            connection.terminate()
 
     def _backends(self) -> list[int]:
         server = self.child.pid

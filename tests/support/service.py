@@ -17,7 +17,7 @@ from app.domain.api_key import OPERATOR, Actor, Caller, Scope
 from app.factory import Services, open_services
 from app.main import create_app
 from app.sealing.keyring import KeyRing
-from app.services.clock import Clock
+from app.services.clock import Clock, now
 from app.storage import schema
 from app.storage.database import Database
 from simulator.options import DEMO_CREDENTIALS
@@ -87,10 +87,11 @@ class Running:
 
 
 @asynccontextmanager
-async def running(
-    settings: Settings, *, with_worker: bool = True, clock: Clock | None = None
-) -> AsyncIterator[Running]:
-    """Starts the service in process, without a server, and stops it at the end."""
+async def running(settings: Settings, *, with_worker: bool = True, clock: Clock | None = now) -> AsyncIterator[Running]:
+    """Starts the service in process, without a server, and stops it at the end.
+
+    The machine's clock is trusted without checks. None makes the service set and check its clock, as in production.
+    """
     app = create_app(settings, with_worker=with_worker, clock=clock)
     async with app.router.lifespan_context(app):
         yield Running(app)
