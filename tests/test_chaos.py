@@ -10,7 +10,7 @@ from sqlalchemy import text
 from app.config import Settings
 from app.sealing.aead import TamperedDataError
 from tests.chaos.plan import Scenario, Token, draw_plan
-from tests.chaos.reconcile import Acknowledged, Store, reconcile
+from tests.chaos.reconcile import Acknowledged, Folder, reconcile
 from tests.chaos.run import Options, Report, run
 from tests.support.api import call_back, row_of
 from tests.support.service import Running
@@ -23,11 +23,11 @@ KILLS = 8
 
 @pytest.fixture(scope="module")
 async def reports() -> tuple[Report, Report]:
-    return await asyncio.gather(run(_options("sqlite")), run(_options("postgres")))
+    return await asyncio.gather(run(_options("sqlite", "folder")), run(_options("postgres", "bucket")))
 
 
-def _options(database: str) -> Options:
-    return Options(database=database, seed=SEED, kills=KILLS, call_seconds=1)
+def _options(database: str, media: str) -> Options:
+    return Options(database=database, media=media, seed=SEED, kills=KILLS, call_seconds=1)
 
 
 async def test_acknowledged_tokens_survive_the_kills(reports: tuple[Report, Report]) -> None:
@@ -58,7 +58,7 @@ async def test_text_that_cannot_be_decrypted_is_a_finding(
     ledger = [entry for entry in faceid.simulator.ledger.entries if entry.biz_token == biz_token]
 
     async def wrong() -> Sequence[str]:
-        store = Store(settings.media.media_folder)
+        store = Folder(settings.media.media_folder)
         return (await reconcile([token], acknowledged, settings, store, ledger)).wrong
 
     before = await wrong()

@@ -170,7 +170,7 @@ def decide(
     if reply.outcome is Outcome.UNFINISHED:
         return _after_unfinished(verification, now)
     if reply.outcome:
-        provisional = reply.outcome is Outcome.FAILED and now < _settled_at(verification)
+        provisional = reply.outcome is Outcome.FAILED and now < _settled_at(verification, now)
     else:
         # The verdict of the text, which was stored before this part, stays.
         provisional = verification.provisional and Part.TEXT in verification.fetched_parts
@@ -178,7 +178,7 @@ def decide(
         return Store(reply.outcome, provisional, now, reply.fetched_parts, reply.awaited, reply.unreadable)
     if provisional:
         # Everything is requested again then.
-        settled_at = max(now, _settled_at(verification))
+        settled_at = max(now, _settled_at(verification, now))
         return Store(reply.outcome, provisional, settled_at, unreadable=reply.unreadable)
     poll_at = _next_media_poll(verification, now) if reply.awaited else None
     awaited = reply.awaited if poll_at else frozenset()
@@ -199,9 +199,9 @@ def _next_media_poll(verification: Verification, now: datetime) -> datetime | No
     return last_at if now < last_at else None
 
 
-def _settled_at(verification: Verification) -> datetime:
-    """Returns from when on the person can no longer change the verdict."""
-    return verification.born_at + TOKEN_LIFETIME
+def _settled_at(verification: Verification, now: datetime) -> datetime:
+    """Returns from when on the person can no longer change the verdict. A notice of the future had a wrong clock."""
+    return min(verification.born_at, now) + TOKEN_LIFETIME
 
 
 def _last_try_at(verification: Verification) -> datetime:
@@ -210,7 +210,7 @@ def _last_try_at(verification: Verification) -> datetime:
 
 def _after_unfinished(verification: Verification, now: datetime) -> Step:
     is_registered_only = verification.received_at is None
-    if now < (settled_at := _settled_at(verification)):
+    if now < (settled_at := _settled_at(verification, now)):
         poll_at = settled_at if is_registered_only else now + backoff(POLL_BASE, POLL_CAP, verification.polls)
         return PollAgain(min(poll_at, settled_at))
     next_at = now + POLL_INTERVAL if is_registered_only and now + POLL_INTERVAL < _last_try_at(verification) else None

@@ -27,6 +27,7 @@ def main() -> int:
     for database in [arguments.database] if arguments.database else ["sqlite", "postgres"]:
         options = Options(
             database=database,
+            media=arguments.media or {"sqlite": "folder", "postgres": "bucket"}[database],
             seed=arguments.seed,
             kills=arguments.kills,
             pace=arguments.pace,
@@ -48,12 +49,17 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--pace", type=float, default=0.5, help="mean of the seconds between two kills")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="end the faults after this time")
     parser.add_argument("--database", choices=["sqlite", "postgres"], help="only this one")
+    parser.add_argument("--media", choices=["folder", "bucket"], help="default: a bucket with postgres")
     return parser.parse_args()
 
 
 def _table(report: Report) -> Table:
     options = report.options
-    table = Table(title=f"chaos on {options.database}, seed {options.seed}", show_header=False, title_justify="left")
+    table = Table(
+        title=f"chaos on {options.database} and a {options.media}, seed {options.seed}",
+        show_header=False,
+        title_justify="left",
+    )
     for name, value in _figures(report):
         table.add_row(name, value)
     table.add_section()

@@ -9,11 +9,12 @@ import os
 import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import obstore
 from cryptography.cobblestone import Cobblestone256Decryptor
 from sqlalchemy import Table, func, or_, select
 
@@ -21,18 +22,20 @@ from app.config import Settings
 from app.domain.detection import Detection, LivenessAttempt, Outcome, SealedText
 from app.domain.media import MediaItem, MediaKind
 from app.domain.verification import Priority, State, Verification
-from app.factory import open_services
+from app.factory import Services, open_services
 from app.sealing.aead import TamperedDataError, context_of
 from app.sealing.keyring import KeyRing
 from app.sealing.personal_data import PersonalDataCipher
 from app.storage import tables
 from app.storage.database import Database
+from app.storage.media.s3 import BucketStore
 from app.storage.verifications import as_verification
 from simulator.ledger import Entry
 from simulator.media import media_of
 from simulator.people import person_of
 from tests.chaos.plan import Token
 from tests.chaos.upstream import VIDEO_BYTES
+from tests.support.servers import S3
 
 # Provisional results are polled again after about two hours, so they are not open.
 _SOON = timedelta(minutes=5)
@@ -70,25 +73,95 @@ class Findings:
     spool_files_after: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Store:
-    """The folder of the media store."""
+class Store(Protocol):
+    """The media store, read without the code that wrote it."""
 
-    root: Path
-
-    def objects(self) -> set[str]:
+    async def objects(self) -> set[str]:
         """Returns the keys of all objects."""
-        return {f"{file.parent.name}/{file.name}" for file in self.root.glob("[0-9a-f][0-9a-f]/*")}
+        ...
+
+    async def read(self, key: str) -> bytes | None:
+        """Returns the bytes of an object; None if it does not exist."""
+        ...
 
     def spool_files(self) -> set[Path]:
         """Returns the spool files."""
+        ...
+
+    async def sweep(self, services: Services) -> None:
+        """Sweeps orphans as if all files were old enough."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The folder of a media store."""
+
+    root: Path
+
+    async def objects(self) -> set[str]:
+        """See `Store`."""
+        return {f"{file.parent.name}/{file.name}" for file in self.root.glob("[0-9a-f][0-9a-f]/*")}
+
+    async def read(self, key: str) -> bytes | None:
+        """See `Store`."""
+        path = self.root / key
+        return path.read_bytes() if path.is_file() else None
+
+    def spool_files(self) -> set[Path]:
+        """See `Store`."""
         return set((self.root / ".spool").glob("*"))
 
-    def age(self) -> None:
-        """Makes all files old enough for the sweeper."""
-        then = time.time() - _AGED_SECONDS
-        for file in (*self.spool_files(), *(self.root / key for key in self.objects())):
-            os.utime(file, (then, then))
+    async def sweep(self, services: Services) -> None:
+        """See `Store`."""
+        _age([*self.spool_files(), *self.root.glob("[0-9a-f][0-9a-f]/*")])
+        await services.orphans.sweep()
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """The bucket of a media store, below a prefix, and the folder of its spool."""
+
+    server: S3
+    prefix: str
+    spool: Path
+
+    async def objects(self) -> set[str]:
+        """See `Store`."""
+        listed = [found["path"] async for page in obstore.list(self.server.store(), self.prefix) for found in page]
+        keys = {path.removeprefix(f"{self.prefix}/") for path in listed}
+        return {key for key in keys if "/" in key}
+
+    async def read(self, key: str) -> bytes | None:
+        """See `Store`."""
+        try:
+            found = await obstore.get_async(self.server.store(), f"{self.prefix}/{key}")
+        except FileNotFoundError:
+            return None
+        return bytes(await found.bytes_async())
+
+    def spool_files(self) -> set[Path]:
+        """See `Store`."""
+        return set(self.spool.glob("*"))
+
+    async def sweep(self, services: Services) -> None:
+        """See `Store`."""
+        _age([*self.spool_files()])
+        await replace(services.orphans, media=_LaterBucket(services.settings.media)).sweep()
+
+
+class _LaterBucket(BucketStore):
+    """A bucket whose clock is ahead of the one that dated its objects: their age cannot be changed."""
+
+    async def mark(self, owner: str) -> datetime:
+        """See `MediaStore`."""
+        return await super().mark(owner) + timedelta(seconds=_AGED_SECONDS)
+
+
+def _age(files: Collection[Path]) -> None:
+    then = time.time() - _AGED_SECONDS
+    for file in files:
+        os.utime(file, (then, then))
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,18 +211,17 @@ async def reconcile(
         calls=len(ledger),
         refused=sum(entry.code == "RequestLimitExceeded" and entry.scenario is None for entry in ledger),
         media=len(stored.keys),
-        objects_before=len(store.objects() - stored.keys),
+        objects_before=len(await store.objects() - stored.keys),
         spool_files_before=len(store.spool_files()),
     )
-    store.age()
     async with open_services(settings) as services:
-        await services.orphans.sweep()
-    findings.objects_after = len(store.objects() - stored.keys)
+        await store.sweep(services)
+    findings.objects_after = len(await store.objects() - stored.keys)
     findings.spool_files_after = len(store.spool_files())
     answered = _answered(ledger)
     for token in tokens:
         if token.biz_token in acknowledged:
-            _check(findings, token, acknowledged[token.biz_token], stored, store, answered)
+            await _check(findings, token, acknowledged[token.biz_token], stored, store, answered)
     unsent = {*stored.verifications, *answered} - {token.biz_token for token in tokens}
     findings.wrong += [f"{biz_token}: was never sent" for biz_token in unsent]
     return findings
@@ -168,7 +240,7 @@ def _answered(ledger: Collection[Entry]) -> Counter[str]:
     )
 
 
-def _check(
+async def _check(
     findings: Findings,
     token: Token,
     acknowledged: Acknowledged,
@@ -186,18 +258,19 @@ def _check(
         findings.open.append(f"{token.biz_token}: {owner.state}, due at {owner.due_at}, {owner.last_error_code}")
         return
     media, calls = stored.media.get(owner.id, ()), stored.calls.get(owner.id, ())
+    contents = {row["kind"]: await store.read(row["object_key"]) for row in media}
     try:
         row = asdict(owner) | {"callback_extra": stored.cipher.open_extra(owner)}
         found = [
             *_differences("row", row, _expected_row(token, acknowledged)),
             *_wrong_texts(token, stored.text(owner)),
-            *_wrong_media(token, media, stored.cipher, owner, store),
+            *_wrong_media(token, media, stored.cipher, owner, contents),
             *_wrong_calls(row, calls, answered[token.biz_token]),
         ]
     except TamperedDataError as error:
         found = [str(error)]
     findings.wrong += [f"{token.biz_token}: {text}" for text in found]
-    findings.dangling += [f"{token.biz_token}: {text}" for text in _dangling(media, store)]
+    findings.dangling += [f"{token.biz_token}: {text}" for text in _dangling(media, contents)]
     begun_at = owner.received_at or owner.registered_at
     if owner.outcome is Outcome.PASSED and owner.retrieved_at and begun_at:
         # A poll may come before the callback.
@@ -261,24 +334,27 @@ def _wrong_attempts(token: Token, attempts: Sequence[LivenessAttempt]) -> Iterat
 
 
 def _wrong_media(
-    token: Token, media: Sequence[Row], cipher: PersonalDataCipher, owner: Verification, store: Store
+    token: Token,
+    media: Sequence[Row],
+    cipher: PersonalDataCipher,
+    owner: Verification,
+    contents: Mapping[str, bytes | None],
 ) -> Iterator[str]:
-    contents = media_of(token.biz_token, video_bytes=VIDEO_BYTES) if token.scenario.state == "retrieved" else {}
+    expected = media_of(token.biz_token, video_bytes=VIDEO_BYTES) if token.scenario.state == "retrieved" else {}
     if not token.scenario.has_video:
-        del contents[MediaKind.LIVENESS_VIDEO]
-    if {row["kind"]: _content(cipher, owner, row, store) for row in media} != {**contents}:
+        del expected[MediaKind.LIVENESS_VIDEO]
+    if {row["kind"]: _decrypted(cipher, owner, row, contents[row["kind"]]) for row in media} != {**expected}:
         yield f"other media: {sorted(row['kind'] for row in media)}"
 
 
-def _content(cipher: PersonalDataCipher, owner: Verification, row: Row, store: Store) -> bytes | None:
+def _decrypted(cipher: PersonalDataCipher, owner: Verification, row: Row, content: bytes | None) -> bytes | None:
     """Returns the bytes of an item, decrypted by the library alone, or None if the object is missing."""
-    path = store.root / row["object_key"]
-    if not path.is_file():
+    if content is None:
         return None
     names = [known.name for known in fields(MediaItem)]
     item = MediaItem(**{name: row[name] for name in names} | {"kind": MediaKind(row["kind"])})
     decryptor = Cobblestone256Decryptor(cipher.media_key(owner, item), context_of("blob"))
-    return decryptor.update(path.read_bytes()) + decryptor.finalize()
+    return decryptor.update(content) + decryptor.finalize()
 
 
 def _wrong_calls(row: Row, calls: Sequence[Row], answered: int) -> Iterator[str]:
@@ -288,10 +364,9 @@ def _wrong_calls(row: Row, calls: Sequence[Row], answered: int) -> Iterator[str]
         yield f"{row['attempts']} attempts, and {len(calls)} recorded calls"
 
 
-def _dangling(media: Sequence[Row], store: Store) -> Iterator[str]:
+def _dangling(media: Sequence[Row], contents: Mapping[str, bytes | None]) -> Iterator[str]:
     for row in media:
-        path = store.root / row["object_key"]
-        content = path.read_bytes() if path.is_file() else None
+        content = contents[row["kind"]]
         if content is None:
             yield f"{row['kind']} is missing"
         elif hashlib.sha256(content).hexdigest() != row["sha256"]:

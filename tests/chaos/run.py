@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import httpx
 
@@ -14,12 +15,13 @@ from app.config import Settings
 from app.errors import UnavailableError
 from app.storage.database import Database
 from tests.chaos.plan import draw_plan
-from tests.chaos.reconcile import Findings, Store, count_open, reconcile
-from tests.chaos.scene import MediaFolder, Scene
+from tests.chaos.reconcile import Bucket, Findings, Folder, Store, count_open, reconcile
+from tests.chaos.scene import BreakableMedia, Scene, breakable_bucket, breakable_folder
 from tests.chaos.upstream import Upstream
 from tests.support.postgres import Postgres, durable_postgres
 from tests.support.processes import Child, Command, answers, minded, temporary_folder
-from tests.support.servers import free_ports, script_path
+from tests.support.relay import relaying
+from tests.support.servers import free_ports, s3, script_path
 from tests.support.service import environment_of, set_up, settings_for
 
 QUIET_SECONDS = 60.0
@@ -36,9 +38,13 @@ _REQUEST_SECONDS = 15.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Options:
-    """The options of a run. `pace` is the mean of the seconds between two kills; `seconds` ends the faults early."""
+    """The options of a run. `pace` is the mean of the seconds between two kills; `seconds` ends the faults early.
+
+    `database` is `sqlite` or `postgres`, `media` is `folder` or `bucket`.
+    """
 
     database: str
+    media: str = "folder"
     seed: int = 1
     kills: int = 100
     pace: float = 0.5
@@ -97,12 +103,12 @@ async def run(options: Options) -> Report:
         upstream = Upstream()
         await stack.enter_async_context(upstream.served())
         postgres = await stack.enter_async_context(durable_postgres(folder)) if options.database == "postgres" else None
-        media = MediaFolder(folder / "media", folder / "objects")
+        media, store, media_settings = await _open_media(stack, folder, options.media)
         settings = settings_for(
             folder,
             upstream.url,
             database_url=postgres and postgres.url,
-            media_url=(folder / "media").as_uri(),
+            **media_settings,
             faceid_requests_per_second=_REQUESTS_PER_SECOND,
             faceid_timeout_seconds=options.call_seconds,
         )
@@ -124,10 +130,24 @@ async def run(options: Options) -> Report:
                 plan.tokens,
                 scene.acknowledged,
                 settings,
-                Store(folder / "objects"),
+                store,
                 list(upstream.simulator.ledger.entries),
             ),
         )
+
+
+async def _open_media(
+    stack: AsyncExitStack, folder: Path, kind: str
+) -> tuple[BreakableMedia, Store, Mapping[str, object]]:
+    """Opens a folder or a bucket; returns it as something to break, to read, and as settings."""
+    if kind == "folder":
+        media = breakable_folder(folder / "media", folder / "objects")
+        return media, Folder(folder / "objects"), {"media_url": (folder / "media").as_uri()}
+    server = stack.enter_context(s3())
+    host, port = urlsplit(server.endpoint).netloc.split(":")
+    relay = await stack.enter_async_context(relaying(lambda: asyncio.open_connection(host, int(port))))
+    settings = server.settings("chaos") | {"aws_endpoint_url": f"http://127.0.0.1:{relay.port}"}
+    return breakable_bucket(relay), Bucket(server, "chaos", folder / "spool"), settings
 
 
 @asynccontextmanager

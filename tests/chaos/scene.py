@@ -6,7 +6,7 @@ import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -23,6 +23,7 @@ from tests.chaos.reconcile import Acknowledged
 from tests.chaos.upstream import Upstream
 from tests.support.postgres import Postgres
 from tests.support.processes import Child
+from tests.support.relay import Relay
 from tests.support.service import environment_of
 
 _RETRY_SECONDS = 0.3
@@ -33,35 +34,46 @@ _MAX_CONCURRENT = 32
 _FINISH_SECONDS = 60.0
 
 
-class MediaFolder:
-    """The path of the media store: a link, which points at a place without files while the store is broken."""
+class BreakableMedia:
+    """A media store that can be made unavailable. `put_away` and `bring_back` do it."""
 
-    def __init__(self, link: Path, folder: Path) -> None:
-        self._link = link
-        self._folder = folder
+    def __init__(self, put_away: Callable[[], None], bring_back: Callable[[], None]) -> None:
+        self._put_away = put_away
+        self._bring_back = bring_back
         self._broken_until = 0.0
-        folder.mkdir()
-        self._point(folder)
 
     def break_for(self, seconds: float) -> None:
         """Makes the store unavailable for so many seconds."""
         self._broken_until = max(self._broken_until, time.monotonic() + seconds)
-        self._point(Path(os.devnull))
+        self._put_away()
         asyncio.get_running_loop().call_later(seconds, self._mend_when_due)
 
     def mend(self) -> None:
         """Makes the store available."""
         self._broken_until = 0.0
-        self._point(self._folder)
+        self._bring_back()
 
     def _mend_when_due(self) -> None:
         if time.monotonic() >= self._broken_until:
             self.mend()
 
-    def _point(self, target: Path) -> None:
-        fresh = self._link.with_name(secrets.token_hex(8))
+
+def breakable_folder(link: Path, folder: Path) -> BreakableMedia:
+    """Returns the store at `link`, which points at a place without files while the store is broken."""
+
+    def point(target: Path) -> None:
+        fresh = link.with_name(secrets.token_hex(8))
         fresh.symlink_to(target)
-        fresh.rename(self._link)
+        fresh.rename(link)
+
+    folder.mkdir()
+    point(folder)
+    return BreakableMedia(lambda: point(Path(os.devnull)), lambda: point(folder))
+
+
+def breakable_bucket(relay: Relay) -> BreakableMedia:
+    """Returns the store behind a relay, which ends all connections while the store is broken."""
+    return BreakableMedia(relay.refuse, relay.accept)
 
 
 @dataclass(kw_only=True)
@@ -73,7 +85,7 @@ class Scene:
 
     settings: Settings
     upstream: Upstream
-    media: MediaFolder
+    media: BreakableMedia
     children: Mapping[str, Child]
     postgres: Postgres | None
     client: httpx.AsyncClient

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from app.domain.decision import (
     LAST_TRY,
+    LONGEST_STEP,
     Answered,
     ErrorClass,
     Failure,
@@ -145,6 +146,17 @@ def test_token_age_counts_from_the_earliest_known_instant(verification: Verifica
     assert decide(verification, Answered(Outcome.FAILED), NOW, jitter=0) == replace(
         MAYBE_PASSES_LATER, due_at=settled_at
     )
+
+
+@pytest.mark.parametrize("outcome", [Outcome.FAILED, Outcome.UNFINISHED])
+def test_notice_of_the_future_does_not_schedule_beyond_the_longest_step(outcome: Outcome) -> None:
+    later = replace(PENDING, received_at=NOW + 72 * HOUR, deadline_at=NOW + 142 * HOUR)
+
+    step = decide(later, Answered(outcome), NOW, jitter=0)
+
+    due_at = getattr(step, "due_at", None)
+    assert due_at is not None
+    assert due_at <= NOW + LONGEST_STEP
 
 
 @pytest.mark.parametrize("error_class", ErrorClass)

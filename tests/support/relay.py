@@ -19,9 +19,19 @@ class Relay:
     accepted: int = 0
     _open: asyncio.Event = field(default_factory=asyncio.Event)
     _writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    _is_refusing: bool = False
 
     def __post_init__(self) -> None:
         self._open.set()
+
+    def refuse(self) -> None:
+        """Ends all connections, and every new one as soon as it is made, until `accept`."""
+        self._is_refusing = True
+        self.close()
+
+    def accept(self) -> None:
+        """Ends `refuse`."""
+        self._is_refusing = False
 
     def freeze(self) -> None:
         """Drops everything on the connections that exist now, without closing them. New ones work."""
@@ -32,6 +42,9 @@ class Relay:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serves one connection."""
         self.accepted += 1
+        if self._is_refusing:
+            writer.transport.abort()
+            return
         gate = self._open
         server_reader, server_writer = await self.connect()
         self._writers |= {writer, server_writer}
@@ -41,6 +54,7 @@ class Relay:
         """Ends all connections."""
         for writer in self._writers:
             writer.transport.abort()
+        self._writers.clear()
 
 
 @asynccontextmanager
