@@ -25,6 +25,7 @@ from app.factory import has_sealed_rows, open_keyring
 from app.sealing.keyring import Ring
 from app.services.clock import now
 from app.services.health import HealthService
+from app.services.media_guard import ADOPT, FOREIGN_STORE
 from app.storage import schema
 from app.storage.database import Database
 from app.storage.media import open_media_store
@@ -114,6 +115,7 @@ class Doctor:
             ("quota", _QUOTA_ADVICE, self._check_quota),
             ("retrieval", _DATABASE_ADVICE, _check_retrieval),
             ("API keys", _DATABASE_ADVICE, _check_api_keys),
+            ("media owner", _MEDIA_ADVICE, self._check_owner),
         )
         try:
             database = Database(self._settings.database, is_read_only=True)
@@ -172,6 +174,18 @@ class Doctor:
         async with aclosing(open_media_store(media)) as store:
             await store.check()
         return Finding("media store", Status.OK, "An object can be written to, read from and deleted in the bucket.")
+
+    async def _check_owner(self, database: Database) -> Finding:
+        """Checks that the media store belongs to the database, which removes the objects that it does not know."""
+        async with database.read() as tx:
+            installation = await tx.installation.find()
+        async with aclosing(open_media_store(self._settings.media)) as store:
+            owner = await store.owner()
+        if owner is None:
+            return Finding("media owner", Status.OK, "The media store has no owner yet. The first start takes it over.")
+        if installation is None or installation.database_id != owner:
+            return Finding("media owner", Status.FAILED, FOREIGN_STORE, ADOPT)
+        return Finding("media owner", Status.OK, "The media store belongs to this database.")
 
     def _check_disk(self) -> Finding:
         """Checks the folders that this installation writes to."""

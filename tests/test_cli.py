@@ -44,6 +44,7 @@ COMMANDS = [
     *(["demo"], ["serve"], ["worker"], ["simulate"], ["fetch"], ["backfill"], ["migrate"], ["doctor"]),
     *(["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
     *(["keyring", "new"], ["keyring", "status"], ["keyring", "rotate"], ["audit", "verify"]),
+    *(["media", "adopt"], ["media", "sweep"], ["retention", "status"], ["retention", "run"]),
 ]
 
 
@@ -497,6 +498,7 @@ def test_doctor_passes_a_working_installation(here: Installation) -> None:
         "quota",
         "retrieval",
         "API keys",
+        "media owner",
         "media store",
         "disk",
     ]

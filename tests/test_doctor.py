@@ -49,6 +49,7 @@ CHECKS = [
     "quota",
     "retrieval",
     "API keys",
+    "media owner",
     "media store",
     "disk",
 ]
@@ -212,6 +213,7 @@ async def test_unreachable_services_are_named_without_secrets(tmp_path: Path) ->
         "quota": Status.SKIPPED,
         "retrieval": Status.SKIPPED,
         "API keys": Status.SKIPPED,
+        "media owner": Status.SKIPPED,
         "media store": Status.FAILED,
     }
     assert [

@@ -23,6 +23,9 @@ _RESERVE_SHARE = 4
 # Of the reserve. With less, the service does not count as ready.
 _READY_SHARE = 8
 
+FOREIGN_STORE = "MEDIA_URL is a store of another database, which would lose its objects."
+ADOPT = "Use another place. After a restore or a move, run `faceid-results media adopt`."
+
 log = structlog.get_logger()
 
 
@@ -93,10 +96,7 @@ class MediaGuard:
         if owner is None and await self._names_objects():
             await self.store.mark(database_id)
         elif owner != database_id:
-            raise ConfigurationError(
-                "MEDIA_URL is a store of another database, which would lose its objects. Use another place. After a "
-                "restore or a move, run `faceid-results media adopt`."
-            )
+            raise ConfigurationError(f"{FOREIGN_STORE} {ADOPT}")
         self._is_owner = True
         return database_id
 

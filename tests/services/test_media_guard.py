@@ -1,6 +1,7 @@
 """The owner of a media store, its outages, and the reserve of free space."""
 
 import asyncio
+import json
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -158,3 +159,24 @@ def test_reserve_is_a_quarter_of_the_disk_and_at_most_512_mib(tmp_path: Path) ->
     space = space_of(tmp_path / "not" / "there")
 
     assert 0 < space.reserve_bytes <= 512 * 2**20
+
+
+async def test_doctor_reports_a_foreign_store_and_not_its_own(tmp_path: Path, faceid: LiveSimulator) -> None:
+    shared = (tmp_path / "shared").as_uri()
+    own = installation(tmp_path / "production", faceid, media_url=shared)
+    async with production(own):
+        staging = installation(tmp_path / "staging", faceid, media_url=shared)
+        async with open_services(staging):
+            pass
+
+        found = {}
+        for settings in (own, staging):
+            checks = json.loads(run("doctor", "--json", folder=tmp_path, **environment_of(settings)).out)["checks"]
+            (found[settings.database.data_dir.name],) = [
+                (check["status"], check["found"]) for check in checks if check["check"] == "media owner"
+            ]
+
+    assert found == {
+        "production": ("ok", "The media store belongs to this database."),
+        "staging": ("failed", f"{FOREIGN}, which would lose its objects."),
+    }
