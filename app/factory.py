@@ -43,7 +43,6 @@ class Services:
     """All services that need no credentials of Tencent, and what they are built on."""
 
     settings: Settings
-    clock: Clock
     clocks: ClockService
     database: Database
     media_store: MediaStore
@@ -62,6 +61,11 @@ class Services:
     read: ReadService
     redirects: RedirectService
     signatures: SignatureService
+
+    @property
+    def clock(self) -> Clock:
+        """The clock of all services."""
+        return self.clocks.clock
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,7 +231,6 @@ def build(
     )
     return Services(
         settings=settings,
-        clock=clock,
         clocks=clocks,
         database=database,
         media_store=media_store,

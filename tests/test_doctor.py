@@ -228,6 +228,7 @@ async def test_unreachable_services_are_named_without_secrets(tmp_path: Path) ->
         [],
         [],
         [],
+        [],
         ["MEDIA_URL"],
     ]
     assert "s3cret" not in repr(findings)

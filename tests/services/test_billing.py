@@ -21,7 +21,7 @@ from tests.faceid.test_client import peer, saying
 from tests.support.api import token
 from tests.support.service import Running, changed, everything, running
 from tests.support.simulator import LiveSimulator, live_simulator
-from tests.support.worker import retrieve_all, retrieving
+from tests.support.worker import retrieve_all, retrieving, with_clock
 
 # The bill of this day is complete at any hour of today.
 DAY_BEFORE_YESTERDAY = datetime.now(UTC) - timedelta(days=2)
@@ -43,7 +43,7 @@ async def service(settings: Settings, tencent: LiveSimulator) -> AsyncIterator[R
 
 @asynccontextmanager
 async def reconciling(service: Running, at: datetime | None = None) -> AsyncIterator[BillingService]:
-    services = replace(service.services, clock=lambda: at or datetime.now(UTC))
+    services = with_clock(service.services, lambda: at or datetime.now(UTC))
     async with open_retrieval(services) as retrieval:
         yield retrieval.billing
 

@@ -89,12 +89,12 @@ async def test_requested_parts_are_stored_and_no_others(idle_service: Running, i
 
 def spoil_folder(folder: Path) -> None:
     """Prevents the creation of spool files."""
+    shutil.rmtree(folder)
     folder.touch()
 
 
 def spoil_object_folders(folder: Path) -> None:
     """Prevents that spool files become objects."""
-    folder.mkdir()
     for number in range(256):
         (folder / f"{number:02x}").touch()
 
@@ -103,10 +103,10 @@ def spoil_object_folders(folder: Path) -> None:
 async def test_media_that_could_not_be_stored_are_fetched_again(
     idle_service: Running, idle_api: httpx.AsyncClient, settings: Settings, spoil: Callable[[Path], None]
 ) -> None:
-    spoil(settings.media.media_folder)
     biz_token, clock = await call_back(idle_api, "passed"), ShiftedClock()
 
     async with retrieving(idle_service, clock) as retrieval:
+        spoil(settings.media.media_folder)
         assert await retrieve_all(retrieval) == 1
         failed = await get(idle_api, biz_token)
         assert (failed["state"], failed["retrieval"]["last_error_code"]) == ("pending", MEDIA_NOT_STORED)
@@ -124,9 +124,9 @@ async def test_media_that_could_not_be_stored_are_fetched_again(
 async def test_media_of_a_person_who_is_not_finished_are_not_stored(
     idle_service: Running, idle_api: httpx.AsyncClient, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spoil_object_folders(settings.media.media_folder)
     biz_token = await call_back(idle_api, "passed")
     async with retrieving(idle_service) as retrieval:
+        spoil_object_folders(settings.media.media_folder)
         (claim,) = await retrieval.claims.take(16)
         get_detect_info = claim.account.faceid.get_detect_info
 

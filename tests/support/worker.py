@@ -4,9 +4,15 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
-from app.factory import RetrievalServices, open_retrieval
+from app.factory import RetrievalServices, Services, open_retrieval
 from app.services.clock import Clock, ClockService
+from app.services.media_guard import MediaGuard
 from tests.support.service import Running, changed
+
+
+def with_clock(services: Services, clock: Clock) -> Services:
+    """Returns the services with another clock for those that only workers have."""
+    return replace(services, clocks=ClockService(database=services.database, clock=clock, accounts=()))
 
 
 @asynccontextmanager
@@ -14,10 +20,11 @@ async def retrieving(
     service: Running, clock: Clock | None = None, **settings: object
 ) -> AsyncIterator[RetrievalServices]:
     """Opens the retrieval of a worker beside the API, with changed settings, and another clock if one is given."""
-    services = service.services
-    own_settings, own_clock = changed(services.settings, **settings), clock or services.clock
-    clocks = services.clocks if clock is None else ClockService(database=services.database, clock=clock, accounts=())
-    own = replace(services, settings=own_settings, clock=own_clock, clocks=clocks)
+    services = service.services if clock is None else with_clock(service.services, clock)
+    # A store that failed is probed at the next claim.
+    guard = MediaGuard(database=services.database, store=services.media_store, first_probe_seconds=0)
+    own = replace(services, settings=changed(services.settings, **settings), media_guard=guard)
+    await guard.confirm_owner()
     async with open_retrieval(own) as retrieval:
         yield retrieval
 
