@@ -492,6 +492,7 @@ def test_doctor_passes_a_working_installation(here: Installation) -> None:
     assert list(checks) == [
         "credentials",
         "clock",
+        "connection",
         "database",
         "schema",
         "key ring",

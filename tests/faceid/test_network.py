@@ -8,6 +8,7 @@ import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from app.domain.decision import ErrorClass
 from app.domain.detection import InfoType
 from app.errors import ConfigurationError
 from app.faceid import error_codes as codes
-from app.faceid.client import FaceIdClient, clock_offset
+from app.faceid.client import FaceIdClient, server_time
 from app.faceid.credentials import AccountSettings, FaceIdSettings
 from tests.faceid.test_client import SUCCESS, Kept
 from tests.support.servers import write_certificate
@@ -101,7 +102,7 @@ async def test_private_authority_is_trusted_if_the_settings_name_it(tmp_path: Pa
         with_file = settings_for(f"https://127.0.0.1:{port}", faceid_ca_file=tmp_path / "certificate.pem")
         assert await error_code(settings_for(f"https://127.0.0.1:{port}")) == codes.CONNECTION_FAILED
         assert await error_code(with_file) is None
-        assert (await clock_offset(with_file.all_accounts["default"])).days is not None
+        assert (await server_time(with_file.all_accounts["default"])).tzinfo is UTC
 
 
 async def test_private_authority_replaces_the_public_ones(tmp_path: Path, context: ssl.SSLContext) -> None:
@@ -124,7 +125,7 @@ async def test_calls_go_through_the_proxy_of_the_settings(
             faceid_proxy=f"http://{userinfo}{address}",
         )
         assert await error_code(settings) is None
-        await clock_offset(settings.all_accounts["default"])
+        await server_time(settings.all_accounts["default"])
 
     assert [head.split("\r\n")[0] for head in heads] == [f"CONNECT 127.0.0.1:{port} HTTP/1.1"] * 2
     sent = f"Proxy-Authorization: Basic {b64encode(f'user:{PASSWORD}'.encode()).decode()}"

@@ -17,7 +17,11 @@ SECONDS = 20
 async def pids(database: Database) -> list[int]:
     """Returns the process ids of the listeners on this database, as the server sees them."""
     async with database.read() as tx:
-        statement = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN %'"
+        # The last statement of a session that listens, or of one that has sent something since.
+        statement = (
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+            " AND (query LIKE 'LISTEN %' OR query LIKE 'SELECT pg_notify(%')"
+        )
         return list(await tx.connection.scalars(text(statement)))
 
 
