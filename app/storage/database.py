@@ -152,7 +152,7 @@ class Database:
         Raises:
             UnavailableError: the database does not answer.
         """
-        async with _translated_errors(self._url), self.engine.connect() as connection:
+        async with self._translated_errors(), self.engine.connect() as connection:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             yield connection
 

@@ -83,9 +83,12 @@ class QueueStore:
         return (await self.connection.scalar(statement)) is not None
 
     async def bring_forward(self, accounts: Collection[str], *, now: datetime, farthest: datetime) -> None:
-        """Makes rows due now whose next call lies after `farthest`: a clock that was wrong has scheduled it."""
-        is_too_far = table.c.account.in_(accounts) & table.c.priority.in_(Priority) & (table.c.due_at > farthest)
-        await self._update(is_too_far, due_at=now)
+        """Makes rows due now whose next call lies after `farthest`: a clock that was wrong has scheduled it.
+
+        Calls of the lowest priority may be scheduled for the end of the token's life, and stay.
+        """
+        is_urgent = table.c.account.in_(accounts) & table.c.priority.in_(set(Priority) - {Priority.LAST})
+        await self._update(is_urgent & (table.c.due_at > farthest), due_at=now)
 
     async def adopt(self, accounts: Collection[str], *, adopter: str) -> None:
         """Moves pending rows of any account except `accounts` to the adopter."""

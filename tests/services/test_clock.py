@@ -204,7 +204,7 @@ async def test_only_calls_beyond_the_longest_step_are_brought_forward(
     async with services.database.write() as tx:
         row = await tx.verifications.lock(biz_token)
         assert row is not None
-        await tx.verifications.save(row, replace(row, due_at=services.clock() + ahead))
+        await tx.verifications.save(row, replace(row, due_at=services.clock() + ahead), services.clock())
 
     async with retrieving(idle_service) as retrieval:
         await retrieval.claims.bring_forward()

@@ -26,7 +26,7 @@ from tests.support.api import call_back, get, row_of
 from tests.support.clocks import ShiftedClock
 from tests.support.service import Running
 from tests.support.simulator import LiveSimulator
-from tests.support.worker import retrieve_all, retrieving
+from tests.support.worker import retrieve_all, retrieving, with_clock
 
 
 @pytest.fixture
@@ -249,8 +249,8 @@ async def test_media_are_not_awaited_after_their_retention(
 ) -> None:
     biz_token = await call_back(idle_api, "address")
     assert await retrieve_all(retrieval) == 1
-    later = replace(idle_service.services.erase, clock=ShiftedClock(timedelta(days=31)))
-    assert await later.erase_expired() == 1
+    later = with_clock(idle_service.services, ShiftedClock(timedelta(days=31)))
+    assert await replace(later.erase, clocks=later.clocks).erase_expired() == 1
 
     row = await row_of(idle_service.services, biz_token)
     assert (row.due_at, row.awaited_parts, row.unreadable) == (None, frozenset(), ())
