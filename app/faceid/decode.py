@@ -54,7 +54,7 @@ class BilledToken:
 
 @dataclass(frozen=True, slots=True)
 class Bill:
-    """A page of a bill. `malformed` rows have no BizToken; `next_cursor` is None on the last page."""
+    """A page of a bill. `malformed` rows lack BizToken or RuleId; `next_cursor` is None on the last page."""
 
     biz_tokens: Sequence[BilledToken] = ()
     malformed: int = 0

@@ -191,7 +191,7 @@ def _reply(verification: Verification, rule: Rule, requested: InfoType, answer: 
     is_media_poll = bool(verification.awaited_parts) and not before
     if answer.detection:
         outcome: Outcome | None = answer.detection.outcome
-    elif Part.TEXT not in requested.parts and (answer.media or before):
+    elif Part.TEXT not in requested.parts and (answer.media or answer.unreadable or before):
         # Only media were requested; the verdict came, or will come, with the text.
         outcome = None
     else:

@@ -196,6 +196,21 @@ async def test_address_instead_of_a_video_costs_only_the_video(
     assert await media(idle_api, biz_token) == media_of(biz_token)
 
 
+async def test_unreadable_video_shows_that_the_person_is_finished(
+    idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator
+) -> None:
+    clock, biz_token = ShiftedClock(), await call_back(idle_api, "address-x1-passed")
+    async with retrieving(idle_service, clock, faceid_info_type="4") as retrieval:
+        assert await retrieve_all(retrieval) == 1
+        first = await get(idle_api, biz_token)
+        clock.ahead = timedelta(seconds=6)
+        assert await retrieve_all(retrieval) == 1
+
+    assert (first["state"], first["outcome"], len(first["unreadable_media"])) == ("retrieved", None, 1)
+    assert requested_info_types(faceid, biz_token) == ["4", "4"]
+    assert list(await media(idle_api, biz_token)) == [MediaKind.LIVENESS_VIDEO]
+
+
 @pytest.mark.parametrize("scenario", ["address", "novideo"])
 async def test_media_item_that_stays_away_ends_absent(
     idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator, scenario: str
