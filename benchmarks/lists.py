@@ -73,6 +73,11 @@ def _received(start: datetime, end: datetime | None = None) -> VerificationFilte
     return VerificationFilter(within=TimeRange(field=TimeField.RECEIVED, start=start, end=end))
 
 
+def _updated(*, is_ascending: bool) -> VerificationFilter:
+    within = TimeRange(field=TimeField.UPDATED, start=at(0.25), end=at(0.75))
+    return VerificationFilter(within=within, is_ascending=is_ascending)
+
+
 def kinds() -> Sequence[Listed]:
     """Returns all lists to measure."""
     recent = _received(at(0.94))
@@ -91,6 +96,8 @@ def kinds() -> Sequence[Listed]:
         "received lately": recent,
         "received in an old day or three": narrow,
         "received in half of the time": wide,
+        "updated in half of the time": _updated(is_ascending=False),
+        "updated in half of the time, oldest first": _updated(is_ascending=True),
     }
     return [
         *(Listed(what="all", key=key, depth=depth) for key in both for depth in (0, *_DEEP)),
@@ -254,6 +261,7 @@ def _answer(
 def _request(listed: Listed, page: Mapping[str, object]) -> tuple[str, str, str | None]:
     wanted = listed.wanted
     values = {name: getattr(wanted, name) for name in ("state", "outcome", "rule_id", "subject_ref")}
+    values["order"] = "asc" if wanted.is_ascending else None
     if within := wanted.within:
         name = within.field.removesuffix("_at")
         values |= {f"{name}_{end}": at and at.isoformat() for end, at in (("from", within.start), ("to", within.end))}

@@ -28,15 +28,16 @@ _LISTS_INDEXES = "SELECT indexname, indexdef FROM pg_indexes WHERE indexname LIK
 _VERIFICATIONS = """
 INSERT INTO verification (
     id, client, biz_token, rule_id, subject_ref, sealed_key, state, outcome, provisional, created_at, registered_at,
-    received_at, retrieved_at, deadline_at, due_at, claim, leased, woken, attempts, failures, looks, last_request_id,
-    retain_until, retain_media_until, erase_at, erased_at
+    received_at, retrieved_at, updated_at, deadline_at, due_at, claim, leased, woken, attempts, failures, looks,
+    last_request_id, retain_until, retain_media_until, erase_at, erased_at
 )
 SELECT
     i, client, biz_token, rule_id, subject_ref,
     CASE WHEN state <> 'erased' THEN decode(repeat(md5(biz_token), 4), 'hex') END, state,
     CASE WHEN state = 'retrieved' THEN outcome ELSE '' END, false, at - interval '2 minutes',
     at - interval '2 minutes', received_at, CASE WHEN state = 'retrieved' THEN received_at + interval '1 second' END,
-    at + interval '7 days', CASE WHEN state = 'pending' THEN at + interval '1 hour' END, 1, false, false, 1, 0, 0,
+    coalesce(received_at, at) + interval '1 second', at + interval '7 days',
+    CASE WHEN state = 'pending' THEN at + interval '1 hour' END, 1, false, false, 1, 0, 0,
     md5(biz_token), at + interval '180 days', at + interval '30 days',
     CASE WHEN state <> 'erased' THEN at + interval '30 days' END, CASE WHEN state = 'erased' THEN at END
 FROM (
