@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 from app.errors import ConfigurationError
@@ -45,9 +45,16 @@ class ProcessSettings(BaseModel):
     """The settings of the process itself."""
 
     worker_concurrency: int = Field(default=16, ge=1, le=256)
-    redirect_page_url: str = Field(default="/v1/callbacks/done", pattern=r"^(https?:/)?/[!-~]+$")
+    redirect_page_url: str = "/v1/callbacks/done"
     http_keepalive_seconds: int = Field(default=KEEPALIVE_SECONDS, ge=1, le=3600)
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+
+    @field_validator("redirect_page_url")
+    @classmethod
+    def _is_an_address(cls, url: str) -> str:
+        if not re.fullmatch(r"(https?:/)?/[!-~]+", url):
+            raise ValueError("it must begin with https://, http:// or /, and have visible ASCII characters only")
+        return url
 
 
 class _FlatSettings(

@@ -174,7 +174,7 @@ def test_accounts_and_rules_are_read_from_the_file(here: Path) -> None:
             f'[callbacks.a]\nsecrets = ["{SECRET}"]\n[callbacks.b]\nsecrets = ["{SECRET}"]',
             "A setting is not valid: a secret in [callbacks] is used by two clients.",
         ),
-        ('[accounts."hunter 2"]\n', "ACCOUNTS.HUNTER 2.[KEY] is not valid: String should match pattern"),
+        ('[accounts."hunter 2"]\n', "ACCOUNTS.HUNTER 2.[KEY] is not valid: a name has 1 to 32"),
     ],
 )
 def test_invalid_account_or_rule_is_named_and_not_quoted(here: Path, toml: str, sentence: str) -> None:

@@ -42,12 +42,18 @@ def _is_proxy(value: SecretStr) -> SecretStr:
     return value
 
 
+def _valid_name(value: str) -> str:
+    if not re.fullmatch("[a-z0-9_-]{1,32}", value):
+        raise ValueError("a name has 1 to 32 lower-case letters, digits, underscores and hyphens")
+    return value
+
+
 HeaderText = Annotated[str, AfterValidator(_fits_a_header)]
 HeaderSecret = Annotated[SecretStr, AfterValidator(_secret_fits_a_header)]
 # Secret, because it may contain a password.
 ProxyUrl = Annotated[SecretStr, AfterValidator(_is_proxy)]
 Rate = Annotated[float, Field(ge=0.1, le=1000)]
-AccountName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")]
+AccountName = Annotated[str, AfterValidator(_valid_name)]
 
 
 class AccountSettings(BaseModel):
