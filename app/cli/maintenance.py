@@ -52,7 +52,7 @@ def doctor(
 
 
 async def _migrate(settings: Settings) -> None:
-    database = Database(settings.database)
+    database = Database(settings.database.direct())
     try:
         if database.is_embedded:
             # Creates its folder if necessary, and migrates it.

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
@@ -38,11 +38,16 @@ log = structlog.get_logger()
 
 
 class DatabaseSettings(BaseModel):
-    """`sqlite+aiosqlite:///file` or `postgresql+asyncpg://…`; by default a SQLite file in `data_dir`."""
+    """`sqlite+aiosqlite:///file` or `postgresql+asyncpg://…`; by default a SQLite file in `data_dir`.
+
+    `database_listen_url` declares that `database_url` leads to PgBouncer in transaction mode. It is a URL that leads to
+    Postgres itself, for LISTEN, or `none` to poll only.
+    """
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
     database_url: SecretStr | None = None
+    database_listen_url: SecretStr | None = None
     database_pool_size: int = Field(default=10, ge=1, le=1000)
     data_dir: Path = Path("data")
 
@@ -54,10 +59,7 @@ class DatabaseSettings(BaseModel):
         """
         if not self.database_url:
             return URL.create("sqlite+aiosqlite", database=str(self.data_dir.absolute() / "faceid-results.db"))
-        try:
-            url = make_url(self.database_url.get_secret_value())
-        except (ArgumentError, ValueError):
-            url = URL.create("unknown")
+        url = _parsed(self.database_url)
         is_file = url.drivername == "sqlite+aiosqlite" and url.database not in {None, "", ":memory:"}
         if not is_file and url.drivername != "postgresql+asyncpg":
             raise ConfigurationError(
@@ -69,6 +71,35 @@ class DatabaseSettings(BaseModel):
         if unknown := sorted(set(url.query) - known):
             raise ConfigurationError(f"DATABASE_URL contains an unknown option: {unknown[0]}.")
         return url
+
+    def listen_url(self) -> URL | None:
+        """Returns the URL to listen for wake-ups; None to poll only. It may contain a password.
+
+        Raises:
+            ConfigurationError: it is no URL of Postgres. The URL is not quoted.
+        """
+        if not self.database_listen_url:
+            return self.url()
+        if self.database_listen_url.get_secret_value() == "none":
+            return None
+        url = _parsed(self.database_listen_url)
+        if url.drivername != "postgresql+asyncpg":
+            raise ConfigurationError("DATABASE_LISTEN_URL must begin with postgresql+asyncpg://, or be `none`.")
+        return url
+
+    def direct(self) -> Self:
+        """Returns the settings without PgBouncer, for work that needs a session; unchanged without a direct URL."""
+        if self.listen_url() is None:
+            return self
+        url = self.database_listen_url or self.database_url
+        return self.model_copy(update={"database_url": url, "database_listen_url": None})
+
+
+def _parsed(url: SecretStr) -> URL:
+    try:
+        return make_url(url.get_secret_value())
+    except (ArgumentError, ValueError):
+        return URL.create("unknown")
 
 
 class Transaction:
@@ -102,7 +133,8 @@ class Database:
     def __init__(self, settings: DatabaseSettings, *, is_read_only: bool = False) -> None:
         self._url = url = settings.url()
         self.dialect = url.get_backend_name()
-        self.engine = _create_engine(url, settings.database_pool_size, is_read_only=is_read_only)
+        self.listen_url = settings.listen_url()
+        self.engine = _create_engine(url, settings, is_read_only=is_read_only)
         self._writer = asyncio.Lock() if self.is_embedded else None
         self._pool = None if self.is_embedded else postgres.Pool(self.engine)
         self._failures: Counter[tuple[str, str | None]] = Counter()
@@ -214,12 +246,12 @@ class Database:
         await self.engine.dispose()
 
 
-def _create_engine(url: URL, pool_size: int, *, is_read_only: bool) -> AsyncEngine:
+def _create_engine(url: URL, settings: DatabaseSettings, *, is_read_only: bool) -> AsyncEngine:
     is_embedded = url.get_backend_name() == "sqlite"
     engine = create_async_engine(
         sqlite.read_only(url) if is_embedded and is_read_only else url,
         hide_parameters=True,
-        pool_size=pool_size,
+        pool_size=settings.database_pool_size,
         max_overflow=0,
         # A transaction has one deadline for all its waiting.
         pool_timeout=None,
@@ -228,7 +260,7 @@ def _create_engine(url: URL, pool_size: int, *, is_read_only: bool) -> AsyncEngi
         connect_args=(
             {"async_creator_fn": sqlite.connect, "isolation_level": None}
             if is_embedded
-            else {"timeout": postgres.CONNECT_SECONDS}
+            else postgres.connect_arguments(has_pooler=settings.database_listen_url is not None)
         ),
     )
     if is_embedded:

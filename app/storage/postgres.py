@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import asyncpg
@@ -30,6 +31,17 @@ DISK_FULL = "53100"
 
 GOING_AWAY = {READ_ONLY, "57P01", "57P02", "57P03"}
 """SQLSTATEs that say the same of all connections to this server: read-only, shutting down, crashed, starting."""
+
+
+def connect_arguments(*, has_pooler: bool) -> Mapping[str, Any]:
+    """Returns the arguments to connect with.
+
+    Args:
+        has_pooler: whether PgBouncer gives each transaction another connection. Statements that an earlier transaction
+            prepared do not exist there, so none is kept.
+    """
+    caches = {"statement_cache_size": 0, "prepared_statement_cache_size": 0} if has_pooler else {}
+    return {"timeout": CONNECT_SECONDS, **caches}
 
 
 class Pool:

@@ -121,6 +121,6 @@ class PostgresWakeups(Wakeups):
 
 def open_wakeups(database: Database) -> Wakeups:
     """Returns the wake-ups for the database. Call it within a running event loop."""
-    if database.is_embedded:
+    if database.is_embedded or database.listen_url is None:
         return Wakeups()
-    return PostgresWakeups(database.engine.url)
+    return PostgresWakeups(database.listen_url)

@@ -25,6 +25,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from obstore.exceptions import BaseError
 from obstore.store import S3Store
+from sqlalchemy.engine import make_url
+
+# Debian installs servers outside the path of users. None if the program is not installed.
+_SERVER_PATH = "/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin"
+NGINX = shutil.which("nginx", path=_SERVER_PATH)
+PGBOUNCER = shutil.which("pgbouncer", path=_SERVER_PATH)
 
 # Debian installs servers outside the path of users. None if the program is not installed.
 _SERVER_PATH = "/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin"
@@ -98,6 +104,39 @@ def postgres() -> Iterator[str]:
             )
         )
         yield f"postgresql+asyncpg://postgres@/postgres?host={user.home}&port=5432"
+
+
+@contextmanager
+def pgbouncer(server_url: str, *, connections: int) -> Iterator[str]:
+    """Yields the URL of the same database through a PgBouncer in transaction mode with so many server connections.
+
+    Raises:
+        RuntimeError: the server did not start. The text has its log.
+    """
+    url, port = make_url(server_url), free_ports(["pgbouncer"])["pgbouncer"]
+    names = {"host": url.host, "port": url.port, "user": url.username, "password": url.password, **url.query}
+    target = " ".join(f"{name}={value}" for name, value in names.items() if value)
+    with TemporaryDirectory(prefix="pgbouncer-") as name, ExitStack() as stack:
+        folder = Path(name)
+        folder.chmod(0o755)
+        configuration = folder / "pgbouncer.ini"
+        configuration.write_text(
+            f"[databases]\n* = {target}\n"
+            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n"
+            f"pool_mode = transaction\ndefault_pool_size = {connections}\n"
+        )
+        stack.enter_context(
+            _server(
+                [PGBOUNCER or "pgbouncer", str(configuration)],
+                log=folder / "log",
+                stop_signal="TERM",
+                environment={},
+                # Like Postgres, it refuses root.
+                user=pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None,
+                is_ready=lambda: _listens(port),
+            )
+        )
+        yield f"postgresql+asyncpg://{url.username}@127.0.0.1:{port}/{url.database}"
 
 
 @contextmanager
@@ -238,6 +277,11 @@ def _copied(site_packages: Path, target: Path) -> Path:
         if part.suffix != ".dist-info":
             shutil.copytree(part, target / part.name, ignore=unneeded)
     return target
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _accepts_objects(server: S3) -> bool:
