@@ -131,8 +131,10 @@ class ClockService:
             clock.set(clock.machine())
         async with self.database.write() as tx:
             known = await tx.installation.get()
+            # In a new database nothing can expire or be erased.
+            checked_at = known.checked_at if known.checked_at or await tx.verifications.has_any() else clock()
         doubted_since = known.doubted_since
-        if self._is_contradicted or not is_continuous or not _follows(clock(), known.checked_at):
+        if self._is_contradicted or not is_continuous or not _follows(clock(), checked_at):
             doubted_since = doubted_since or clock()
         if doubted_since and await self._is_confirmed(clock):
             doubted_since = None

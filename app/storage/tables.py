@@ -346,7 +346,7 @@ reconciliation = Table(
 installation = Table(
     "installation",
     metadata,
-    Column("id", Integer, primary_key=True, autoincrement=False),
+    Column("id", Integer, primary_key=True, autoincrement=False, default=1),
     Column("database_id", String(32), nullable=False),
     Column("checked_at", UtcDateTime),
     Column("doubted_since", UtcDateTime),

@@ -154,6 +154,17 @@ async def test_steady_clock_is_trusted_without_a_network_after_a_short_stop(sett
     assert found == [True, True, False]
 
 
+@pytest.mark.parametrize("is_new", [True, False])
+async def test_first_check_doubts_only_a_database_with_verifications(
+    settings: Settings, idle_service: Running, idle_api: httpx.AsyncClient, is_new: bool
+) -> None:
+    if not is_new:
+        await call_back(idle_api)
+
+    async with worker_at(changed(settings, faceid_endpoint=NOBODY), timedelta()) as (services, _):
+        assert services.clocks.is_trusted is is_new
+
+
 async def doubted_since(services: Services) -> datetime | None:
     async with services.database.read() as tx:
         installation = await tx.installation.find()

@@ -46,7 +46,11 @@ class Relay:
             writer.transport.abort()
             return
         gate = self._open
-        server_reader, server_writer = await self.connect()
+        try:
+            server_reader, server_writer = await self.connect()
+        except OSError:
+            writer.transport.abort()
+            return
         self._writers |= {writer, server_writer}
         await asyncio.gather(_pump(reader, server_writer, gate), _pump(server_reader, writer, gate))
 
