@@ -167,7 +167,7 @@ async def test_each_result_is_stored_once_despite_lost_callbacks(
     async with simulating(own) as simulation:
         await simulation.run(tokens, dice)
 
-        # What the jumping clock scheduled was not waited for.
+        # Calls that the jumping clock scheduled were not waited for.
         assert simulation.clock.now < START + JUMP
         assert await verifications(simulation.services) == {
             token.biz_token: (State.RETRIEVED, token.outcome, False, None, token.calls) for token in tokens

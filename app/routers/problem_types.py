@@ -114,6 +114,12 @@ CODES = (
         "Report the `request_id` to the operator.",
     ),
     ErrorCode(
+        "disk_full",
+        "503",
+        "The disk of the embedded database is full.",
+        "Free space on it, or use a larger one. Erasing a verification works and makes room.",
+    ),
+    ErrorCode(
         "unavailable",
         "502, 503, 504",
         "The service, its database or its media store does not answer.",

@@ -127,7 +127,10 @@ async def test_running_worker_does_not_follow_a_jump_that_tencent_contradicts(
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
-async def test_running_worker_follows_a_correction_that_tencent_confirms(settings: Settings) -> None:
+async def test_running_worker_follows_a_correction_that_tencent_confirms(
+    settings: Settings, idle_api: httpx.AsyncClient
+) -> None:
+    await call_back(idle_api)
     machine = ShiftedClock(timedelta(days=-3))
     async with open_services(settings, clock=SteadyClock(machine)) as services:
         await services.clocks.check()
@@ -156,7 +159,7 @@ async def test_steady_clock_is_trusted_without_a_network_after_a_short_stop(sett
 
 @pytest.mark.parametrize("is_new", [True, False])
 async def test_first_check_doubts_only_a_database_with_verifications(
-    settings: Settings, idle_service: Running, idle_api: httpx.AsyncClient, is_new: bool
+    settings: Settings, idle_api: httpx.AsyncClient, is_new: bool
 ) -> None:
     if not is_new:
         await call_back(idle_api)

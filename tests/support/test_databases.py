@@ -39,11 +39,11 @@ async def parts_of(url: str) -> Mapping[str, Sequence[str]]:
 
 
 def row_of(table: Table) -> dict[str, object]:
-    """Returns values for a row of the table, without the ids that sequences generate."""
+    """Returns values for a row of the table, without those that the database or SQLAlchemy provides."""
     types = {
         column.key: column.type.impl_instance if isinstance(column.type, TypeDecorator) else column.type
         for column in table.c
-        if column.name != "id" or isinstance(column.type, String)
+        if (column.name != "id" or isinstance(column.type, String)) and column.server_default is None
     }
     return {name: VALUES[column_type.python_type] for name, column_type in types.items()}
 
