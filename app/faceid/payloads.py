@@ -25,8 +25,9 @@ class OversizedError(DecodeError):
 
 
 # A valid escape (group 1), or one of a character that no database accepts: NUL, or half of a surrogate pair.
+# It begins with the backslash, which the regular expression engine then searches for at the speed of memory.
 _ESCAPE = re.compile(
-    rb"(\\[^u]|\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2})"
+    rb"\\(?:([^u]|u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|u(?:0000|[dD][89a-fA-F][0-9a-fA-F]{2}))"
 )
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -37,7 +38,7 @@ def cleaned(document: bytes) -> bytes:
     Each becomes U+FFFD. Values inside a cleaned document are clean.
     """
     document = document.removeprefix(_BYTE_ORDER_MARK).decode(errors="replace").encode()
-    return _ESCAPE.sub(lambda match: match[1] or rb"\ufffd", document)
+    return _ESCAPE.sub(lambda match: match[0] if match[1] else rb"\ufffd", document)
 
 
 def parse(document: bytes, shape: type[T]) -> T:

@@ -103,7 +103,7 @@ def test_media_item_in_an_attempt_leaves_an_empty_text() -> None:
 
 
 @pytest.mark.parametrize("name", ["Detail", "LivenessDetail"])
-@pytest.mark.parametrize(("count", "is_read"), [(256, True), (257, False), (20_000, False)])
+@pytest.mark.parametrize(("count", "is_read"), [(256, True), (257, False), (3_000, False)])
 def test_more_attempts_than_any_person_makes_are_an_error(name: str, count: int, is_read: bool) -> None:
     attempts: list[dict[str, object]] = [{}] * count
     body = answer({"Text": {name: {"LivenessData": attempts} if name == "Detail" else attempts}})

@@ -21,6 +21,7 @@ MILLION = 10**6
 BLOCK_SECONDS = 0.1
 MEMORY_BYTES = 64 * 10**6
 EMPTY, BACKSLASH = '""', "\\"
+TEXTS = ",".join(f'"{"x" * 4000}"' for _ in range(16))
 PICTURE = "/9j/" + "A" * 4096
 
 
@@ -51,15 +52,19 @@ TOO_MUCH: dict[str, Callable[[], str]] = {
     "millions of escapes": lambda: f'"Name":"{(BACKSLASH + "u0000") * 3 * MILLION}"',
     "millions of line breaks": lambda: f'"Name":"{(BACKSLASH + "n") * 3 * MILLION}"',
     "millions of backslashes": lambda: f'"Name":"{BACKSLASH * 2 * 3 * MILLION}"',
+    "a million lists in lists": lambda: ",".join(f'"k{n}":{"[" * 30}{"]" * 30}' for n in range(33_000)),
     "a million lists": lambda: f'"New":[{"[]," * MILLION}[]]',
 }
 # Below every limit, at the largest cost.
 ALLOWED: dict[str, Callable[[], str]] = {
     "a long text": lambda: f'"ErrMsg":"{"x" * MILLION}"',
-    "4,000 keys": lambda: keys(4_000),
-    "200 attempts with 30 keys": lambda: f'"LivenessDetail":[{",".join(["{" + keys(30) + "}"] * 200)}]',
-    "escapes": lambda: f'"Name":"{(BACKSLASH + "u0000") * 8_000}"',
-    "lists": lambda: f'"New":[{"[]," * 10_000}[]]',
+    "2,000 keys": lambda: keys(2_000),
+    "200 attempts with 10 keys": lambda: f'"LivenessDetail":[{",".join(["{" + keys(10) + "}"] * 200)}]',
+    "escapes": lambda: f'"Name":"{(BACKSLASH + "u0000") * 6_000}"',
+    "texts a little shorter than media": lambda: ",".join(f'"k{n}":[{TEXTS}]' for n in range(15)),
+    "lists": lambda: f'"New":[{"[]," * 4_000}[]]',
+    "numbers in lists": lambda: ",".join(f'"k{n}":[{",".join(["1.5e300"] * 7)}]' for n in range(600)),
+    "lists in lists": lambda: ",".join(f'"k{n}":{"[" * 30}{"]" * 30}' for n in range(400)),
     "escapes in a media item": lambda: f'"Avatar":"{(BACKSLASH + "/") * 3 * MILLION}"',
     "junk in a media item": lambda: f'"Avatar":"{"?" * 10 * MILLION}"',
     "line breaks in a media item": lambda: f'"Avatar":"{("A" * 76 + BACKSLASH + "r" + BACKSLASH + "n") * 100_000}"',
@@ -138,5 +143,5 @@ async def test_memory_does_not_grow_with_what_is_rejected(name: str) -> None:
 
 
 async def test_depth_bomb_is_unreadable() -> None:
-    with sending(wrapped(f'"New":{"[" * MILLION}')) as url:
+    with sending(wrapped(f'"New":{"[" * 10_000}')) as url:
         assert (await fetch(url)).call.error_code == UNREADABLE

@@ -57,6 +57,7 @@ ATTEMPTS = st.fixed_dictionaries(
 ENHANCED_ATTEMPTS = st.fixed_dictionaries(
     {}, optional={"Errcode": ABSENT | INTEGERS, "ReqTime": ABSENT | TEXTS, "Idcard": ABSENT | TEXTS, "Seq": JSON}
 )
+EXTRAS = st.dictionaries(TEXTS, JSON, max_size=3)
 TEXT_PARTS = st.fixed_dictionaries(
     {},
     optional=dict.fromkeys(CODES, ABSENT | INTEGERS)
@@ -79,7 +80,7 @@ PARTS = {"Text": TEXT_PARTS} | {
 }
 DOCUMENTS = st.builds(
     lambda whole, empty, missing: {key: value for key, value in (whole | empty).items() if key not in missing},
-    st.fixed_dictionaries(PARTS, optional={"IsVerifyIntention": st.booleans(), "IntentionQuestionResult": JSON}),
+    st.fixed_dictionaries(PARTS, optional={"IsVerifyIntention": st.booleans(), "IntentionQuestionResult": EXTRAS}),
     st.dictionaries(st.sampled_from([*PARTS]), ABSENT, max_size=2),
     st.sets(st.sampled_from([*PARTS]), max_size=2),
 )
@@ -152,6 +153,7 @@ def expected_detection(info: dict[str, Any]) -> Detection | None:
         **present(text, CODES | STRINGS),
         further={key: text[key] for key in text.keys() & {"Mobile", "é/"}} | expected_extras(info),
         liveness_attempts=tuple(attempts),
+        is_intention_required=info.get("IsVerifyIntention", False),
     )
 
 
@@ -167,7 +169,9 @@ def expected_extras(info: dict[str, Any]) -> dict[str, Any]:
         for part, _ in PLACES.values()
     }
     found = {part: {key: value for key, value in rest.items() if not is_absent(value)} for part, rest in parts.items()}
-    others = {key: info[key] for key in ("IsVerifyIntention", "IntentionQuestionResult") if key in info}
+    others = {key: info[key] for key in ("IsVerifyIntention",) if key in info}
+    result = info.get("IntentionQuestionResult", {})
+    others["IntentionQuestionResult"] = {key: value for key, value in result.items() if not is_absent(value)}
     return {key: value for key, value in (found | others).items() if not is_absent(value)}
 
 
