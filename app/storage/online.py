@@ -1,6 +1,7 @@
 """The slow part of a Postgres migration: indexes and batches. Blocks nobody, and continues if interrupted."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
@@ -9,12 +10,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateIndex
 
 from app.domain.verification import LONG_AGO, STANDINGS
+from app.errors import UnavailableError
 from app.storage.database import Database
 from app.storage.tables import NO_OUTCOME, metadata
 
 # "faceidix" in ASCII. Not waited for: a waiting statement would hold up the index that it waits for.
 _LOCK = 0x6661636569646978
 _POLL_SECONDS = 0.2
+_MAX_WAIT_SECONDS = 3600.0
 _BATCH = 1000
 _VALID_INDEXES = text(
     "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
@@ -55,11 +58,19 @@ async def _fill(connection: AsyncConnection, state: str, outcome: str) -> None:
 
 @asynccontextmanager
 async def _locked(connection: AsyncConnection) -> AsyncIterator[None]:
-    """Lets one process at a time work."""
-    is_mine = False
-    while not is_mine:
-        is_mine = await connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK})
-        await asyncio.sleep(0 if is_mine else _POLL_SECONDS)
+    """Lets one process at a time work. The lock belongs to the session, so it needs a direct connection.
+
+    Raises:
+        UnavailableError: another process has not finished within an hour.
+    """
+    end = time.monotonic() + _MAX_WAIT_SECONDS
+    while not await connection.scalar(text("SELECT pg_try_advisory_lock(:lock)"), {"lock": _LOCK}):
+        if time.monotonic() > end:
+            raise UnavailableError(
+                "Another process has been building indexes for an hour. If there is none, connect to Postgres "
+                "directly instead of through a pooler, and run `faceid-results migrate` again."
+            )
+        await asyncio.sleep(_POLL_SECONDS)
     try:
         yield
     finally:
