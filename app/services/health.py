@@ -56,8 +56,8 @@ class Condition:
             yield f"{space}. No media are fetched until {reserve} are free. Delete files there, or use a larger disk."
         if self.doubted_since:
             yield (
-                f"The clock is in doubt since {_at(self.doubted_since)}. Until it agrees with Tencent's, nothing "
-                f"expires and nothing is erased. {CLOCK}"
+                f"The clock is in doubt since {_at(self.doubted_since)}. Until it agrees with Tencent's, nothing is "
+                f"fetched, expires or is erased. {CLOCK}"
             )
         if self.erasure_stopped_at:
             yield (
