@@ -4,6 +4,7 @@ From the strongest to the weakest source: environment, files in `/run/secrets` (
 `.env`, `faceid-results.toml`.
 """
 
+import os
 import re
 import tomllib
 from collections.abc import Collection, Iterator, Mapping
@@ -13,7 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
 
 from app.errors import ConfigurationError
 from app.faceid.credentials import AccountSettings, FaceIdSettings
@@ -31,6 +38,8 @@ KEEPALIVE_SECONDS = 75
 
 _SECRETS = Path("/run/secrets")
 _TOML = Path("faceid-results.toml")
+# One or two characters of a name differ.
+_ALMOST = 0.85
 # The tables whose keys users choose, and what each entry may contain.
 _TABLES: Mapping[str, type[BaseModel]] = {
     "accounts": AccountSettings,
@@ -163,6 +172,14 @@ def read_settings() -> Settings:
         # Malformed UTF-8, or an unreadable file.
         problem = type(error).__name__
         raise ConfigurationError(f"{_TOML}, .env or a file in {_SECRETS} cannot be read: {problem}.") from None
+
+
+def misspelt_variables() -> Mapping[str, str]:
+    """Returns the variables of the environment and `.env` that are almost the name of a setting, with that name."""
+    known = {name.upper() for name in _FlatSettings.model_fields}
+    names = {*os.environ, *map(str.upper, DotEnvSettingsSource(_FlatSettings).env_vars)}
+    nearest = {name: get_close_matches(name.upper(), known, n=1, cutoff=_ALMOST) for name in sorted(names)}
+    return {name: found[0] for name, found in nearest.items() if found and name.upper() not in known}
 
 
 def _check_toml() -> None:

@@ -12,7 +12,7 @@ from enum import StrEnum
 from io import BytesIO
 from pathlib import Path
 
-from app.config import Settings
+from app.config import Settings, misspelt_variables
 from app.domain.api_key import EXPIRY_WARNING
 from app.domain.decision import ErrorClass
 from app.domain.detection import InfoType
@@ -93,7 +93,7 @@ class Doctor:
         media = asyncio.create_task(_guarded("media store", _MEDIA_ADVICE, self._check_media()))
         stores = await self._check_database()
         accounts = [finding for name in self._accounts for finding in await self._check_account(name)]
-        return [*accounts, *stores, await media, disk]
+        return [_check_variables(), *accounts, *stores, await media, disk]
 
     async def _check_account(self, name: str) -> Sequence[Finding]:
         suffix = "" if name == DEFAULT_ACCOUNT else f" of {name}"
@@ -233,6 +233,14 @@ class Doctor:
 
 def _is_missing(database: Database) -> bool:
     return database.is_embedded and not Path(database.place).exists()
+
+
+def _check_variables() -> Finding:
+    misspelt = misspelt_variables()
+    if not misspelt:
+        return Finding("settings", Status.OK, "No variable resembles a setting.")
+    found = "\n".join(f"{name} is not a setting; the nearest name is {nearest}." for name, nearest in misspelt.items())
+    return Finding("settings", Status.WARNING, found, "Correct the name, or remove the variable.")
 
 
 def _skipped(check: str) -> Finding:

@@ -490,6 +490,7 @@ def test_doctor_passes_a_working_installation(here: Installation) -> None:
     assert (done.code, done.err, report["ok"]) == (0, "", True)
     checks = {check["check"]: check["status"] for check in report["checks"]}
     assert list(checks) == [
+        "settings",
         "credentials",
         "clock",
         "connection",

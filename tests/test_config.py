@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from app.config import Settings, read_settings
+from app.config import Settings, misspelt_variables, read_settings
 from app.domain.detection import InfoType
 from app.domain.rule import Enhanced, Rule
 from app.errors import ConfigurationError
@@ -204,6 +204,15 @@ def test_callback_secrets_are_read_from_environment_and_file(here: Path, monkeyp
         "shop": secrets[3:],
     }
     assert not any(secret in all_texts(settings) for secret in secrets)
+
+
+def test_variable_that_is_almost_a_setting_is_found(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (here / ".env").write_text("WORKER_CONCURENCY=4\nLISTEN=8000\n")
+    monkeypatch.setenv("FACEID_RULEID", "7")
+    monkeypatch.setenv("TENCENTCLOUD_REGION", "ap-guangzhou")
+    monkeypatch.setenv("FACEID_RULE_ID", "7")
+
+    assert misspelt_variables() == {"FACEID_RULEID": "FACEID_RULE_ID", "WORKER_CONCURENCY": "WORKER_CONCURRENCY"}
 
 
 def test_empty_variable_counts_as_unset(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -40,6 +40,7 @@ from tests.support.simulator import LiveSimulator, live_simulator
 
 NOWHERE = "http://127.0.0.1:1"
 CHECKS = [
+    "settings",
     "credentials",
     "clock",
     "connection",
@@ -203,6 +204,7 @@ async def test_unreachable_services_are_named_without_secrets(tmp_path: Path) ->
     findings = await run_checks(settings)
 
     findings.pop("disk")
+    assert findings.pop("settings").status is Status.OK
     assert {name: finding.status for name, finding in findings.items()} == {
         "credentials": Status.FAILED,
         "clock": Status.FAILED,
