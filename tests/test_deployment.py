@@ -88,6 +88,14 @@ def test_everything_stops_within_15_seconds() -> None:
     assert DRAIN_SECONDS + GRACE_SECONDS < 15
 
 
+def test_database_is_created_with_the_encoding_that_the_service_needs() -> None:
+    script = (ROOT / "deploy" / "create-database.sql").read_text()
+
+    assert re.findall("CREATE DATABASE .*", script) == [
+        "CREATE DATABASE faceid OWNER faceid ENCODING 'UTF8' TEMPLATE template0;"
+    ]
+
+
 def test_tools_start_no_dependencies_that_could_change_secrets() -> None:
     assert [name for name, service in SERVICES.items() if service.get("profiles") == ["tools"]] == ["keyring"]
     assert "depends_on" not in SERVICES["keyring"]
