@@ -221,10 +221,11 @@ class Database:
         """Replaces driver errors by ours without their text: Postgres quotes whole rows in its DETAIL."""
         try:
             yield
-        except (DBAPIError, OSError) as error:
-            original, cause = getattr(error, "orig", None), cause_of(error, self._url)
+        # SQLAlchemy passes on errors of the driver that occur before the first statement.
+        except (DBAPIError, self.engine.dialect.loaded_dbapi.Error, OSError) as error:
+            original, cause = getattr(error, "orig", None) or error, cause_of(error, self._url)
             sqlstate = getattr(original, "sqlstate", None)
-            self._report(type(original or error).__name__, sqlstate, cause)
+            self._report(type(original).__name__, sqlstate, cause)
             if self._pool and sqlstate in postgres.GOING_AWAY:
                 await self._pool.discard()
             if sqlstate == postgres.DISK_FULL or sqlite.is_disk_full(original):

@@ -16,7 +16,7 @@ CONNECT_SECONDS = 5.0
 # A server on the same network answers within milliseconds. A dropped connection never does.
 _PING_SECONDS = 1.5
 # The server looks for dead clients after this, and its probes keep an idle connection alive in a NAT's table.
-_KEEPALIVES = ("tcp_keepalives_idle = 30", "tcp_keepalives_interval = 10", "tcp_keepalives_count = 3")
+_KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
 _FIND_READ_ONLY = text("SELECT current_setting('transaction_read_only') = 'on'")
 _FIND_NOTHING = text("SELECT false")
 
@@ -38,10 +38,11 @@ def connect_arguments(*, has_pooler: bool) -> Mapping[str, Any]:
 
     Args:
         has_pooler: whether PgBouncer gives each transaction another connection. Statements that an earlier transaction
-            prepared do not exist there, so none is kept.
+            prepared do not exist there, so none is kept. It also rejects settings of the server.
     """
-    caches = {"statement_cache_size": 0, "prepared_statement_cache_size": 0} if has_pooler else {}
-    return {"timeout": CONNECT_SECONDS, **caches}
+    if has_pooler:
+        return {"timeout": CONNECT_SECONDS, "statement_cache_size": 0, "prepared_statement_cache_size": 0}
+    return {"timeout": CONNECT_SECONDS, "server_settings": _KEEPALIVE}
 
 
 class Pool:
@@ -72,7 +73,7 @@ class Pool:
         try:
             is_read_only = await connection.scalar(_FIND_READ_ONLY if is_writer else _FIND_NOTHING)
             problem = "accepts no writes" if is_read_only else None
-        except (DBAPIError, OSError):
+        except (DBAPIError, self._engine.dialect.loaded_dbapi.Error, OSError):
             problem = "does not answer"
         finally:
             timer.cancel()
@@ -83,12 +84,8 @@ class Pool:
                 await self.discard()
         return problem
 
-    def _on_connect(self, connection: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
+    def _on_connect(self, _: DBAPIConnection, entry: ConnectionPoolEntry) -> None:
         entry.info["generation"] = self._generation
-        cursor = connection.cursor()
-        for setting in _KEEPALIVES:
-            cursor.execute(f"SET {setting}")
-        cursor.close()
 
     def _on_checkout(self, _: DBAPIConnection, entry: ConnectionPoolEntry, __: PoolProxiedConnection) -> None:
         self._idle.discard(entry.driver_connection)

@@ -5,6 +5,7 @@ import sqlite3
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -474,3 +475,16 @@ async def test_full_disk_is_named_and_logged_once_a_minute(sqlite_url: str) -> N
                         )
 
     assert [(log["event"], log["error"]) for log in logs] == [("database_failed", "OperationalError")]
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+async def test_session_asks_the_server_for_tcp_keepalive(database: Database) -> None:
+    statement = text("SELECT name, source FROM pg_settings WHERE name LIKE 'tcp_keepalives%' ORDER BY name")
+    with suppress(NotFoundError):
+        async with database.write():
+            raise NotFoundError("rolls back")
+
+    async with database.read() as tx:
+        found = [tuple(row) for row in await tx.connection.execute(statement)]
+
+    assert found == [(f"tcp_keepalives_{name}", "client") for name in ("count", "idle", "interval")]
