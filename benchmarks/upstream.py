@@ -11,6 +11,7 @@ import ssl
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from io import BytesIO
 from pathlib import Path
 from typing import cast
@@ -81,8 +82,9 @@ class _Answers(asyncio.Protocol):
     def _send(self, body: bytes) -> None:
         if self._transport is None:
             return
-        head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
-        self._transport.write(head)
+        # Without a date, the worker would doubt its clock.
+        head = f"HTTP/1.1 200 OK\r\nDate: {formatdate(usegmt=True)}\r\nContent-Type: application/json\r\n"
+        self._transport.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode())
         if self._megabits is None:
             self._transport.write(body)
         else:
