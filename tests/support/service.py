@@ -114,7 +114,7 @@ def environment_of(settings: Settings) -> Mapping[str, str]:
         "FACEID_TIMEOUT_SECONDS": str(settings.faceid.faceid_timeout_seconds),
         "DATA_DIR": str(settings.database.data_dir),
         "DATABASE_URL": settings.database.database_url.get_secret_value() if settings.database.database_url else "",
-        "MEDIA_URL": str(settings.media.media_url),
+        "MEDIA_URL": settings.media.media_url or "",
         "AWS_ENDPOINT_URL": str(settings.media.aws_endpoint_url or ""),
         "AWS_ACCESS_KEY_ID": settings.media.aws_access_key_id or "",
         "AWS_SECRET_ACCESS_KEY": (settings.media.aws_secret_access_key or SecretStr("")).get_secret_value(),
