@@ -118,21 +118,7 @@ async def open_retrieval(services: Services) -> AsyncIterator[RetrievalServices]
     """
     settings = services.settings
     async with AsyncExitStack() as stack:
-        accounts = {
-            name: Account(
-                name=name,
-                faceid=await stack.enter_async_context(
-                    FaceIdClient(
-                        settings.faceid,
-                        name,
-                        connections=settings.process.worker_concurrency,
-                        clock=services.clocks.signing_clock,
-                    )
-                ),
-                interval=timedelta(seconds=1 / account.requests_per_second),
-            )
-            for name, account in settings.faceid.all_accounts.items()
-        }
+        accounts = {name: await _open_account(stack, services, name) for name in settings.faceid.all_accounts}
         claims = ClaimService(
             accounts=accounts.values(),
             rules=settings.rules,
@@ -162,6 +148,14 @@ async def open_retrieval(services: Services) -> AsyncIterator[RetrievalServices]
                 clocks=services.clocks,
             ),
         )
+
+
+async def _open_account(stack: AsyncExitStack, services: Services, name: str) -> Account:
+    """Opens the client of an account of Tencent, until the stack is closed."""
+    faceid, process = services.settings.faceid, services.settings.process
+    client = FaceIdClient(faceid, name, connections=process.worker_concurrency, clock=services.clocks.signing_clock)
+    interval = timedelta(seconds=1 / faceid.all_accounts[name].requests_per_second)
+    return Account(name=name, faceid=await stack.enter_async_context(client), interval=interval)
 
 
 async def has_sealed_rows(database: Database) -> bool:
