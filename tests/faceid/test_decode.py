@@ -264,6 +264,8 @@ def test_documented_example_is_read_in_full() -> None:
         ('{"LiveStatus":1E99}', Detection(further={"LiveStatus": 1e99})),
         ('{"New":1e400,"Newer":[-1e400],"LiveStatus":1e400,"Name":"a"}', Detection(name="a")),
         (f'{{"New":{"[" * 60}{"]" * 60},"Name":"a"}}', Detection(name="a")),
+        # Many brackets side by side are not deep.
+        (f'{{"New":[{",".join(["[1]"] * 40)}]}}', Detection(further={"New": [[1]] * 40})),
         (f'{{"New":{"[0]," * 4000}0]}}'.replace(":[0]", ":[[0]", 1), Detection()),
         (f'{{"New":"{"x" * 4096}","Newer":"{"x" * 4095}"}}', Detection(further={"Newer": "x" * 4095})),
         (f'{{"Name":"{"x" * 8193}","OcrName":"{"x" * 8192}"}}', Detection(ocr_name="x" * 8192)),
