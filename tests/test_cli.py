@@ -37,6 +37,7 @@ from app.routers.schemas import PATTERN_WORDS
 from simulator.options import DEMO_CREDENTIALS
 from tests.support.command import BOUND_SECONDS, POLL_SECONDS, Done, Running, environment, run, started
 from tests.support.servers import free_ports
+from tests.support.service import DOCTOR_CHECKS
 from tests.support.simulator import LiveSimulator
 
 COMMAND = str(Path(sys.executable).with_name("faceid-results"))
@@ -489,21 +490,7 @@ def test_doctor_passes_a_working_installation(here: Installation) -> None:
 
     assert (done.code, done.err, report["ok"]) == (0, "", True)
     checks = {check["check"]: check["status"] for check in report["checks"]}
-    assert list(checks) == [
-        "settings",
-        "credentials",
-        "clock",
-        "connection",
-        "database",
-        "schema",
-        "key ring",
-        "quota",
-        "retrieval",
-        "API keys",
-        "media owner",
-        "media store",
-        "disk",
-    ]
+    assert list(checks) == DOCTOR_CHECKS
     assert {checks[name] for name in list(checks)[:-1]} == {"ok"}
 
 

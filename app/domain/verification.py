@@ -70,7 +70,7 @@ class Verification:
 
     `updated_at` is the last change of anything that a reader sees; a claim is none.
 
-    `is_rule_assumed`: nobody has stated the rule, so `rule_id` is the default rule of that time.
+    `is_rule_assumed`: no notice has stated the rule, so `rule_id` is the default rule of that time.
 
     The queue: `due_at` is the time of the next call, or None. `claim` counts the claims; only the newest may write
     a result. `is_leased`: a worker holds the claim. `wake_requested`: a callback arrived during the lease.

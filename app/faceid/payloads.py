@@ -54,7 +54,7 @@ def parse(document: bytes, shape: type[T]) -> T:
         raise DecodeError("the answer is not what Tencent documents") from None
 
 
-# Readers of one value: they return None for what is absent, and for what they do not understand.
+# Readers of one value: they return None for an absent value and for one that they do not understand.
 Reader = Callable[[bytes], object]
 
 _ABSENT = re.compile(rb'null|""|\[\s*\]|\{\s*\}')

@@ -74,7 +74,7 @@ async def redirected(request: Request) -> RedirectResponse:
 
 
 def parse_redirect(query: str) -> tuple[str | None, str | None]:
-    """Returns the BizToken and the state of a redirect's query; None for what is missing or malformed.
+    """Returns the BizToken and the state of a redirect's query; None for a missing or malformed one.
 
     Some clients append a query to RedirectUrl, which has one already, or encode the query or its ampersands once more:
     `?state=S?BizToken=T`, `&amp;BizToken=T`, `BizToken%3DT`. Parameters that need no repair win.

@@ -20,7 +20,7 @@ Purpose = Annotated[
     HeaderLine,
     Header(
         alias="X-Purpose",
-        description="The purpose of the access, for the audit trail. Percent-encode what is not ASCII, as UTF-8.",
+        description="The purpose of the access, for the audit trail, in ASCII or percent-encoded UTF-8.",
     ),
 ]
 

@@ -69,7 +69,7 @@ def rejection_of(error: Mapping[str, Any]) -> Rejection:
 
 
 def words_of(error: Mapping[str, Any]) -> str:
-    """Returns what is wrong with a field, to be put after its name."""
+    """Returns the fault of a field in words, to be put after its name."""
     context: Mapping[str, Any] = {"hint": ""} | error.get("ctx", {})
     match error["type"]:
         case "string_pattern_mismatch":

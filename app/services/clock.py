@@ -41,7 +41,7 @@ def now() -> datetime:
 
 
 def steady_seconds() -> float:
-    """Returns seconds by a clock that nobody sets. On Linux it continues while the machine sleeps."""
+    """Returns seconds by a clock that cannot be set. On Linux it continues while the machine sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 

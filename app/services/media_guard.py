@@ -85,7 +85,7 @@ class MediaGuard:
     _reported_at: float = field(init=False, default=float("-inf"))
 
     async def require_owner(self) -> str:
-        """Returns the id of our database if it owns the store. Takes over a store that nobody owns.
+        """Returns the id of our database if it owns the store. Takes over a store without an owner.
 
         Raises:
             ConfigurationError: another database owns the store, or objects of an unknown owner are in it.

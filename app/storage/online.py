@@ -1,4 +1,4 @@
-"""The slow part of a Postgres migration: indexes and batches. Blocks nobody, and continues if interrupted."""
+"""The slow part of a Postgres migration: indexes and batches. Blocks no writer, and continues if interrupted."""
 
 import asyncio
 import time

@@ -22,6 +22,23 @@ from app.storage import schema
 from app.storage.database import Database
 from simulator.options import DEMO_CREDENTIALS
 
+DOCTOR_CHECKS = [
+    "settings",
+    "credentials",
+    "clock",
+    "connection",
+    "database",
+    "schema",
+    "key ring",
+    "quota",
+    "retrieval",
+    "API keys",
+    "media owner",
+    "media store",
+    "disk",
+]
+"""The checks of `doctor`, in their order."""
+
 SETTING_NAMES = {
     name for field in fields(Settings) for name in getattr(Settings.default(), field.name).__class__.model_fields
 }
