@@ -161,7 +161,8 @@ async def _open_account(stack: AsyncExitStack, services: Services, name: str) ->
 async def has_sealed_rows(database: Database) -> bool:
     """Returns whether the database contains anything that only its key ring can decrypt."""
     async with database.read() as tx:
-        return bool(await tx.verifications.find_newest_sealed() or await tx.api_keys.list())
+        keys = await tx.api_keys.list()
+        return bool(await tx.verifications.find_newest_sealed() or any(key.has_digest for key in keys))
 
 
 async def open_keyring(path: Path, database: Database) -> KeyRing:
@@ -193,7 +194,7 @@ def _decrypts(keyring: KeyRing, verification: Verification | None, api_keys: Ite
         if verification:
             PersonalDataCipher(keyring).rewrapped_key(verification)
             return True
-    for key in () if verification else api_keys:
+    for key in () if verification else filter(lambda key: key.has_digest, api_keys):
         # A key whose row was altered does not prove that the key ring is wrong.
         with suppress(TamperedDataError):
             keyring.unwrap(Ring.IDENTITY, key.sealed_digest, *key.bound_values)

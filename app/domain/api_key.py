@@ -16,6 +16,9 @@ Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 EXPIRY_WARNING = timedelta(days=14)
 """Keys that expire within this time are reported."""
 
+DESTROYED = b""
+"""The sealed digest of a revoked key: no secret matches it."""
+
 _KEY_TEXT = re.compile(r"frk_([0-9a-f]{12})_([0-9a-f]{48})([0-9a-f]{8})")
 
 
@@ -70,7 +73,7 @@ class Actor:
 class ApiKey(Caller):
     """An API key as stored. The key ring seals a digest of its secret, bound to the key's rights.
 
-    Without `networks` the key is valid from anywhere.
+    Without `networks` the key is valid from anywhere. A revoked key has no digest any more.
     """
 
     sealed_digest: bytes = field(repr=False)
@@ -82,6 +85,11 @@ class ApiKey(Caller):
     def is_active(self, now: datetime) -> bool:
         """Returns whether the key is neither expired nor revoked."""
         return now < self.expires_at and (self.revoked_at is None or now < self.revoked_at)
+
+    @property
+    def has_digest(self) -> bool:
+        """Whether a secret can still match the key."""
+        return self.sealed_digest != DESTROYED
 
     def expires_soon(self, now: datetime) -> bool:
         """Returns whether the key is to be replaced soon."""

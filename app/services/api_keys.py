@@ -88,7 +88,7 @@ class ApiKeyService:
             return await tx.api_keys.list()
 
     async def revoke(self, actor: Actor, key_id: str) -> None:
-        """Revokes a key.
+        """Revokes a key for good: its digest is destroyed, and a restored row of it is rejected.
 
         Raises:
             NotFoundError: there is no active key with this id.
@@ -136,7 +136,9 @@ class ApiKeyService:
             return cached
         async with self.database.read() as tx:
             key = await tx.api_keys.find(key_id)
-        if key is None:
+            # The row of the key may have been restored. The record of its revocation cannot be removed unnoticed.
+            is_revoked = await tx.audit.has(Action.KEY_REVOKED, key_id)
+        if key is None or is_revoked:
             return None
         try:
             digest = self.open_digest(key)

@@ -126,11 +126,16 @@ class AuditService:
             await tx.audit.stop_writers()
             last = await tx.audit.last_link() or ChainLink(0, 0, GENESIS)
             links = []
-            for record in await tx.audit.after(last.audit_id, limit=_BATCH):
+            records = await tx.audit.after(last.audit_id, limit=_BATCH)
+            for record in records:
                 last = ChainLink(last.position + 1, record.id, record.linked_to(last.hash))
                 links.append(last)
             if links:
                 await tx.audit.add_links(links)
+        for record in records:
+            if record.action is Action.KEY_REVOKED:
+                # After the restore of an older backup, the log is the only record of it.
+                _anchor_log.info("key_revoked", key_id=record.subject)
         if links:
             _anchor_log.info("audit_sealed", position=last.position, hash=last.hash.hex())
         return len(links)

@@ -104,7 +104,8 @@ class KeyRotationService:
 
     async def _renew_api_keys(self, tx: Transaction, newest: bytes, _: None) -> tuple[int, None]:
         """Renews all API keys at once, because there are few."""
-        outdated = [key for key in await tx.api_keys.list() if not key.sealed_digest.startswith(newest)]
+        keys = await tx.api_keys.list()
+        outdated = [key for key in keys if key.has_digest and not key.sealed_digest.startswith(newest)]
         digests = {key.id: self.api_keys.seal_digest(key, self.api_keys.open_digest(key)) for key in outdated}
         await tx.key_usage.save_api_key_digests(digests)
         return len(outdated), None

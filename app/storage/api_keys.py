@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Row, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.api_key import ApiKey, Scope
+from app.domain.api_key import DESTROYED, ApiKey, Scope
 from app.storage.tables import api_key as table
 from app.storage.tables import columns_of
 
@@ -42,9 +42,10 @@ class ApiKeyStore:
         return [_as_key(row) for row in await self.connection.execute(statement)]
 
     async def revoke(self, key_id: str, now: datetime) -> bool:
-        """Revokes a key; returns whether there was an active one."""
-        statement = update(table).where(table.c.id == key_id, table.c.revoked_at.is_(None)).values(revoked_at=now)
-        return (await self.connection.execute(statement)).rowcount == 1
+        """Revokes a key and destroys its digest; returns whether there was an active one."""
+        statement = update(table).where(table.c.id == key_id, table.c.revoked_at.is_(None))
+        values = {"revoked_at": now, "sealed_digest": DESTROYED}
+        return (await self.connection.execute(statement.values(values))).rowcount == 1
 
 
 def _as_key(row: Row[Any]) -> ApiKey:

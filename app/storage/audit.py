@@ -7,7 +7,7 @@ from typing import Any
 from sqlalchemy import func, insert, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.audit import AuditFilter, AuditRecord, ChainLink
+from app.domain.audit import Action, AuditFilter, AuditRecord, ChainLink
 from app.storage.tables import audit as table
 from app.storage.tables import audit_link, columns_of, verification
 
@@ -49,6 +49,11 @@ class AuditStore:
         if before_id is not None:
             statement = statement.where(table.c.id < before_id)
         return [(_as_record(row[:-1]), row.biz_token) for row in await self.connection.execute(statement)]
+
+    async def has(self, action: Action, subject: str) -> bool:
+        """Returns whether there is a record of this action about this API key."""
+        statement = select(table.c.id).where(table.c.subject == subject, table.c.action == action).limit(1)
+        return (await self.connection.scalar(statement)) is not None
 
     async def stop_writers(self) -> None:
         """Waits for transactions that add records and blocks new ones until this transaction ends.

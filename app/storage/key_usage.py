@@ -35,7 +35,7 @@ class KeyUsageStore:
     async def count(self, column: Column[bytes], prefix_bytes: int) -> Mapping[bytes, int]:
         """Counts the values of a column by their prefix of so many bytes."""
         prefix = _prefix(column, prefix_bytes)
-        statement = select(prefix, func.count()).where(column.is_not(None)).group_by(prefix)
+        statement = select(prefix, func.count()).where(func.length(column) > 0).group_by(prefix)
         return {row[0]: row[1] for row in await self.connection.execute(statement)}
 
     async def outdated_verifications(self, newest: bytes, *, after_id: int, limit: int) -> Sequence[Verification]:

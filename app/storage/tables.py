@@ -367,6 +367,8 @@ api_key = Table(
     Column("networks", String, nullable=False, server_default=text("''")),
 )
 
+_HAS_SUBJECT = text("subject IS NOT NULL")
+
 # Without a foreign key to the verification: the record of a disclosure stays when the data are erased.
 audit = Table(
     "audit",
@@ -384,6 +386,7 @@ audit = Table(
     Column("request_id", String, nullable=False),
     Column("outcome", String, nullable=False),
     Index(None, "verification_id", "id"),
+    Index("ix_audit_subject", "subject", sqlite_where=_HAS_SUBJECT, postgresql_where=_HAS_SUBJECT),
     sqlite_autoincrement=True,
 )
 

@@ -6,6 +6,7 @@ from ipaddress import ip_network
 from pathlib import Path
 
 import pytest
+import structlog
 from sqlalchemy import select, text, update
 
 from app.domain.api_key import Scope, digest
@@ -137,6 +138,34 @@ async def test_revoking_a_revoked_or_unknown_key_raises_not_found(access: ApiKey
     for key_id in (key.id, "unknown"):
         with pytest.raises(NotFoundError):
             await access.revoke(actor(), key_id)
+
+
+async def test_revocation_survives_every_change_of_the_row(access: ApiKeyService, database: Database) -> None:
+    key, key_text = await access.create(actor(), "till", SCOPES, client="bank", valid_for=timedelta(days=1))
+    digest_of_the_key = key.sealed_digest
+
+    await access.revoke(actor(), key.id)
+
+    async with database.read() as tx:
+        assert (await tx.connection.execute(select(api_key.c.sealed_digest))).scalar_one() == b""
+    changes: list[dict[str, object]] = [{"revoked_at": None}, {"sealed_digest": digest_of_the_key}]
+    for change in changes:
+        async with database.write() as tx:
+            await tx.connection.execute(update(api_key).values(change))
+        assert not await is_accepted(access, key_text)
+
+
+async def test_revoked_key_without_a_record_of_it_is_rejected(access: ApiKeyService, database: Database) -> None:
+    key, key_text = await access.create(actor(), "till", SCOPES, client="bank", valid_for=timedelta(days=1))
+    await access.revoke(actor(), key.id)
+
+    async with database.write() as tx:
+        await tx.connection.execute(update(api_key).values(revoked_at=None))
+        await tx.connection.execute(text("DELETE FROM audit"))
+
+    with structlog.testing.capture_logs() as logs:
+        assert not await is_accepted(access, key_text)
+    assert [entry["key_id"] for entry in logs if entry["event"] == "key_altered"] == [key.id]
 
 
 async def is_accepted(access: ApiKeyService, key_text: str) -> bool:

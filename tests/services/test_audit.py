@@ -14,6 +14,7 @@ from app.domain.audit import Action
 from app.services.audit import AuditService, ChainReport
 from app.storage.database import Database
 from tests.support.databases import wait_for_blocked_sessions
+from tests.support.service import actor
 
 NOW = datetime(2026, 11, 24, 8, 0, 0, 123456, tzinfo=UTC)
 
@@ -39,6 +40,17 @@ async def test_intact_chain_verifies_and_counts_unsealed_rows(audit: AuditServic
     seals = {entry["position"]: entry["hash"] for entry in logs if entry["event"] == "audit_sealed"}
     assert list(seals) == [5]
     assert await audit.verify(seals) == ChainReport(5, 2, seals[5])
+
+
+async def test_linking_logs_each_revocation_of_an_api_key(audit: AuditService, database: Database) -> None:
+    await record(audit, database, 1)
+    async with database.write() as tx:
+        await audit.record(tx, audit.describe(actor(), Action.KEY_REVOKED, subject="0123456789ab"))
+
+    with structlog.testing.capture_logs() as logs:
+        await audit.link()
+
+    assert [entry["key_id"] for entry in logs if entry["event"] == "key_revoked"] == ["0123456789ab"]
 
 
 async def test_empty_chain_verifies(audit: AuditService) -> None:

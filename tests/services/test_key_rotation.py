@@ -74,6 +74,19 @@ async def test_interrupted_rotation_continues(service: Running, api: httpx.Async
     assert await can_read_everything(api, biz_token)
 
 
+async def test_rotation_and_start_ignore_revoked_keys(settings: Settings, service: Running) -> None:
+    keys = service.services.api_keys
+    await service.key()
+    revoked, _ = await keys.create(actor(), "old", [], client="default", valid_for=LATER)
+    await keys.revoke(actor(), revoked.id)
+
+    assert [step async for step in service.services.key_rotation.rotate(Ring.IDENTITY)][-1] == (1, 1)
+
+    assert await service.services.key_rotation.in_use(Ring.IDENTITY) == {2: 1}
+    async with open_services(settings) as again:
+        assert {key.has_digest for key in await again.api_keys.list()} == {True, False}
+
+
 async def test_version_in_use_is_not_destroyed(service: Running, api: httpx.AsyncClient) -> None:
     await retrieve_new(api)
     service.services.cipher.keyring.add(Ring.IDENTITY)

@@ -113,6 +113,30 @@ async def test_migration_0012_fills_the_time_of_the_last_update(empty_url: str) 
     assert rows[3] - LONG_AGO <= timedelta(seconds=1)
 
 
+async def test_migration_0016_destroys_the_digests_of_revoked_keys(empty_url: str) -> None:
+    columns = "id, name, client, scopes, sealed_digest, created_at, expires_at, revoked_at"
+    async with opened(empty_url) as database:
+        await schema.migrate(database, to="0013")
+        async with database.write() as tx:
+            for key_id, revoked_at in (("living", "NULL"), ("revoked", "'2026-01-02 00:00:00.000000'")):
+                await tx.connection.execute(
+                    text(
+                        f"INSERT INTO api_key ({columns}) VALUES ('{key_id}', '', '', '', :digest,"
+                        f" '2026-01-01 00:00:00.000000', '2026-02-01 00:00:00.000000', {revoked_at})"
+                    ),
+                    {"digest": b"digest"},
+                )
+
+        await schema.migrate(database)
+
+        await schema.check(database)
+        async with database.read() as tx:
+            assert {key.id: key.sealed_digest for key in await tx.api_keys.list()} == {
+                "living": b"digest",
+                "revoked": b"",
+            }
+
+
 async def test_indexes_are_built_while_others_read_and_write(empty_postgres_url: str) -> None:
     async with opened(empty_postgres_url) as database:
         await schema.migrate(database, to="0011")
