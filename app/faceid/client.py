@@ -218,12 +218,13 @@ async def server_time(account: AccountSettings) -> datetime:
     url, http, start = _url(account.endpoint), _http_client(account, 1, _CLOCK_SECONDS), time.perf_counter()
     try:
         async with asyncio.timeout(_CLOCK_SECONDS), http, http.stream("GET", url) as response:
-            date_sent = parsedate_to_datetime(response.headers["Date"]).astimezone(UTC)
+            # Half of the way, and half of the second that the header cannot show.
+            way = timedelta(seconds=(time.perf_counter() - start) / 2 + _HALF_A_SECOND)
+            return parsedate_to_datetime(response.headers["Date"]).astimezone(UTC) + way
     except (TimeoutError, httpx.TransportError) as error:
         raise UnavailableError(f"The endpoint does not answer ({type(error).__name__}).") from None
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         raise UnavailableError("The endpoint's response has no valid Date header.") from None
-    return date_sent + timedelta(seconds=(time.perf_counter() - start) / 2 + _HALF_A_SECOND)
 
 
 class _UnusableResponseError(Exception):

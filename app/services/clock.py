@@ -17,7 +17,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
-from app.errors import UnavailableError
+from app.errors import ServiceError, UnavailableError
 from app.faceid.client import server_time
 from app.faceid.credentials import AccountSettings
 from app.storage.database import Database
@@ -73,7 +73,7 @@ class ClockService:
     clock: Clock
     accounts: Collection[AccountSettings]
     is_trusted: bool = field(init=False)
-    _is_contradicted: bool = field(init=False, default=False)
+    _contradictions: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
         self.is_trusted = not isinstance(self.clock, SteadyClock)
@@ -86,7 +86,8 @@ class ClockService:
     def doubt(self) -> None:
         """Notes that Tencent rejected the time of a signature."""
         if isinstance(self.clock, SteadyClock):
-            self.is_trusted, self._is_contradicted = False, True
+            self.is_trusted = False
+            self._contradictions += 1
 
     async def follow(self) -> None:
         """Sets the clock by the database's, or without one by the machine's.
@@ -124,23 +125,28 @@ class ClockService:
         clock = self.clock
         if not isinstance(clock, SteadyClock):
             return
-        if at := await self._database_time():
-            clock.set(at)
-        is_continuous = abs(clock.machine() - clock()) <= _SLEW or at is not None
-        if is_continuous and at is None:
-            clock.set(clock.machine())
+        contradictions = self._contradictions
         async with self.database.write() as tx:
             known = await tx.installation.get()
-            # In a new database nothing can expire or be erased.
-            checked_at = known.checked_at if known.checked_at or await tx.verifications.has_any() else clock()
+            is_new = known.checked_at is None and not await tx.verifications.has_any()
+            at = await tx.installation.clock()
+        # From here to the verdict nothing is awaited: no other task may trust a time that is not judged yet.
+        is_continuous = at is not None or abs(clock.machine() - clock()) <= _SLEW
+        if is_continuous:
+            clock.set(at or clock.machine())
         doubted_since = known.doubted_since
-        if self._is_contradicted or not is_continuous or not _follows(clock(), checked_at):
+        # In a new database nothing can expire or be erased.
+        if contradictions or not is_continuous or not (is_new or _follows(clock(), known.checked_at)):
             doubted_since = doubted_since or clock()
+        self.is_trusted = self.is_trusted and doubted_since is None
         if doubted_since and await self._is_confirmed(clock):
             doubted_since = None
+        # Another worker may have begun or ended the doubt in the meantime.
+        changes = {"doubted_since": doubted_since} if doubted_since != known.doubted_since else {}
         async with self.database.write() as tx:
-            await tx.installation.save(checked_at=clock(), doubted_since=doubted_since)
-        self._is_contradicted, self.is_trusted = False, doubted_since is None
+            await tx.installation.save(checked_at=clock(), **changes)
+        self._contradictions -= contradictions
+        self.is_trusted = doubted_since is None and not self._contradictions
         if doubted_since:
             log.error("clock_in_doubt", since=f"{doubted_since:%Y-%m-%dT%H:%M:%SZ}")
 
@@ -156,7 +162,7 @@ class ClockService:
         for account in self.accounts:
             try:
                 theirs = await server_time(account)
-            except UnavailableError:
+            except ServiceError:
                 continue
             if self.database.is_embedded and abs(clock.machine() - theirs) <= TOLERANCE:
                 clock.set(clock.machine())

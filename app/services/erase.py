@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -96,30 +96,34 @@ class EraseService:
         Erases nothing while the clock is in doubt. An unusual amount of overdue data stops it until an operator runs
         `erase_overdue`, because a wrong clock may be the reason, and erased data cannot be restored.
         """
-        if not self.clocks.is_trusted or await self._is_stopped():
+        # Read once, together with the trust in it: the clock may jump while the erasure runs.
+        now = self.clocks.clock()
+        if not self.clocks.is_trusted or await self._is_stopped(now):
             return 0
-        return await self.erase_overdue()
+        return await self._erase_until(now)
 
     async def find_overdue(self) -> Overdue:
         """Counts the verifications whose retention has ended, and all that have one."""
         async with self.database.read() as tx:
-            return await self._count_overdue(tx)
+            return await self._count_overdue(tx, self.clocks.clock())
 
     async def erase_overdue(self) -> int:
         """Erases everything whose retention has ended, however much it is; returns how many."""
+        return await self._erase_until(self.clocks.clock())
+
+    async def _erase_until(self, now: datetime) -> int:
         total = 0
-        while count := await self._erase_batch():
+        while count := await self._erase_batch(now):
             total += count
         return total
 
-    async def _is_stopped(self) -> bool:
+    async def _is_stopped(self, now: datetime) -> bool:
         """Returns whether the erasure must wait for an operator, and records the begin and the end of that."""
-        now = self.clocks.clock()
         async with self.database.write() as tx:
             before = (await tx.installation.get()).erasure_stopped_at
             late = await tx.verifications.count_due_for_erasure(now - _OVERDUE_AFTER)
             # Counting everything takes long, and mostly nothing is late.
-            is_unusual = late > _USUAL_COUNT and (await self._count_overdue(tx)).is_unusual
+            is_unusual = late > _USUAL_COUNT and (await self._count_overdue(tx, now)).is_unusual
             stopped_at = (before or now) if is_unusual else None
             if stopped_at != before:
                 await tx.installation.save(erasure_stopped_at=stopped_at)
@@ -127,16 +131,15 @@ class EraseService:
             log.error("erasure_stopped", overdue=late)
         return is_unusual
 
-    async def _count_overdue(self, tx: Transaction) -> Overdue:
-        now = self.clocks.clock()
+    async def _count_overdue(self, tx: Transaction, now: datetime) -> Overdue:
         return Overdue(
             due=await tx.verifications.count_due_for_erasure(now),
             late=await tx.verifications.count_due_for_erasure(now - _OVERDUE_AFTER),
             all=await tx.verifications.count_due_for_erasure(None),
         )
 
-    async def _erase_batch(self) -> int:
-        now, keys = self.clocks.clock(), list[str]()
+    async def _erase_batch(self, now: datetime) -> int:
+        keys = list[str]()
         async with self.database.write() as tx:
             due = await tx.verifications.lock_due_for_erasure(now, limit=_BATCH)
             for known in due:

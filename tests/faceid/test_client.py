@@ -420,7 +420,16 @@ async def test_server_time_of_an_unreachable_server_is_an_error() -> None:
         await server_time(AccountSettings(endpoint=url))
 
 
-@pytest.mark.parametrize("value", ["soon", "Thu, 26 Nov 2026 25:00:00 GMT"])
+@pytest.mark.parametrize(
+    "value",
+    [
+        "soon",
+        "Thu, 26 Nov 2026 25:00:00 GMT",
+        "Thu, 26 Nov 99999999999999999999 15:00:00 GMT",
+        "Thu, 26 Nov 2026 15:00:00 +9999999999999999999999",
+        "Fri, 31 Dec 9999 23:59:59 -2300",
+    ],
+)
 async def test_server_time_without_a_valid_date_is_an_error(value: str) -> None:
     async with peer(saying(b"", headers=f"Date: {value}\r\n")) as (url, _):
         with pytest.raises(UnavailableError, match="no valid Date header"):

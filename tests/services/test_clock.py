@@ -1,9 +1,11 @@
 """Wrong clocks: nothing expires and nothing is erased because of one, and what it scheduled comes due again."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import httpx
 import pytest
@@ -166,6 +168,51 @@ async def test_first_check_doubts_only_a_database_with_verifications(
 
     async with worker_at(changed(settings, faceid_endpoint=NOBODY), timedelta()) as (services, _):
         assert services.clocks.is_trusted is is_new
+
+
+async def test_time_is_not_trusted_while_tencents_is_awaited(settings: Settings) -> None:
+    asked = asyncio.Event()
+
+    async def never_answer(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.set()
+        await asyncio.sleep(60)
+        writer.close()
+
+    async with await asyncio.start_server(never_answer, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        async with worker_at(changed(settings, faceid_endpoint=f"http://127.0.0.1:{port}"), timedelta()) as (
+            services,
+            _,
+        ):
+            assert services.clocks.is_trusted
+            await jump(services)
+            check = asyncio.create_task(services.clocks.check())
+            await asyncio.wait_for(asked.wait(), 30)
+
+            assert not services.clocks.is_trusted
+            check.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await check
+
+
+async def jump(services: Services) -> None:
+    """Makes the time of the next check lie 200 days after that of the last one, as if the clock had jumped."""
+    async with services.database.write() as tx:
+        await tx.installation.save(checked_at=services.clock() - timedelta(days=200))
+
+
+async def test_jump_is_in_doubt_if_the_private_authority_cannot_be_read(settings: Settings, tmp_path: Path) -> None:
+    async with open_services(
+        changed(settings, faceid_ca_file=tmp_path / "missing.pem"), clock=SteadyClock()
+    ) as services:
+        await services.clocks.check()
+        assert services.clocks.is_trusted
+        await jump(services)
+
+        await services.clocks.check()
+
+        assert not services.clocks.is_trusted
+        assert await doubted_since(services) is not None
 
 
 async def doubted_since(services: Services) -> datetime | None:

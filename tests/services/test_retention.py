@@ -1,7 +1,7 @@
 """An unusual amount of overdue data is not erased before an operator says so: a wrong clock may be the reason."""
 
-from dataclasses import replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -79,3 +79,23 @@ async def test_operator_continues_a_stopped_erasure(idle_service: Running, setti
     ]
     assert await services.erase.erase_expired() == 0
     assert (await services.health.measure()).warnings == []
+
+
+@dataclass
+class JumpingClock:
+    """A clock that jumps far ahead after it was read once."""
+
+    reads: int = 0
+
+    def __call__(self) -> datetime:
+        self.reads += 1
+        return datetime.now(UTC) + (timedelta(days=200) if self.reads > 1 else timedelta())
+
+
+async def test_clock_that_jumps_during_the_erasure_erases_nothing_more(idle_service: Running) -> None:
+    services = idle_service.services
+    await add_rows(services, 3, HOUR / 2)
+    await add_rows(services, 3, -HOUR)
+    erase = replace(services.erase, clocks=replace(services.clocks, clock=JumpingClock()))
+
+    assert await erase.erase_expired() == 3
