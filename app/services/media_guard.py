@@ -3,6 +3,7 @@
 A store has one owner, the database whose rows name its objects. Another database would take every object for an orphan.
 """
 
+import asyncio
 import shutil
 import time
 from dataclasses import dataclass, field
@@ -17,6 +18,8 @@ from app.storage.media import MediaStore
 # Objects to look up in the database before a store without an owner counts as ours.
 _SAMPLE = 500
 _MAX_PROBE_SECONDS = 60.0
+# For all requests of one check. A bucket that hangs must not delay the start or the stop of a process.
+_ANSWER_SECONDS = 5.0
 # A disk keeps a quarter of its size free, but no more than this: for callbacks, erasures and the database itself.
 _RESERVE_BYTES = 512 * 2**20
 _RESERVE_SHARE = 4
@@ -94,8 +97,8 @@ class MediaGuard:
         self._is_owner = False
         database_id, owner = await self._database_id(), await self.store.owner()
         if owner is None and await self._names_objects():
-            await self.store.mark(database_id)
-        elif owner != database_id:
+            owner = await self.store.claim(database_id)
+        if owner != database_id:
             raise ConfigurationError(f"{FOREIGN_STORE} {ADOPT}")
         self._is_owner = True
         return database_id
@@ -103,8 +106,9 @@ class MediaGuard:
     async def confirm_owner(self) -> None:
         """Like `require_owner`, but only logs that the store does not answer: callbacks can be accepted without it."""
         try:
-            await self.require_owner()
-        except UnavailableError as error:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                await self.require_owner()
+        except (UnavailableError, TimeoutError) as error:
             log.warning("media_store_unchecked", error=type(error).__name__)
 
     async def adopt(self) -> None:
@@ -122,14 +126,15 @@ class MediaGuard:
     async def is_ready(self) -> bool:
         """Returns whether media may be fetched. Probes the store, at growing intervals, after a failure."""
         try:
-            if not self._is_owner:
-                await self.require_owner()
-            for folder in self.folders():
-                if not (space := space_of(folder)).allows_media:
-                    self._report("disk_almost_full", free_bytes=space.free_bytes)
-                    return False
-            return await self._answers()
-        except ServiceError as error:
+            async with asyncio.timeout(_ANSWER_SECONDS):
+                if not self._is_owner:
+                    await self.require_owner()
+                for folder in self.folders():
+                    if not (space := space_of(folder)).allows_media:
+                        self._report("disk_almost_full", free_bytes=space.free_bytes)
+                        return False
+                return await self._answers()
+        except (ServiceError, TimeoutError) as error:
             self._report("media_store_not_ready", error=type(error).__name__)
             return False
 

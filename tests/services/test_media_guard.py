@@ -71,6 +71,47 @@ async def test_database_that_does_not_own_the_store_is_rejected_and_removes_noth
         assert await keys(service.services) == stored
 
 
+async def test_empty_store_is_claimed_by_one_of_two_databases(
+    tmp_path: Path, faceid: LiveSimulator, media_settings: dict[str, object]
+) -> None:
+    first, second = (installation(tmp_path / name, faceid, **media_settings) for name in ("first", "second"))
+    async with open_services(first) as one, open_services(second) as other:
+        found = await asyncio.gather(
+            one.media_guard.require_owner(), other.media_guard.require_owner(), return_exceptions=True
+        )
+        (owner,) = (each for each in found if isinstance(each, str))
+        (error,) = (each for each in found if isinstance(each, ConfigurationError))
+
+        assert await one.media_store.owner() == owner
+        assert str(error).startswith(FOREIGN)
+
+
+@pytest.mark.parametrize("mark", [b"\xff\xfe\x00", "another".encode("utf-16")])
+async def test_store_with_an_unreadable_mark_is_foreign(tmp_path: Path, faceid: LiveSimulator, mark: bytes) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "owner").write_bytes(mark)
+    async with open_services(installation(tmp_path / "own", faceid, media_url=shared.as_uri())) as services:
+        with pytest.raises(ConfigurationError, match=FOREIGN):
+            await services.media_guard.confirm_owner()
+        assert not await services.media_guard.is_ready()
+
+
+async def test_bucket_that_hangs_delays_neither_start_nor_stop(tmp_path: Path, faceid: LiveSimulator) -> None:
+    async def hang(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(60)
+        writer.close()
+
+    async with await asyncio.start_server(hang, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        bucket = S3(f"http://127.0.0.1:{port}", "media", "test-key", secrets.token_hex(16))
+        async with open_services(installation(tmp_path / "own", faceid, **bucket.settings("x"))) as services:
+            # Far below the 30 s that a single request may take.
+            async with asyncio.timeout(20):
+                await services.media_guard.confirm_owner()
+                assert not await services.media_guard.is_ready()
+
+
 async def test_store_without_a_mark_belongs_to_the_database_that_names_its_objects(
     tmp_path: Path, faceid: LiveSimulator
 ) -> None:

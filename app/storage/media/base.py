@@ -74,6 +74,10 @@ class MediaStore(Protocol):
         """Returns the id of the database that owns the store, as `mark` wrote it; None if none does."""
         ...
 
+    async def claim(self, owner: str) -> str | None:
+        """Writes the owner's id if there is none; returns the owner. Of several at the same time only one succeeds."""
+        ...
+
     async def mark(self, owner: str) -> datetime:
         """Writes the owner's id; returns the store's time, by which it dates its objects."""
         ...

@@ -2,7 +2,8 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
@@ -72,16 +73,29 @@ class FolderStore:
         """See `MediaStore`."""
         with disk_errors("The media folder cannot be read"):
             try:
-                return (self._root / OWNER_KEY).read_text().strip() or None
+                # Other software may have written anything, and then the store belongs to nobody that we know.
+                return (self._root / OWNER_KEY).read_text(errors="replace").strip() or None
             except FileNotFoundError:
                 return None
 
+    async def claim(self, owner: str) -> str | None:
+        """See `MediaStore`."""
+        path = self._root / OWNER_KEY
+        with self._marked(owner) as mark:
+            try:
+                path.hardlink_to(mark)
+            except FileExistsError:
+                return await self.owner()
+            except OSError:
+                # The file system has no hard links. The last of several succeeds.
+                mark.rename(path)
+            _sync_folder(self._root)
+        return await self.owner()
+
     async def mark(self, owner: str) -> datetime:
         """See `MediaStore`."""
-        with self.new_file() as spool_file, disk_errors("The media folder cannot be written"):
-            spool_file.write(owner.encode())
-            spool_file.sync()
-            path = spool_file.path.rename(self._root / OWNER_KEY)
+        with self._marked(owner) as mark:
+            path = mark.rename(self._root / OWNER_KEY)
             _sync_folder(self._root)
             return datetime.fromtimestamp(path.stat().st_mtime, UTC)
 
@@ -101,6 +115,14 @@ class FolderStore:
 
     async def aclose(self) -> None:
         """See `MediaStore`; there is nothing to close."""
+
+    @contextmanager
+    def _marked(self, owner: str) -> Iterator[Path]:
+        """Yields a spool file with the owner's id, which is on disk."""
+        with self.new_file() as spool_file, disk_errors("The media folder cannot be written"):
+            spool_file.write(owner.encode())
+            spool_file.sync()
+            yield spool_file.path
 
     def _rename(self, spool_files: Sequence[SpoolFile]) -> Sequence[str]:
         keys = fresh_keys(len(spool_files))

@@ -3,13 +3,13 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import obstore
-from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
+from obstore.exceptions import AlreadyExistsError, BaseError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import S3Store
 
 from app.errors import ConfigurationError, UnavailableError
@@ -104,9 +104,15 @@ class BucketStore:
         try:
             with self._translated("cannot be read", key=OWNER_KEY):
                 result = await obstore.get_async(self._store, OWNER_KEY)
-                return bytes(await result.bytes_async()).decode() or None
+                return bytes(await result.bytes_async()).decode(errors="replace").strip() or None
         except MediaMissingError:
             return None
+
+    async def claim(self, owner: str) -> str | None:
+        """See `MediaStore`. A store that ignores the condition lets the last of several succeed."""
+        with self._translated("cannot be written"), suppress(AlreadyExistsError):
+            await obstore.put_async(self._store, OWNER_KEY, owner.encode(), use_multipart=False, mode="create")
+        return await self.owner()
 
     async def mark(self, owner: str) -> datetime:
         """See `MediaStore`."""
