@@ -26,7 +26,6 @@ from app.errors import ConfigurationError
 from app.faceid.credentials import AccountSettings, FaceIdSettings
 from app.sealing.keyring import KeyringSettings
 from app.services.billing import BillingSettings
-from app.services.intake import IntakeSettings
 from app.services.rule_settings import RuleSettings, RulesSettings
 from app.services.webhook_signatures import CallbackSettings, SignatureSettings
 from app.storage.database import DatabaseSettings
@@ -72,7 +71,6 @@ class _FlatSettings(
     MediaSettings,
     KeyringSettings,
     FaceIdSettings,
-    IntakeSettings,
     RulesSettings,
     BillingSettings,
     SignatureSettings,
@@ -118,7 +116,6 @@ class Settings:
     media: MediaSettings
     keyring: KeyringSettings
     faceid: FaceIdSettings
-    intake: IntakeSettings
     rules: RulesSettings
     billing: BillingSettings
     signatures: SignatureSettings
@@ -149,7 +146,6 @@ class Settings:
             media=cut(MediaSettings),
             keyring=cut(KeyringSettings),
             faceid=cut(FaceIdSettings),
-            intake=cut(IntakeSettings),
             rules=cut(RulesSettings),
             billing=cut(BillingSettings),
             signatures=cut(SignatureSettings),

@@ -226,9 +226,8 @@ class Doctor:
 
     def _rule_id(self, account: str) -> str | None:
         """Returns a RuleId of the account, the default one if it belongs to it."""
-        rules, default = self._settings.rules, self._settings.intake.faceid_rule_id
-        known = [default, *rules.rules] if default else list(rules.rules)
-        return next((rule_id for rule_id in known if rules.rule(rule_id).account == account), None)
+        rules = self._settings.rules
+        return next((rule_id for rule_id in rules.known_rule_ids if rules.rule(rule_id).account == account), None)
 
 
 def _is_missing(database: Database) -> bool:
@@ -286,7 +285,7 @@ def credentials_finding(error_code: str | None, request_id: str | None, *, rule_
     is_accepted = not error_code or classify(error_code) in {ErrorClass.FINAL, ErrorClass.EXPIRED}
     if rule_id is None and (is_accepted or error_code.startswith("InvalidParameterValue.RuleId")):
         found = "Tencent accepts the key pair; the settings name no RuleId of the account."
-        todo = "Set FACEID_RULE_ID or name rules, unless all registrations and callbacks contain their RuleId."
+        todo = "Set FACEID_RULE_ID, or name rules in faceid-results.toml. Other RuleIds are rejected."
         return Finding("credentials", Status.WARNING, found, todo)
     if is_accepted:
         return Finding("credentials", Status.OK, "Tencent accepts the key pair and the RuleId.")

@@ -217,7 +217,6 @@ def build(
     media_guard = MediaGuard(database=database, store=media_store)
     read = ReadService(database=database, audit=audit, cipher=cipher, wakeups=wakeups)
     intake = IntakeService(
-        settings=settings.intake,
         rules=settings.rules,
         cipher=cipher,
         database=database,

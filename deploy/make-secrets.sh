@@ -6,7 +6,8 @@
 #   /settings/api, /settings/worker         one file per setting, with these passwords and the operator's files
 #                                           from deploy/secrets; TENCENTCLOUD_* only for the worker
 #
-# `make-secrets.sh demo` gives the worker the simulator's keys, and fails if the worker has Tencent keys.
+# `make-secrets.sh demo` gives the worker the simulator's keys, and API and worker the demo's RuleId. It fails if the
+# worker has Tencent keys.
 set -eu
 # Tests set ROOT to another folder.
 root=${ROOT:-}
@@ -75,6 +76,10 @@ worker = Path("worker")
 (worker / "faceid_endpoint").write_text("http://simulator:8100")
 (worker / "tencentcloud_secret_key").write_text(DEMO_CREDENTIALS.secret_key)
 (worker / "tencentcloud_secret_id").write_text(DEMO_CREDENTIALS.secret_id)
+for service in (Path("api"), worker):
+    rule = service / "faceid_rule_id"
+    if not rule.exists():
+        rule.write_text("1")
 PYTHON
   fi
 else

@@ -131,7 +131,16 @@ def test_commands_are_the_documented_ones() -> None:
         (["nonsense"], {}, "No such command 'nonsense'. Try `--help`."),
         (["fetch"], {}, "Missing argument 'BIZ_TOKEN'. Try `--help`."),
         (["fetch", "no token"], {}, f"biz_token {PATTERN_WORDS[BIZ_TOKEN_PATTERN]}."),
-        (["fetch", "passed-1"], {"FACEID_RULE_ID": ""}, "rule_id is required, because no default is set."),
+        (
+            ["fetch", "passed-1"],
+            {"FACEID_RULE_ID": ""},
+            "rule_id is required, because no default is set for this client.",
+        ),
+        (
+            ["fetch", "passed-1", "--rule-id", "made-up"],
+            {"FACEID_RULE_ID": "1"},
+            "This client may not use the RuleId: the operator must name it in [rules] or set ACCEPT_UNKNOWN_RULES.",
+        ),
         (["keys", "revoke", "nobody"], {}, "There is no active API key with id nobody."),
         (
             ["keys", "create", "a", "--scope", "admin", "--expires", "3w"],

@@ -47,6 +47,7 @@ def test_settings_have_defaults(here: Path) -> None:
     settings = read_settings()
 
     assert settings.rules.faceid_info_type == "0"
+    assert (settings.rules.accept_unknown_rules, settings.rules.known_rule_ids) == (False, [])
     assert settings.faceid.faceid_requests_per_second == 46
     assert settings.process.worker_concurrency == 16
     assert settings.faceid.faceid_endpoint == "https://faceid.tencentcloudapi.com"
@@ -73,7 +74,7 @@ def test_environment_overrides_secrets_which_override_the_files(here: Path, monk
     settings = Settings.read(_secrets_dir=secrets)
 
     assert [
-        settings.intake.faceid_rule_id,
+        settings.rules.faceid_rule_id,
         settings.faceid.tencentcloud_secret_id,
         settings.faceid.faceid_endpoint,
         settings.process.log_level,
@@ -86,7 +87,7 @@ def test_file_accepts_names_in_either_case(here: Path, name: str) -> None:
 
     settings = read_settings()
 
-    assert (settings.intake.faceid_rule_id, settings.faceid.faceid_requests_per_second) == ("7", 20)
+    assert (settings.rules.faceid_rule_id, settings.faceid.faceid_requests_per_second) == ("7", 20)
 
 
 TOML = """
@@ -105,6 +106,7 @@ redirect_state = true
 [rules.8]
 enhanced = true
 best_frames = 3
+clients = ["lending", "shop"]
 """
 
 
@@ -117,7 +119,7 @@ def test_accounts_and_rules_are_read_from_the_file(here: Path) -> None:
     assert settings.faceid.all_accounts == {"default": AccountSettings(), "bank": bank}
     assert [settings.rules.rule(rule_id) for rule_id in ("7", "8", "9")] == [
         Rule(account="bank", client="shop", info_type=InfoType("134"), text_first=True, redirect_state=True),
-        Rule(enhanced=Enhanced(best_frames=3)),
+        Rule(client="lending", clients=frozenset({"lending", "shop"}), enhanced=Enhanced(best_frames=3)),
         Rule(),
     ]
 
@@ -125,6 +127,7 @@ def test_accounts_and_rules_are_read_from_the_file(here: Path) -> None:
 @pytest.mark.parametrize(
     ("toml", "sentence"),
     [
+        ('[rules.7]\nclient = "hunter2"\nclients = ["b"]', "RULES.7 is not valid: client must be one of clients."),
         (
             '[rules.7]\naccount = "hunter2"',
             "A setting is not valid: rules.7 names an account that [accounts] does not contain.",

@@ -113,6 +113,7 @@ async def test_unexpected_end_is_printed_and_fails_the_demo(capsys: pytest.Captu
 def test_walk_of_the_compose_file_succeeds_on_a_deployed_service(tmp_path: Path, faceid: LiveSimulator) -> None:
     settings = {
         "FACEID_ENDPOINT": faceid.url,
+        "FACEID_RULE_ID": "1",
         "TENCENTCLOUD_SECRET_ID": DEMO_CREDENTIALS.secret_id,
         "TENCENTCLOUD_SECRET_KEY": DEMO_CREDENTIALS.secret_key,
     }

@@ -163,15 +163,17 @@ async def test_passwords_are_made_once_and_services_see_only_their_own(tmp_path:
 async def test_worker_without_keys_gets_the_simulators_only_for_the_demo(tmp_path: Path) -> None:
     settings = _folders(tmp_path)
     await _make_secrets(tmp_path)
-    without = _contents(settings)["worker"]
+    without = _contents(settings)
     await _make_secrets(tmp_path, "demo")
-    assert _contents(settings)["worker"] == without | {
+    assert _contents(settings)["api"] == without["api"] | {"faceid_rule_id": "1"}
+    assert _contents(settings)["worker"] == without["worker"] | {
+        "faceid_rule_id": "1",
         "faceid_endpoint": "http://simulator:8100",
         "tencentcloud_secret_id": DEMO_CREDENTIALS.secret_id,
         "tencentcloud_secret_key": DEMO_CREDENTIALS.secret_key,
     }
     await _make_secrets(tmp_path)
-    assert _contents(settings)["worker"] == without
+    assert _contents(settings) == without
 
 
 async def test_demo_does_not_run_with_the_keys_of_an_operator(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ async def _play(api: httpx.AsyncClient, story: _Story, biz_token: str, wait_seco
     """
     path = f"/v1/verifications/{biz_token}"
     try:
-        registration = {"rule_id": _RULE_ID, "subject_ref": f"demo-{story.scenario}"}
+        registration = {"subject_ref": f"demo-{story.scenario}"}
         (await api.put(path, json=registration)).raise_for_status()
         (await api.post("/v1/callbacks", json={"BizToken": biz_token})).raise_for_status()
         answer = await api.get(path, params={"wait": wait_seconds})

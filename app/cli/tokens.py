@@ -132,7 +132,8 @@ def _register(settings: Settings, stream: BinaryIO, rule_id: str | None, client:
         stack = AsyncExitStack()
         try:
             services = runner.run(stack.enter_async_context(open_services(settings)))
-            has_default_rule = settings.intake.faceid_rule_id is not None
+            default = settings.rules.faceid_rule_id
+            has_default_rule = default is not None and settings.rules.rule(default).is_open_to(client)
             for batch in read_batches(stream, rule_id, has_default_rule=has_default_rule):
                 runner.run(services.backfill.register(client, batch, summary))
                 show(summary)

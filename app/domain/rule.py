@@ -32,19 +32,25 @@ class Enhanced:
 class Rule:
     """The rule of one RuleId.
 
-    `client` owns verifications that only Tencent's bill names. `text_first` stores the verdict before the media are
+    `client` owns verifications that only Tencent's bill names. `clients` may name the rule; empty means all of them.
+    `text_first` stores the verdict before the media are
     requested. Text is kept for `retention`, media for `media_retention`, both from the intake. `redirect_state` accepts
     unknown tokens from browsers that bring a signed state.
     """
 
     account: str = DEFAULT_ACCOUNT
     client: str = DEFAULT_CLIENT
+    clients: frozenset[str] = frozenset()
     info_type: InfoType = EVERYTHING
     text_first: bool = False
     enhanced: Enhanced | None = None
     retention: timedelta = RETENTION
     media_retention: timedelta = MEDIA_RETENTION
     redirect_state: bool = False
+
+    def is_open_to(self, client: str) -> bool:
+        """Returns whether a client may name the rule."""
+        return not self.clients or client in self.clients
 
     def missing(self, fetched: Collection[Part]) -> frozenset[Part]:
         """Returns the wanted parts that are not among the fetched ones."""

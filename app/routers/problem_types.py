@@ -37,8 +37,14 @@ CODES = (
     ErrorCode(
         "rule_id_required",
         "400",
-        "Neither the request nor the service's settings name the RuleId.",
+        "The request names no RuleId, and the settings have no default that the client may use.",
         "Send `rule_id`, or ask the operator to set FACEID_RULE_ID.",
+    ),
+    ErrorCode(
+        "unknown_rule",
+        "400",
+        "The settings do not name the RuleId, or its `clients` do not contain the client of the key.",
+        "Correct `rule_id`, or ask the operator to add the rule or the client.",
     ),
     ErrorCode(
         "no_redirect_state",

@@ -66,11 +66,9 @@ class BillingService:
         """
         if not self.clocks.is_trusted:
             return 0
-        default = self.intake.settings.faceid_rule_id
-        rule_ids = {*self.rules.rules, *([default] if default else [])}
         found = 0
         for day in self._days():
-            for rule_id in sorted(rule_ids):
+            for rule_id in sorted(self.rules.known_rule_ids):
                 while (new := await self._read_page(rule_id, day)) is not None:
                     found += new
                     await asyncio.sleep(_PAGE_SECONDS)

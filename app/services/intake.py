@@ -1,10 +1,9 @@
 """Accepts registrations and callbacks. Durable when the method returns; idempotent per BizToken."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
-
-from pydantic import BaseModel
 
 from app.domain import lifecycle
 from app.domain.api_key import Actor, Caller
@@ -15,12 +14,6 @@ from app.services.batching import Batcher
 from app.services.rule_settings import RulesSettings
 from app.storage.database import Database, Transaction
 from app.storage.wakeups import DUE, Wakeups
-
-
-class IntakeSettings(BaseModel):
-    """The default RuleId of tokens registered without one."""
-
-    faceid_rule_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +51,6 @@ class Accepted:
 class IntakeService:
     """Accepts notices about tokens, from any source."""
 
-    settings: IntakeSettings
     rules: RulesSettings
     cipher: PersonalDataCipher
     database: Database
@@ -74,7 +66,7 @@ class IntakeService:
 
         Raises:
             ConflictError: a fact contradicts a known one.
-            InvalidRequestError: neither the facts nor the settings name the rule.
+            InvalidRequestError: neither the facts nor the settings name the rule, or the caller may not use it.
             NotFoundError: the token belongs to another client.
         """
         now = self.clock()
@@ -129,14 +121,18 @@ class IntakeService:
         """Accepts notices in the caller's transaction, which must send the wake-up `DUE` after its commit.
 
         Returns, for each notice in order, the verification or why the notice was rejected: `InvalidRequestError`
-        without a rule, `NotFoundError` for another client's token, `ConflictError` for a contradiction.
+        without a rule that the caller may use, `NotFoundError` for another client's token, `ConflictError` for a
+        contradiction.
         """
         first: dict[str, Notice] = {}
+        new: list[Verification] = []
         # Those with a caller first: another notice of the batch must not keep them from creating the row.
         for notice in sorted(notices, key=lambda notice: notice.caller is None):
-            if self._rule_id(notice):
-                first.setdefault(notice.biz_token, notice)
-        added = await tx.verifications.add_all([notice.change(self._new(notice)) for notice in first.values()])
+            with suppress(InvalidRequestError):
+                if notice.biz_token not in first:
+                    new.append(notice.change(self._new(notice)))
+                    first[notice.biz_token] = notice
+        added = await tx.verifications.add_all(new)
         may_change = {notice.biz_token for notice in notices if notice.caller} - added.keys()
         known = await tx.verifications.lock_all(may_change) if may_change else []
         before = {**added, **{row.biz_token: row for row in known}}
@@ -156,7 +152,7 @@ class IntakeService:
             return await self.accept_all(tx, notices)
 
     def _new(self, notice: Notice) -> Verification:
-        rule_id = self._rule_id(notice) or ""
+        rule_id = self._rule_id(notice)
         rule = self.rules.rule(rule_id)
         client = notice.client or (notice.caller.client if notice.caller else rule.client)
         return lifecycle.new(
@@ -170,16 +166,23 @@ class IntakeService:
             now=notice.at,
         )
 
-    def _rule_id(self, notice: Notice) -> str | None:
-        return notice.rule_id or self.settings.faceid_rule_id
+    def _rule_id(self, notice: Notice) -> str:
+        """Returns the rule of a new verification.
+
+        Raises:
+            InvalidRequestError: there is none, or the caller may not use it.
+        """
+        client = notice.caller.visible_client if notice.caller else notice.client
+        return self.rules.usable(notice.rule_id, client)
 
     def _changed(self, notice: Notice, rows: dict[str, Verification]) -> Accepted | ServiceError:
         """Applies a notice to the row of a known token in `rows`."""
-        if not (known := rows.get(notice.biz_token)) and not self._rule_id(notice):
-            return rule_required()
-        if notice.caller is None:
-            return ConflictError("The verification is already known.")
         try:
+            known = rows.get(notice.biz_token)
+            if known is None or notice.rule_id not in {None, known.rule_id}:
+                self._rule_id(notice)
+            if notice.caller is None:
+                return ConflictError("The verification is already known.")
             known = require_visible(notice.caller, known)
             if notice.rule_id:
                 known = lifecycle.with_rule(known, notice.rule_id, self.rules.rule(notice.rule_id), notice.at)
@@ -203,8 +206,3 @@ def require_visible(caller: Caller, verification: Verification | None) -> Verifi
 def not_found() -> NotFoundError:
     """Returns the error for a verification that does not exist or belongs to another client."""
     return NotFoundError("There is no such verification.")
-
-
-def rule_required() -> InvalidRequestError:
-    """Returns the error for a request without a RuleId."""
-    return InvalidRequestError("rule_id is required, because no default is set.", code="rule_id_required")

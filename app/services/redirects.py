@@ -20,7 +20,7 @@ from app.domain.verification import State, Verification
 from app.errors import ConflictError, InvalidRequestError, ServiceError
 from app.observability import REDIRECTS_WITHOUT_TOKEN
 from app.sealing.keyring import KeyRing
-from app.services.intake import IntakeService, Notice, rule_required
+from app.services.intake import IntakeService, Notice
 from app.services.rule_settings import RulesSettings
 from app.storage.database import Database
 from app.storage.wakeups import DUE, Wakeups
@@ -59,11 +59,11 @@ class RedirectService:
         """Returns a new signed state and its content.
 
         Raises:
-            InvalidRequestError: neither the caller nor the settings name the rule, or it has no `redirect_state`.
+            InvalidRequestError: neither the caller nor the settings name the rule, the client of the caller may not use
+                it, or it has no `redirect_state`.
         """
-        rule_id = rule_id or self.intake.settings.faceid_rule_id
-        if rule_id is None:
-            raise rule_required()
+        # Without an exception for admins: the state belongs to the client of the key.
+        rule_id = self.rules.usable(rule_id, actor.caller.client)
         if not self.rules.rule(rule_id).redirect_state:
             raise InvalidRequestError("redirect_state is not enabled for this rule.", code="no_redirect_state")
         state = RedirectState(
@@ -125,7 +125,10 @@ class RedirectService:
         return state if self.clock() < state.expires_at else None
 
     async def _create(self, biz_token: str, state: RedirectState) -> bool:
-        """Accepts the token as called back; returns False if the token or the nonce is already known."""
+        """Accepts the token as called back.
+
+        Returns False if the token or the nonce is already known, or the client may not use the rule any more.
+        """
         now = self.clock()
         notice = Notice(
             biz_token=biz_token,
@@ -138,7 +141,7 @@ class RedirectService:
         try:
             await self.intake.accept(notice)
             is_new = True
-        except ConflictError:
+        except (ConflictError, InvalidRequestError):
             is_new = False
         # A state that is presented again and again costs no further transaction.
         if len(self._used_nonces) >= _MAX_USED_NONCES:

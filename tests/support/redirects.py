@@ -5,7 +5,7 @@ from datetime import datetime
 
 from app.sealing.keyring import KeyRing
 from app.sealing.personal_data import PersonalDataCipher
-from app.services.intake import IntakeService, IntakeSettings
+from app.services.intake import IntakeService
 from app.services.redirects import RedirectService
 from app.services.rule_settings import RuleSettings, RulesSettings
 from app.storage.database import Database
@@ -14,9 +14,9 @@ from app.storage.wakeups import Wakeups
 
 def redirect_service(database: Database, keyring: KeyRing, clock: Callable[[], datetime]) -> RedirectService:
     """Returns a redirect service whose default rule has redirect_state."""
-    rules, wakeups = RulesSettings(rules={"1": RuleSettings(redirect_state=True)}), Wakeups()
+    rules = RulesSettings(faceid_rule_id="1", rules={"1": RuleSettings(redirect_state=True)})
+    wakeups = Wakeups()
     intake = IntakeService(
-        settings=IntakeSettings(faceid_rule_id="1"),
         rules=rules,
         cipher=PersonalDataCipher(keyring),
         database=database,

@@ -53,6 +53,8 @@ def settings_for(folder: Path, faceid_url: str, **overrides: object) -> Settings
         "tencentcloud_token": None,
         "faceid_endpoint": faceid_url,
         "faceid_rule_id": "1",
+        # The tests of the rules set it to the default, False.
+        "accept_unknown_rules": True,
         "faceid_info_type": "0",
         "faceid_requests_per_second": 1000,
         "data_dir": folder,
@@ -126,7 +128,7 @@ def environment_of(settings: Settings) -> Mapping[str, str]:
         "TENCENTCLOUD_SECRET_ID": settings.faceid.tencentcloud_secret_id,
         "TENCENTCLOUD_SECRET_KEY": settings.faceid.tencentcloud_secret_key.get_secret_value(),
         "FACEID_ENDPOINT": settings.faceid.faceid_endpoint,
-        "FACEID_RULE_ID": str(settings.intake.faceid_rule_id),
+        "FACEID_RULE_ID": str(settings.rules.faceid_rule_id),
         "FACEID_REQUESTS_PER_SECOND": str(settings.faceid.faceid_requests_per_second),
         "FACEID_TIMEOUT_SECONDS": str(settings.faceid.faceid_timeout_seconds),
         "DATA_DIR": str(settings.database.data_dir),
