@@ -1,6 +1,6 @@
 """The composition root, the only place that builds services: for the API, the worker, the command line and tests."""
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -36,6 +36,9 @@ from app.storage import schema
 from app.storage.database import Database
 from app.storage.media import MediaStore, open_media_store
 from app.storage.wakeups import Wakeups, open_wakeups
+
+# So many altered rows in a row would make the right key ring look wrong.
+_SAMPLES = 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,9 +163,8 @@ async def _open_account(stack: AsyncExitStack, services: Services, name: str) ->
 
 async def has_sealed_rows(database: Database) -> bool:
     """Returns whether the database contains anything that only its key ring can decrypt."""
-    async with database.read() as tx:
-        keys = await tx.api_keys.list()
-        return bool(await tx.verifications.find_newest_sealed() or any(key.has_digest for key in keys))
+    verifications, keys = await _sealed_samples(database)
+    return bool(verifications or keys)
 
 
 async def open_keyring(path: Path, database: Database) -> KeyRing:
@@ -180,22 +182,25 @@ async def open_keyring(path: Path, database: Database) -> KeyRing:
             f"KEYRING_FILE ({path}) does not exist or is not a key ring, and the database contains data that only its "
             "key ring decrypts. Restore the key ring from its copy."
         ) from None
-    async with database.read() as tx:
-        newest = await tx.verifications.find_newest_sealed()
-        api_keys = await tx.api_keys.list()
-    if not _decrypts(keyring, newest, api_keys):
+    if not _decrypts(keyring, *await _sealed_samples(database)):
         raise ConfigurationError("KEYRING_FILE is not the key ring that this database was encrypted with.")
     return keyring
 
 
-def _decrypts(keyring: KeyRing, verification: Verification | None, api_keys: Iterable[ApiKey]) -> bool:
-    """Returns whether the key ring decrypts the verification, or one of the API keys if there is none."""
-    with suppress(TamperedDataError):
-        if verification:
+async def _sealed_samples(database: Database) -> tuple[Sequence[Verification], Sequence[ApiKey]]:
+    """Returns values that only the key ring of the database decrypts: the newest verifications, and the API keys."""
+    async with database.read() as tx:
+        verifications = await tx.verifications.list_newest_sealed(limit=_SAMPLES)
+        return verifications, [key for key in await tx.api_keys.list() if key.has_digest]
+
+
+def _decrypts(keyring: KeyRing, verifications: Iterable[Verification], api_keys: Iterable[ApiKey]) -> bool:
+    """Returns whether the key ring decrypts any of the values. Altered ones do not prove that it is the wrong one."""
+    for verification in verifications:
+        with suppress(TamperedDataError):
             PersonalDataCipher(keyring).rewrapped_key(verification)
             return True
-    for key in () if verification else filter(lambda key: key.has_digest, api_keys):
-        # A key whose row was altered does not prove that the key ring is wrong.
+    for key in api_keys:
         with suppress(TamperedDataError):
             keyring.unwrap(Ring.IDENTITY, key.sealed_digest, *key.bound_values)
             return True

@@ -7,7 +7,9 @@ an exception by its type and the line that raised it, never by its text.
 import hashlib
 import logging
 import sys
+import time
 import traceback
+from collections.abc import Hashable
 from types import TracebackType
 
 import structlog
@@ -50,7 +52,7 @@ CLOCK_IN_DOUBT = Gauge("faceid_clock_in_doubt", "1 while nothing expires and not
 ERASURE_STOPPED = Gauge("faceid_erasure_stopped", "1 while the erasure of expired data waits for an operator")
 ERASED = Counter("faceid_erased_total", "Verifications whose media or text were erased after their retention")
 PERSONS = Gauge("faceid_persons_with_face", "Different persons of whom a face is stored, updated hourly")
-TAMPERED = Counter("faceid_altered_total", "Stored values that could not be authenticated")
+TAMPERED = Counter("faceid_altered_total", "Alarms: rows whose stored values could not be authenticated")
 REDIRECTS_WITHOUT_TOKEN = Counter(
     "faceid_redirects_without_token_total", "Redirects with a valid state and no BizToken", ["rule_id"]
 )
@@ -88,6 +90,26 @@ def configure_logging(level: str = "INFO") -> None:
         )
     )
     logging.basicConfig(handlers=[handler], level=logging.WARNING, force=True)
+
+
+class Throttle:
+    """Admits each key once per interval of so many seconds, and at most `limit` keys per interval."""
+
+    def __init__(self, seconds: float, limit: int) -> None:
+        self._seconds = seconds
+        self._limit = limit
+        self._counts: dict[Hashable, int] = {}
+        self._began_at = time.monotonic()
+
+    def admit(self, key: Hashable) -> bool:
+        """Returns whether this is the first time of the key in the current interval."""
+        now = time.monotonic()
+        if now - self._began_at >= self._seconds:
+            self._began_at, self._counts = now, {}
+        if key not in self._counts and len(self._counts) >= self._limit:
+            return False
+        self._counts[key] = self._counts.get(key, 0) + 1
+        return self._counts[key] == 1
 
 
 def digest_of(biz_token: str) -> str:

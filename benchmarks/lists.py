@@ -160,9 +160,9 @@ async def opened_size(folder: Path, url: str, count: int, rare: int) -> AsyncIte
         digests = [services.cipher.find_by(rows.BIG, _ID_CARD, name)[1][0] for name in (None, _NAME)]
         await rows.fill(make_url(address), count, rare, digests)
         async with services.database.read() as tx:
-            newest = await tx.verifications.find_newest_sealed()
+            newest = await tx.verifications.list_newest_sealed(limit=1)
         # Every start checks whether the key of this row can be unwrapped.
-        await rows.complete(services, [newest] if newest else [])
+        await rows.complete(services, newest)
         keys = {client: await _key(services, client) for client in (rows.BIG, rows.SMALL, _ADMIN)}
         searching = [await _key(services, rows.BIG) for _ in range(_SEARCHING_KEYS)]
         shared = chain.from_iterable(repeat(key, _SEARCHES_PER_KEY) for key in searching)

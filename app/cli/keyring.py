@@ -2,15 +2,16 @@
 
 from typing import Annotated, Any
 
+import rich.progress
 import typer
 from rich.console import Console
-from rich.progress import Progress
 
-from app.cli.output import AsJson, examples, print_json, print_table
+from app.cli.output import AsJson, examples, print_error, print_json, print_table
 from app.cli.runtime import load_settings, run_with
 from app.errors import ConflictError
 from app.factory import Services
 from app.sealing.keyring import KeyRing, Ring
+from app.services.key_rotation import Progress
 
 app = typer.Typer(no_args_is_help=True, help="The key ring: the keys that encrypt all personal data.")
 
@@ -76,15 +77,26 @@ async def _status(services: Services) -> list[dict[str, Any]]:
 
 async def _rotate(services: Services, rings: list[Ring]) -> None:
     console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal) as progress:
+    with rich.progress.Progress(console=console, disable=not console.is_terminal) as bar:
         for ring in rings:
-            task = progress.add_task(ring)
-            done = 0
-            async for done, total in services.key_rotation.rotate(ring):
-                progress.update(task, completed=done, total=total)
-            typer.echo(f"{ring}: version {services.cipher.keyring.newest(ring)}, {done:,} values encrypted again.")
+            task = bar.add_task(ring)
+            state = Progress(0)
+            async for state in services.key_rotation.rotate(ring):
+                bar.update(task, completed=state.done, total=state.total)
+            newest = services.cipher.keyring.newest(ring)
+            typer.echo(f"{ring}: version {newest}, {state.done:,} values encrypted again.")
+            if state.altered:
+                print_error(_skipped(ring, state))
     typer.echo(f"Copy {services.cipher.keyring.path} again: earlier copies cannot decrypt new data.")
     typer.echo("Keep each earlier copy as long as a backup of its time exists.")
+
+
+def _skipped(ring: Ring, progress: Progress) -> str:
+    names = "\n".join(f"  {name}" for name in progress.names)
+    return (
+        f"{ring}: {progress.altered:,} altered values were skipped and stay under their version:\n{names}\n"
+        "Erase these verifications and revoke these keys. Until then their version cannot be destroyed."
+    )
 
 
 async def _destroy(services: Services, rings: list[Ring]) -> None:

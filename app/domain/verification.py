@@ -138,13 +138,17 @@ class Verification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """A verification and what was retrieved for it. `detection` contains personal values only after a reveal."""
+    """A verification and what was retrieved for it. `detection` contains personal values only after a reveal.
+
+    `is_altered`: stored values failed their authentication. Such a result has no outcome, text or media.
+    """
 
     verification: Verification
     detection: Detection | None = None
     masked: Masked = field(default_factory=Masked)
     callback_extra: str | None = field(default=None, repr=False)
     media: tuple[MediaItem, ...] = ()
+    is_altered: bool = False
 
     @property
     def unreadable(self) -> Sequence[UnreadableMedia]:

@@ -111,7 +111,7 @@ CODES = (
         "altered",
         "500",
         "Stored data failed its authentication: it was changed or damaged in the database or the media store.",
-        "Report the `request_id` to the operator.",
+        "Report the `request_id` to the operator. The log names the row.",
     ),
     ErrorCode(
         "media_missing",

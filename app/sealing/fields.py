@@ -24,10 +24,10 @@ class FieldCipher:
         """Encrypts a JSON value for (table, column, row)."""
         return seal(self._cipher, msgspec.json.encode(value), context_of(*place))
 
-    def open(self, sealed: bytes, shape: type[T], *place: str) -> T:
+    def open(self, sealed: bytes | None, shape: type[T], *place: str) -> T:
         """Decrypts the value for (table, column, row).
 
         Raises:
-            TamperedDataError: it was encrypted for another place, or was changed.
+            TamperedDataError: it was encrypted for another place, was changed, or is missing.
         """
         return msgspec.json.decode(unseal(self._cipher, sealed, context_of(*place)), type=shape)

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from pydantic import BaseModel
 
 from app.errors import ConfigurationError
-from app.sealing.aead import context_of, fresh_key, seal, tampered, unseal
+from app.sealing.aead import TamperedDataError, context_of, fresh_key, seal, unseal
 
 VERSION_BYTES = 4
 """The length of the version number that every wrapped key and every digest begins with."""
@@ -165,7 +165,7 @@ class KeyRing:
         try:
             return self._ciphers[ring, version]
         except KeyError:
-            raise tampered() from None
+            raise TamperedDataError from None
 
     def _refresh(self) -> None:
         """Reads the file if it has changed. If the new one is invalid, reports that and keeps the old keys."""

@@ -5,15 +5,17 @@ value is encrypted under that key and bound to its table, column and row. Each m
 by the biometric ring and bound to all values of its row.
 """
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from app.domain.detection import Detection, LivenessAttempt, SealedText, personal
 from app.domain.media import MediaItem
 from app.domain.personal import Masked, former_names, masked, normal_id_card, normal_name
 from app.domain.verification import Verification
-from app.sealing.aead import fresh_key, tampered
+from app.sealing.aead import TamperedDataError, fresh_key
+from app.sealing.alarm import Alarm
 from app.sealing.blobs import open_blob
 from app.sealing.fields import FieldCipher
 from app.sealing.keyring import KeyRing, Ring
@@ -30,10 +32,11 @@ class PersonalDataCipher:
     """Encrypts and decrypts personal data.
 
     Callers must commit the audit row before anything decrypted leaves them; reading the masked values needs none. Every
-    decryption raises `TamperedDataError` if the stored value is not the one that was sealed.
+    decryption raises `TamperedDataError` if the stored value is not the one that was sealed, after the alarm.
     """
 
     keyring: KeyRing
+    alarm: Alarm = field(default_factory=Alarm)
 
     def new_key(self, client: str, biz_token: str) -> bytes:
         """Returns a new wrapped key for a verification."""
@@ -41,24 +44,28 @@ class PersonalDataCipher:
 
     def rewrapped_key(self, verification: Verification) -> bytes:
         """Returns the verification's key, wrapped by the newest version of the ring."""
-        return self.keyring.wrap(Ring.IDENTITY, self._key(verification), *_owner(verification))
+        with self._alarmed(verification):
+            return self.keyring.wrap(Ring.IDENTITY, self._key(verification), *_owner(verification))
 
     def seal_extra(self, verification: Verification, extra: str | None) -> bytes | None:
         """Encrypts a callback's Extra; None if there is none or the verification was erased."""
         if extra is None or verification.sealed_key is None:
             return None
-        return self._fields(verification).seal(extra, _VERIFICATION, "callback_extra", verification.biz_token)
+        with self._alarmed(verification):
+            return self._fields(verification).seal(extra, _VERIFICATION, "callback_extra", verification.biz_token)
 
     def open_extra(self, verification: Verification) -> str | None:
         """Decrypts the callback's Extra."""
         if verification.callback_extra is None:
             return None
         place = (_VERIFICATION, "callback_extra", verification.biz_token)
-        return self._fields(verification).open(verification.callback_extra, str, *place)
+        with self._alarmed(verification):
+            return self._fields(verification).open(verification.callback_extra, str, *place)
 
     def seal_text(self, verification: Verification, detection: Detection) -> SealedText:
         """Encrypts the personal fields of a result and computes its masked identity and indexes."""
-        cipher, row = self._fields(verification), verification.biz_token
+        with self._alarmed(verification):
+            cipher, row = self._fields(verification), verification.biz_token
         values = _sealed(cipher, detection, _DETECTION, row)
         values["masked"] = cipher.seal(masked(detection), _DETECTION, "masked", row)
         attempts = [
@@ -69,12 +76,14 @@ class PersonalDataCipher:
 
     def open_text(self, verification: Verification, text: SealedText) -> Detection:
         """Decrypts a whole text."""
-        return _detection(text, self._fields(verification), verification.biz_token)
+        with self._alarmed(verification):
+            return _detection(text, self._fields(verification), verification.biz_token)
 
     def open_masked(self, verification: Verification, text: SealedText) -> tuple[Detection, Masked]:
         """Returns a text without its personal fields, and the masked identity."""
         place = (_DETECTION, "masked", verification.biz_token)
-        return _detection(text), self._fields(verification).open(text.values["masked"], Masked, *place)
+        with self._alarmed(verification):
+            return _detection(text), self._fields(verification).open(text.values["masked"], Masked, *place)
 
     def indexes(self, client: str, detection: Detection) -> dict[str, bytes | None]:
         """Returns the digests by which a person's text can be found."""
@@ -102,9 +111,10 @@ class PersonalDataCipher:
 
     def media_key(self, verification: Verification, item: MediaItem) -> bytes:
         """Unwraps the key of a media item."""
-        return self.keyring.unwrap(Ring.BIOMETRIC, item.sealed_key, *_bound_values(verification, item))
+        with self._alarmed(verification):
+            return self.keyring.unwrap(Ring.BIOMETRIC, item.sealed_key, *_bound_values(verification, item))
 
-    def open_media(
+    async def open_media(
         self,
         verification: Verification,
         item: MediaItem,
@@ -116,15 +126,30 @@ class PersonalDataCipher:
 
         `read` returns the encrypted bytes between two offsets.
         """
-        return open_blob(self.media_key(verification, item), item.size_bytes, start, stop, read)
+        key = self.media_key(verification, item)
+        with self._alarmed(verification):
+            async for piece in open_blob(key, item.size_bytes, start, stop, read):
+                yield piece
+
+    def tampered(self, verification: Verification) -> TamperedDataError:
+        """Raises the alarm, and returns the error to raise."""
+        self.alarm.report_verification(verification.id, verification.biz_token)
+        return TamperedDataError()
 
     def _fields(self, verification: Verification) -> FieldCipher:
         return FieldCipher(self._key(verification))
 
     def _key(self, verification: Verification) -> bytes:
         if verification.sealed_key is None:
-            raise tampered()
+            raise TamperedDataError
         return self.keyring.unwrap(Ring.IDENTITY, verification.sealed_key, *_owner(verification))
+
+    @contextmanager
+    def _alarmed(self, verification: Verification) -> Iterator[None]:
+        try:
+            yield
+        except TamperedDataError:
+            raise self.tampered(verification) from None
 
 
 def _owner(verification: Verification) -> tuple[str, ...]:

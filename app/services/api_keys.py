@@ -6,13 +6,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-import structlog
-
 from app.domain import api_key
 from app.domain.api_key import Actor, ApiKey, Network, Scope
 from app.domain.audit import Action
 from app.errors import NotFoundError, UnauthenticatedError
 from app.sealing.aead import TamperedDataError
+from app.sealing.alarm import Alarm
 from app.sealing.keyring import KeyRing, Ring
 from app.services.audit import AuditService
 from app.storage.database import Database
@@ -20,8 +19,6 @@ from app.storage.database import Database
 # Below the 5 s within which every process rejects a revoked key.
 _CACHE_SECONDS = 3.0
 _CACHE_SIZE = 1000
-
-log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +38,7 @@ class ApiKeyService:
     keyring: KeyRing
     audit: AuditService
     clock: Callable[[], datetime]
+    alarm: Alarm = field(default_factory=Alarm)
     _cache: dict[str, _CachedKey] = field(init=False, default_factory=dict)
 
     async def create(
@@ -125,9 +123,13 @@ class ApiKeyService:
         """Returns the digest of a key's secret.
 
         Raises:
-            TamperedDataError: a right of the key was changed in the database.
+            TamperedDataError: a right of the key was changed in the database. Raises the alarm as well.
         """
-        return self.keyring.unwrap(Ring.IDENTITY, key.sealed_digest, *key.bound_values)
+        try:
+            return self.keyring.unwrap(Ring.IDENTITY, key.sealed_digest, *key.bound_values)
+        except TamperedDataError:
+            self.alarm.report_key(key.id)
+            raise
 
     async def _find(self, key_id: str) -> _CachedKey | None:
         cached = self._cache.get(key_id)
@@ -143,7 +145,6 @@ class ApiKeyService:
         try:
             digest = self.open_digest(key)
         except TamperedDataError:
-            log.error("key_altered", key_id=key_id)
             return None
         if len(self._cache) >= _CACHE_SIZE:
             self._cache.clear()

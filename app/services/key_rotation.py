@@ -5,12 +5,16 @@ does not disturb them, and new data use the newest version.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
+from app.domain.verification import Verification
 from app.errors import ConflictError
+from app.observability import digest_of
+from app.sealing.aead import TamperedDataError
 from app.sealing.keyring import VERSION_BYTES, KeyRing, Ring, version_of
 from app.sealing.personal_data import PersonalDataCipher
 from app.services.api_keys import ApiKeyService
@@ -27,9 +31,35 @@ _COLUMNS = {
     Ring.INDEX: [key_usage.INDEXES],
 }
 
-# Renews a batch after a position in the primary key: (transaction, newest prefix, position) -> (count, next position).
+_MAX_NAMES = 100
+
+
+@dataclass(slots=True)
+class Progress:
+    """The progress of a rotation: `done` of `total` values are renewed, and `altered` ones were skipped.
+
+    `names` are the rows of the first altered values.
+    """
+
+    total: int
+    done: int = 0
+    altered: int = 0
+    names: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def skipping(self, name: str) -> Iterator[None]:
+        """Skips and names a value that was altered."""
+        try:
+            yield
+        except TamperedDataError:
+            self.altered += 1
+            if len(self.names) < _MAX_NAMES:
+                self.names.append(name)
+
+
+# Renews a batch after a position in the primary key: (transaction, newest prefix, position, progress) -> next position.
 # Position and next position are None at the beginning and the end.
-_Renew = Callable[[Transaction, bytes, Any], Awaitable[tuple[int, Any]]]
+_Renew = Callable[[Transaction, bytes, Any, Progress], Awaitable[Any]]
 
 
 @dataclass(slots=True, kw_only=True, repr=False, eq=False)
@@ -54,33 +84,39 @@ class KeyRotationService:
                 counted.update({version_of(prefix): count for prefix, count in found.items()})
         return counted
 
-    async def rotate(self, ring: Ring) -> AsyncIterator[tuple[int, int]]:
+    async def rotate(self, ring: Ring) -> AsyncIterator[Progress]:
         """Adds a version, unless an earlier rotation is incomplete, and renews everything under older versions.
 
-        Yields (done, total) after each batch.
+        Altered values stay under their version. Yields the progress after each batch.
         """
-        used = await self.in_use(ring)
-        if all(version == self._keyring.newest(ring) for version in used):
+        progress, newest = Progress(0), self._keyring.newest(ring)
+        if any(version != newest for version in await self.in_use(ring)):
+            async for progress in self._renew_outdated(ring):
+                yield progress
+        # Values that nobody can renew do not make a rotation incomplete.
+        if not progress.done:
             self._keyring.add(ring)
-        newest, done = self._keyring.newest(ring), 0
-        total = sum(count for version, count in used.items() if version != newest)
-        yield done, total
+            async for progress in self._renew_outdated(ring):
+                yield progress
+
+    async def _renew_outdated(self, ring: Ring) -> AsyncIterator[Progress]:
+        newest = self._keyring.newest(ring)
+        used = await self.in_use(ring)
+        progress = Progress(sum(count for version, count in used.items() if version != newest))
+        yield progress
         renewals: Mapping[Ring, list[_Renew]] = {
             Ring.IDENTITY: [self._renew_verifications, self._renew_api_keys],
             Ring.BIOMETRIC: [self._renew_media],
             Ring.INDEX: [self._renew_indexes],
         }
         for renew in renewals[ring]:
-            position, renewed = None, 0
-            # Walks again after a pass that found something: a transaction in flight may have added a row behind it.
-            while True:
+            position, is_over = None, False
+            while not is_over:
                 async with self.database.write() as tx:
-                    count, position = await renew(tx, newest.to_bytes(VERSION_BYTES, "big"), position)
-                renewed += count
-                yield done + renewed, max(done + renewed, total)
-                if position is None and count == 0:
-                    break
-            done += renewed
+                    position = await renew(tx, newest.to_bytes(VERSION_BYTES, "big"), position, progress)
+                is_over = position is None
+                progress.total = max(progress.total, progress.done + progress.altered)
+                yield progress
 
     async def destroy_unused(self, ring: Ring) -> list[int]:
         """Destroys the older versions that nothing depends on; returns their numbers.
@@ -97,34 +133,51 @@ class KeyRotationService:
             self._keyring.destroy(ring, version)
         return unused
 
-    async def _renew_verifications(self, tx: Transaction, newest: bytes, after: int | None) -> tuple[int, int | None]:
+    async def _renew_verifications(
+        self, tx: Transaction, newest: bytes, after: int | None, progress: Progress
+    ) -> int | None:
         rows = await tx.key_usage.outdated_verifications(newest, after_id=after or 0, limit=_BATCH)
-        await tx.key_usage.save_verification_keys({row.id: self.cipher.rewrapped_key(row) for row in rows})
-        return len(rows), rows[-1].id if rows else None
+        keys = {}
+        for row in rows:
+            with progress.skipping(_name(row)):
+                keys[row.id] = self.cipher.rewrapped_key(row)
+        await tx.key_usage.save_verification_keys(keys)
+        progress.done += len(keys)
+        return rows[-1].id if rows else None
 
-    async def _renew_api_keys(self, tx: Transaction, newest: bytes, _: None) -> tuple[int, None]:
+    async def _renew_api_keys(self, tx: Transaction, newest: bytes, _: None, progress: Progress) -> None:
         """Renews all API keys at once, because there are few."""
-        keys = await tx.api_keys.list()
-        outdated = [key for key in keys if key.has_digest and not key.sealed_digest.startswith(newest)]
-        digests = {key.id: self.api_keys.seal_digest(key, self.api_keys.open_digest(key)) for key in outdated}
+        digests = {}
+        for key in await tx.api_keys.list():
+            if key.has_digest and not key.sealed_digest.startswith(newest):
+                with progress.skipping(f"API key {key.id}"):
+                    digests[key.id] = self.api_keys.seal_digest(key, self.api_keys.open_digest(key))
         await tx.key_usage.save_api_key_digests(digests)
-        return len(outdated), None
+        progress.done += len(digests)
 
     async def _renew_media(
-        self, tx: Transaction, newest: bytes, after: tuple[int, str] | None
-    ) -> tuple[int, tuple[int, str] | None]:
+        self, tx: Transaction, newest: bytes, after: tuple[int, str] | None, progress: Progress
+    ) -> tuple[int, str] | None:
         rows = await tx.key_usage.outdated_media(newest, after=after or (0, ""), limit=_BATCH)
-        keys = {
-            (owner.id, item.kind): self.cipher.wrap_media_key(owner, item, self.cipher.media_key(owner, item))
-            for owner, item in rows
-        }
+        keys = {}
+        for owner, item in rows:
+            with progress.skipping(f"{item.kind} of {_name(owner)}"):
+                keys[owner.id, item.kind] = self.cipher.wrap_media_key(owner, item, self.cipher.media_key(owner, item))
         await tx.key_usage.save_media_keys(keys)
-        return len(rows), (rows[-1][0].id, rows[-1][1].kind) if rows else None
+        progress.done += len(keys)
+        return (rows[-1][0].id, rows[-1][1].kind) if rows else None
 
-    async def _renew_indexes(self, tx: Transaction, newest: bytes, after: int | None) -> tuple[int, int | None]:
+    async def _renew_indexes(self, tx: Transaction, newest: bytes, after: int | None, progress: Progress) -> int | None:
         rows = await tx.key_usage.outdated_texts(newest, after_id=after or 0, limit=_BATCH)
-        indexes = {
-            owner.id: self.cipher.indexes(owner.client, self.cipher.open_text(owner, text)) for owner, text in rows
-        }
+        indexes = {}
+        for owner, text in rows:
+            with progress.skipping(_name(owner)):
+                indexes[owner.id] = self.cipher.indexes(owner.client, self.cipher.open_text(owner, text))
         await tx.key_usage.save_indexes(indexes)
-        return len(rows), rows[-1][0].id if rows else None
+        progress.done += len(indexes)
+        return rows[-1][0].id if rows else None
+
+
+def _name(verification: Verification) -> str:
+    """Returns the name of a row for the operator: the log has the same id and token."""
+    return f"verification {verification.id} (token {digest_of(verification.biz_token)})"

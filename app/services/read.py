@@ -15,6 +15,7 @@ from app.domain.media import MediaItem
 from app.domain.personal import Masked
 from app.domain.verification import Result, State, Verification
 from app.errors import ForbiddenError, GoneError, TooManyRequestsError
+from app.sealing.aead import TamperedDataError
 from app.sealing.personal_data import PersonalDataCipher
 from app.services.audit import AuditService
 from app.services.batching import Batcher
@@ -47,11 +48,15 @@ class PersonQuery:
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
-    """A verification and its result as stored, still encrypted."""
+    """A verification and its result as stored, still encrypted.
+
+    `is_malformed`: the rows of the result contain a value of an impossible type.
+    """
 
     verification: Verification
-    text: SealedText | None
-    media: Sequence[MediaItem]
+    text: SealedText | None = None
+    media: Sequence[MediaItem] = ()
+    is_malformed: bool = False
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -73,6 +78,7 @@ class ReadService:
         Raises:
             GoneError: it was erased.
             NotFoundError: it does not exist or belongs to another client.
+            TamperedDataError: stored values were changed.
         """
         return self._masked(await self.load(actor, biz_token))
 
@@ -93,7 +99,7 @@ class ReadService:
         return result
 
     async def list(self, actor: Actor, wanted: VerificationFilter, *, limit: int, cursor: str | None) -> ResultPage:
-        """Returns a page of verifications in the order of `wanted`.
+        """Returns a page of verifications in the order of `wanted`. An altered one is marked and has no result.
 
         Raises:
             ForbiddenError: the caller cannot see the wanted client's verifications.
@@ -106,13 +112,13 @@ class ReadService:
         after = decode_cursor(cursor, wanted.order) if cursor else None
         async with self.database.read() as tx:
             found = await tx.verifications.search(wanted, limit=limit + 1, after=after)
-            results = [self._masked(stored) for stored in await _with_results(tx, found[:limit])]
+            results = [self._masked_or_marked(stored) for stored in await _with_results(tx, found[:limit])]
         return _page(results, found, wanted.order)
 
     async def search_person(
         self, actor: Actor, wanted: VerificationFilter, person: PersonQuery, *, limit: int, cursor: str | None
     ) -> ResultPage:
-        """Returns a page of one person's verifications, in the order of their ids. The audit row is committed before.
+        """Like `list`, one person's verifications, in the order of their ids. The audit row is committed before.
 
         Raises:
             ForbiddenError: the caller cannot see the client's verifications.
@@ -133,7 +139,7 @@ class ReadService:
             fields = ["id_card", "name"] if person.name else ["id_card"]
             outcome = f"found {len(found[:limit])}"
             await self.audit.record(tx, self.audit.describe(actor, Action.SEARCH, fields=fields, outcome=outcome))
-            results = [self._masked(stored) for stored in await _with_results(tx, found[:limit])]
+            results = [self._masked_or_marked(stored) for stored in await _with_results(tx, found[:limit])]
         return _page(results, found, order)
 
     async def reveal(self, actor: Actor, biz_token: str) -> Result:
@@ -155,6 +161,7 @@ class ReadService:
         if stored is None:
             raise not_found()
         _readable(actor.caller, stored.verification)
+        self._check(stored)
         return stored
 
     async def _load_batch(self, biz_tokens: Sequence[str]) -> Sequence[StoredResult | None]:
@@ -162,6 +169,19 @@ class ReadService:
             verifications = await tx.verifications.find_all(set(biz_tokens))
             stored = {one.verification.biz_token: one for one in await _with_results(tx, verifications)}
         return [stored.get(biz_token) for biz_token in biz_tokens]
+
+    def _check(self, stored: StoredResult) -> None:
+        """Raises TamperedDataError, after the alarm, if the result does not belong together."""
+        if stored.is_malformed:
+            raise self.cipher.tampered(stored.verification)
+
+    def _masked_or_marked(self, stored: StoredResult) -> Result:
+        try:
+            self._check(stored)
+            return self._masked(stored)
+        except TamperedDataError:
+            # The outcome may be the value that was changed.
+            return Result(verification=replace(stored.verification, outcome=None), is_altered=True)
 
     def _masked(self, stored: StoredResult) -> Result:
         detection, shown = (
@@ -177,7 +197,18 @@ def _readable(caller: Caller, verification: Verification | None) -> Verification
     return verification
 
 
-async def _with_results(tx: Transaction, verifications: Collection[Verification]) -> Sequence[StoredResult]:
+async def _with_results(tx: Transaction, verifications: Sequence[Verification]) -> Sequence[StoredResult]:
+    """Adds the stored results. A malformed one, which no version of the service writes, costs only itself."""
+    try:
+        return await _read_results(tx, verifications)
+    except ValueError:
+        if len(verifications) == 1:
+            return [StoredResult(verifications[0], is_malformed=True)]
+        half = len(verifications) // 2
+        return [*await _with_results(tx, verifications[:half]), *await _with_results(tx, verifications[half:])]
+
+
+async def _read_results(tx: Transaction, verifications: Collection[Verification]) -> Sequence[StoredResult]:
     ids = [verification.id for verification in verifications if verification.state is State.RETRIEVED]
     texts = await tx.results.texts(ids) if ids else {}
     media = await tx.results.media(ids) if ids else {}

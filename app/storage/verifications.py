@@ -101,10 +101,10 @@ class VerificationStore:
             if names:
                 await self.connection.execute(_SAVE, rows)
 
-    async def find_newest_sealed(self) -> Verification | None:
-        """Returns the newest row with a sealed key."""
-        statement = select(*COLUMNS).where(table.c.sealed_key.is_not(None)).order_by(table.c.id.desc()).limit(1)
-        return next(iter(await self._select(statement)), None)
+    async def list_newest_sealed(self, *, limit: int) -> Sequence[Verification]:
+        """Returns the newest rows with a sealed key."""
+        statement = select(*COLUMNS).where(table.c.sealed_key.is_not(None)).order_by(table.c.id.desc()).limit(limit)
+        return await self._select(statement)
 
     async def count_pending(self, *, deadline_before: datetime) -> int:
         """Counts the incompletely retrieved verifications with an earlier deadline."""

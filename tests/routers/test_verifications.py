@@ -219,6 +219,7 @@ async def test_retrieved_verification_has_the_documented_form(api: httpx.AsyncCl
         "retrieval": {"attempts": 1, "last_error_code": None, "due_at": None},
         "registered_at": None,
         "legal_hold": False,
+        "altered": False,
     }
 
 
@@ -266,6 +267,7 @@ async def test_missing_values_are_null_or_empty_lists(idle_api: httpx.AsyncClien
         "retain_until": after(received_at, timedelta(days=180)),
         "retain_media_until": after(received_at, timedelta(days=30)),
         "legal_hold": False,
+        "altered": False,
     }
 
 

@@ -13,7 +13,7 @@ from functools import partial
 import httpx
 import pytest
 import structlog
-from sqlalchemy import event
+from sqlalchemy import event, text
 
 from app.config import Settings
 from app.domain.detection import Detection
@@ -21,9 +21,11 @@ from app.domain.media import MediaItem, MediaKind
 from app.domain.verification import State, TokenFacts, Verification
 from app.errors import ConfigurationError, ConflictError
 from app.factory import Services, open_services
+from app.observability import digest_of
 from app.sealing.keyring import KeyRing, Ring
+from app.services.key_rotation import Progress
 from simulator.people import person_of
-from tests.support.api import retrieve_new
+from tests.support.api import retrieve_new, row_of
 from tests.support.service import Running, actor
 
 LATER = timedelta(minutes=6)
@@ -47,8 +49,8 @@ async def test_data_is_readable_during_and_after_a_rotation(service: Running, ap
     late = replace(service.services.key_rotation, clock=lambda: datetime.now(UTC) + LATER)
 
     for each in Ring:
-        async for done, total in rotation.rotate(each):
-            assert done <= total
+        async for progress in rotation.rotate(each):
+            assert progress.done <= progress.total
             assert await can_read_everything(api, biz_token)
         assert await rotation.in_use(each) == {2: {Ring.IDENTITY: 2, Ring.BIOMETRIC: 4, Ring.INDEX: 1}[each]}
         with pytest.raises(ConflictError):
@@ -69,9 +71,61 @@ async def test_interrupted_rotation_continues(service: Running, api: httpx.Async
         break
 
     assert await rotation.in_use(Ring.BIOMETRIC) == {1: 4}
-    assert [step async for step in rotation.rotate(Ring.BIOMETRIC)][-1] == (4, 4)
+    assert [step async for step in rotation.rotate(Ring.BIOMETRIC)][-1] == Progress(4, 4)
     assert (ring.newest(Ring.BIOMETRIC), await rotation.in_use(Ring.BIOMETRIC)) == (2, {2: 4})
     assert await can_read_everything(api, biz_token)
+
+
+async def test_rotation_skips_names_and_counts_altered_values(service: Running, api: httpx.AsyncClient) -> None:
+    altered, intact = await retrieve_new(api), await retrieve_new(api)
+    rotation, alarms = service.services.key_rotation, list[str]()
+    keys = service.services.api_keys
+    key, _ = await keys.create(actor(), "edited", [], client="default", valid_for=timedelta(days=1))
+    token = digest_of(altered)
+    row = await row_of(service.services, altered)
+    async with service.services.database.write() as tx:
+        await tx.connection.execute(text("UPDATE api_key SET scopes = 'admin' WHERE id = :id"), {"id": key.id})
+        for statement in (
+            "UPDATE verification SET sealed_key = :junk WHERE id = :id",
+            "UPDATE media SET sealed_key = :junk WHERE verification_id = :id AND kind = 'best_frame'",
+        ):
+            await tx.connection.execute(text(statement), {"junk": b"\0\0\0\7junk", "id": row.id})
+
+    name = f"verification {row.id} (token {token})"
+    expected = {
+        Ring.IDENTITY: Progress(4, 2, 2, [name, f"API key {key.id}"]),
+        Ring.BIOMETRIC: Progress(8, 7, 1, [f"best_frame of {name}"]),
+        Ring.INDEX: Progress(2, 1, 1, [name]),
+    }
+    for turn in range(2):
+        for ring in Ring:
+            with structlog.testing.capture_logs() as logs:
+                assert [step async for step in rotation.rotate(ring)][-1] == expected[ring]
+            alarms += [entry["event"] for entry in logs if "altered" in entry["event"]]
+            assert service.services.cipher.keyring.newest(ring) == turn + 2
+    # Each row raises the alarm once.
+    assert sorted(alarms) == ["altered", "key_altered"]
+    assert await can_read_everything(api, intact)
+
+    # The operator gets rid of the altered values, and then of the versions.
+    assert (await api.delete(f"/v1/verifications/{altered}")).status_code == 204
+    await keys.revoke(actor(), key.id)
+    late = replace(rotation, clock=lambda: datetime.now(UTC) + LATER)
+    assert [await late.destroy_unused(ring) for ring in Ring] == [[1, 2]] * 3
+    assert await can_read_everything(api, intact)
+
+
+async def test_service_starts_although_the_newest_row_is_altered(
+    settings: Settings, service: Running, api: httpx.AsyncClient
+) -> None:
+    intact, altered = await retrieve_new(api), await retrieve_new(api)
+    async with service.services.database.write() as tx:
+        await tx.connection.execute(
+            text("UPDATE verification SET client = 'other' WHERE biz_token = :token"), {"token": altered}
+        )
+
+    async with open_services(settings) as again:
+        assert (await again.read.get(actor(), intact)).detection is not None
 
 
 async def test_rotation_and_start_ignore_revoked_keys(settings: Settings, service: Running) -> None:
@@ -80,7 +134,7 @@ async def test_rotation_and_start_ignore_revoked_keys(settings: Settings, servic
     revoked, _ = await keys.create(actor(), "old", [], client="default", valid_for=LATER)
     await keys.revoke(actor(), revoked.id)
 
-    assert [step async for step in service.services.key_rotation.rotate(Ring.IDENTITY)][-1] == (1, 1)
+    assert [step async for step in service.services.key_rotation.rotate(Ring.IDENTITY)][-1] == Progress(1, 1)
 
     assert await service.services.key_rotation.in_use(Ring.IDENTITY) == {2: 1}
     async with open_services(settings) as again:
@@ -133,9 +187,9 @@ async def test_rotation_updates_rows_in_batches_while_rows_are_added(idle_servic
     count = partial(count_statement, statements)
     for ring in Ring:
         event.listen(engine, "before_cursor_execute", count)
-        done = [step async for step in services.key_rotation.rotate(ring)][-1][0]
+        progress = [step async for step in services.key_rotation.rotate(ring)][-1]
         event.remove(engine, "before_cursor_execute", count)
-        assert done >= ROWS
+        assert (progress.done >= ROWS, progress.altered) == (True, 0)
     writer.cancel()
     with suppress(asyncio.CancelledError):
         await writer

@@ -1,0 +1,95 @@
+"""Altered rows: each is marked in lists and named by one alarm, and costs no other row anything."""
+
+import asyncio
+from typing import Any
+
+import httpx
+import pytest
+import structlog
+from prometheus_client import REGISTRY
+from sqlalchemy import text
+
+from app.domain.api_key import Scope
+from app.observability import digest_of
+from simulator.people import person_of
+from tests.support.api import get, retrieve_new, row_of, url
+from tests.support.service import Running
+
+ALTERATIONS = {
+    "a lost mask": "UPDATE detection SET masked = NULL WHERE verification_id = :id",
+    "another key": (
+        "UPDATE verification SET sealed_key = (SELECT name FROM detection WHERE verification_id = :id) WHERE id = :id"
+    ),
+    "a lost key": "UPDATE verification SET sealed_key = NULL WHERE id = :id",
+    "an unknown kind of media": "UPDATE media SET kind = 'zzz' WHERE verification_id = :id AND kind = 'best_frame'",
+}
+
+
+async def alter(service: Running, biz_token: str, statement: str) -> int:
+    """Changes the database as an attacker could; returns the id of the verification."""
+    row = await row_of(service.services, biz_token)
+    async with service.services.database.write() as tx:
+        await tx.connection.execute(text(statement), {"id": row.id})
+    return row.id
+
+
+def marked(view: dict[str, Any]) -> dict[str, Any]:
+    """Returns the view of a passed verification as lists show it once it is altered."""
+    nothing: dict[str, Any] = {"verdict": dict.fromkeys(view["verdict"]), "identity": dict.fromkeys(view["identity"])}
+    return view | nothing | {"altered": True, "outcome": None, "liveness_attempts": [], "media": []}
+
+
+@pytest.mark.parametrize("statement", ALTERATIONS.values(), ids=ALTERATIONS)
+async def test_altered_row_is_marked_in_lists_and_searches(
+    service: Running, api: httpx.AsyncClient, statement: str
+) -> None:
+    older, altered, newer = [await retrieve_new(api) for _ in range(3)]
+    views = {biz_token: await get(api, biz_token) for biz_token in (older, altered, newer)}
+    await alter(service, altered, statement)
+
+    page = (await api.get("/v1/verifications")).json()
+    found = await api.post("/v1/verifications/search", json={"id_card": person_of(altered).id_card})
+    alone = await api.get(url(altered))
+
+    assert page["items"] == [views[newer], marked(views[altered]), views[older]]
+    assert found.json()["items"] == [marked(views[altered])]
+    assert (alone.status_code, alone.json()["code"]) == (500, "altered")
+
+
+async def test_altered_row_raises_one_alarm_that_names_it(service: Running, api: httpx.AsyncClient) -> None:
+    altered, other = await retrieve_new(api), await retrieve_new(api)
+    number = await alter(service, altered, ALTERATIONS["a lost mask"])
+    before = REGISTRY.get_sample_value("faceid_altered_total")
+
+    with structlog.testing.capture_logs() as logs:
+        for _ in range(3):
+            await api.get("/v1/verifications")
+            assert (await api.get(url(altered))).status_code == 500
+        statuses = [answer.status_code for answer in await asyncio.gather(*(api.get(url(other)) for _ in range(3)))]
+
+    alarms = [entry for entry in logs if entry["event"] == "altered"]
+    assert [(entry["verification"], entry["token"]) for entry in alarms] == [(number, digest_of(altered))]
+    assert REGISTRY.get_sample_value("faceid_altered_total") == (before or 0) + 1
+    assert statuses == [200] * 3
+
+
+async def test_requests_in_one_batch_with_an_altered_row_succeed(service: Running, api: httpx.AsyncClient) -> None:
+    altered, *others = [await retrieve_new(api) for _ in range(4)]
+    await alter(service, altered, ALTERATIONS["an unknown kind of media"])
+
+    answers = await asyncio.gather(*(api.get(url(biz_token)) for biz_token in (altered, *others)))
+
+    assert [answer.status_code for answer in answers] == [500, 200, 200, 200]
+
+
+@pytest.mark.parametrize("statement", ALTERATIONS.values(), ids=ALTERATIONS)
+async def test_altered_row_can_be_erased(service: Running, api: httpx.AsyncClient, statement: str) -> None:
+    altered = await retrieve_new(api)
+    await alter(service, altered, statement)
+
+    async with service.client(await service.key(Scope.ADMIN)) as admin:
+        held = [await call(url(altered, "legal-hold")) for call in (admin.put, admin.delete)]
+    erased = await api.delete(url(altered))
+
+    assert [answer.status_code for answer in (*held, erased)] == [204] * 3
+    assert (await api.get(url(altered))).status_code == 410
