@@ -39,8 +39,13 @@ def place_of(url: URL) -> str:
     """Returns the absolute path of SQLite's file, or Postgres' host and port."""
     if url.get_backend_name() == "sqlite":
         return str(Path(url.database or "").absolute())
-    host, port = (url.query.get(name) for name in ("host", "port"))
-    return f"{url.host or host or 'localhost'}:{url.port or port or _POSTGRES_PORT}"
+    port = url.port or url.query.get("port") or _POSTGRES_PORT
+    if url.host:
+        return f"{f'[{url.host}]' if ':' in url.host else url.host}:{port}"
+    hosts = url.query.get("host") or "localhost"
+    # Several hosts have a port each.
+    each = (hosts,) if isinstance(hosts, str) else hosts
+    return ", ".join(host if ":" in host else f"{host}:{port}" for host in each)
 
 
 def cause_of(error: Exception, url: URL) -> str:

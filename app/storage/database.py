@@ -1,9 +1,10 @@
 """The database: one engine, transactions that carry the stores, and the translation of database errors."""
 
 import asyncio
+import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self
@@ -33,6 +34,7 @@ TRANSACTION_SECONDS = 10.0
 """The deadline of a transaction, including all waiting. Ours are short; one that takes longer will not finish."""
 
 _REPORT_SECONDS = 60.0
+_PORTS = 2**16
 
 log = structlog.get_logger()
 
@@ -65,12 +67,7 @@ class DatabaseSettings(BaseModel):
             raise ConfigurationError(
                 "DATABASE_URL must begin with sqlite+aiosqlite:/// and a file, or postgresql+asyncpg://."
             )
-        if "sslmode" in url.query:
-            raise ConfigurationError("DATABASE_URL contains sslmode; with postgresql+asyncpg:// it is called ssl.")
-        known = sqlite.OPTIONS if is_file else postgres.OPTIONS
-        if unknown := sorted(set(url.query) - known):
-            raise ConfigurationError(f"DATABASE_URL contains an unknown option: {unknown[0]}.")
-        return url
+        return _checked("DATABASE_URL", url, sqlite.OPTIONS if is_file else postgres.OPTIONS)
 
     def listen_url(self) -> URL | None:
         """Returns the URL to listen for wake-ups; None to poll only. It may contain a password.
@@ -85,7 +82,7 @@ class DatabaseSettings(BaseModel):
         url = _parsed(self.database_listen_url)
         if url.drivername != "postgresql+asyncpg":
             raise ConfigurationError("DATABASE_LISTEN_URL must begin with postgresql+asyncpg://, or be `none`.")
-        return url
+        return _checked("DATABASE_LISTEN_URL", url, postgres.OPTIONS)
 
     def direct(self) -> Self:
         """Returns the settings without PgBouncer, for work that needs a session; unchanged without a direct URL."""
@@ -100,6 +97,26 @@ def _parsed(url: SecretStr) -> URL:
         return make_url(url.get_secret_value())
     except (ArgumentError, ValueError):
         return URL.create("unknown")
+
+
+def _checked(setting: str, url: URL, patterns: Mapping[str, str]) -> URL:
+    """Returns the URL if the driver can use its port and options. Otherwise it would raise errors of its own."""
+    if "sslmode" in url.query:
+        raise ConfigurationError(f"{setting} contains sslmode; with postgresql+asyncpg:// it is called ssl.")
+    for option, value in sorted(url.query.items()):
+        if option not in patterns:
+            raise ConfigurationError(f"{setting} contains an unknown option: {option}.")
+        is_repeated = isinstance(value, tuple) and option not in {"host", "port"}
+        values = (value,) if isinstance(value, str) else value
+        if is_repeated or not all(re.fullmatch(patterns[option], each) for each in values):
+            raise ConfigurationError(f"{setting} contains an invalid value of the option {option}.")
+    if url.port is not None and not 0 < url.port < _PORTS:
+        raise ConfigurationError(f"{setting} contains an invalid port.")
+    try:
+        url.get_dialect()().create_connect_args(url)
+    except (ArgumentError, ValueError):
+        raise ConfigurationError(f"{setting} contains several hosts, and not each with a valid port.") from None
+    return url
 
 
 class Transaction:

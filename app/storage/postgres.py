@@ -1,11 +1,9 @@
 """Postgres: how connections are made, checked before each transaction, and discarded all at once."""
 
 import asyncio
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
-import asyncpg
 from sqlalchemy import event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
@@ -20,8 +18,17 @@ _KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp
 _FIND_READ_ONLY = text("SELECT current_setting('transaction_read_only') = 'on'")
 _FIND_NOTHING = text("SELECT false")
 
-OPTIONS = frozenset(inspect.signature(asyncpg.connect).parameters) | {"prepared_statement_cache_size"}
-"""The options that a URL may contain: those of asyncpg, and one that SQLAlchemy adds."""
+OPTIONS = {
+    "host": ".+",
+    "port": "[0-9]{1,5}",
+    "ssl": "disable|allow|prefer|require|verify-ca|verify-full",
+    "passfile": ".+",
+    "target_session_attrs": "any|primary|standby|read-write|read-only|prefer-standby",
+    "krbsrvname": ".+",
+    "gsslib": "gssapi|sspi",
+    "prepared_statement_cache_size": "[0-9]{1,6}",
+}
+"""The options that a URL may contain, with the patterns of their values. asyncpg does not read its others from text."""
 
 READ_ONLY = "25006"
 """The SQLSTATE of a write on a server that takes none, such as the former primary after a switchover."""

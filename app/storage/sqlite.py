@@ -21,8 +21,8 @@ BUSY_TIMEOUT_SECONDS = 8
 """How long a second process waits for the writer."""
 
 
-OPTIONS = frozenset({"timeout", "cached_statements"})
-"""The options that a URL may contain. The others of the driver are ours to set."""
+OPTIONS = {"timeout": "[0-9]{1,6}", "cached_statements": "[0-9]{1,6}"}
+"""The options that a URL may contain, with the patterns of their values. The others of the driver are ours to set."""
 
 
 def is_disk_full(error: BaseException | None) -> bool:

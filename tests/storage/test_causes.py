@@ -35,11 +35,18 @@ async def cause(url: str) -> str:
     ("address", "expected"),
     [
         ("127.0.0.1:1", "Postgres at 127.0.0.1:1 refuses the connection. Start it, "),
+        ("[::1]:1", "Postgres at [::1]:1 "),
         ("nowhere.invalid", "Postgres at nowhere.invalid:5432 cannot be found: the host name is not known. "),
     ],
 )
 async def test_unreachable_server_is_named(address: str, expected: str) -> None:
     assert (await cause(f"postgresql+asyncpg://anna:{PASSWORD}@{address}/db")).startswith(expected)
+
+
+async def test_each_of_several_servers_is_named() -> None:
+    url = f"postgresql+asyncpg://anna:{PASSWORD}@/db?host=127.0.0.1:1&host=localhost:2"
+
+    assert (await cause(url)).startswith("Postgres at 127.0.0.1:1, localhost:2 ")
 
 
 @pytest.mark.parametrize(

@@ -453,12 +453,41 @@ async def test_server_that_accepts_no_writes_is_unavailable(database: Database, 
     [
         ("postgresql+asyncpg://u@h/d?ssl=require&sslrootcert=x", "sslrootcert"),
         ("postgresql+asyncpg://u@h/d?application_name=x", "application_name"),
+        ("postgresql+asyncpg://u@h/d?statement_cache_size=0", "statement_cache_size"),
+        ("postgresql+asyncpg://u@h/d?loop=x", "loop"),
         ("sqlite+aiosqlite:////tmp/x.db?mode=ro", "mode"),
     ],
 )
 def test_unknown_option_of_the_url_is_named(url: str, option: str) -> None:
     with pytest.raises(ConfigurationError, match=f"^DATABASE_URL contains an unknown option: {option}.$"):
         Database(DatabaseSettings(database_url=SecretStr(url)))
+
+
+@pytest.mark.parametrize("setting", ["database_url", "database_listen_url"])
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("postgresql+asyncpg://u@h:99999/d", "an invalid port"),
+        ("postgresql+asyncpg://u@h:0/d", "an invalid port"),
+        ("postgresql+asyncpg://u@/d?host=a:1&host=b", "several hosts, and not each with a valid port"),
+        ("postgresql+asyncpg://u@/d?host=a:1&host=b:x", "several hosts, and not each with a valid port"),
+        ("postgresql+asyncpg://u@h/d?ssl=bogus", "an invalid value of the option ssl"),
+        ("postgresql+asyncpg://u@h/d?ssl=require&ssl=disable", "an invalid value of the option ssl"),
+        ("postgresql+asyncpg://u@h/d?prepared_statement_cache_size=x", "an invalid value of the option prepared_"),
+        ("postgresql+asyncpg://u@h/d?statement_cache_size=0", "an unknown option: statement_cache_size"),
+    ],
+)
+def test_url_that_the_driver_cannot_use_is_rejected(setting: str, url: str, expected: str) -> None:
+    urls = {"database_url": "postgresql+asyncpg://u@h/d", setting: url}
+
+    with pytest.raises(ConfigurationError, match=f"^{setting.upper()} contains {expected}"):
+        Database(DatabaseSettings(**{name: SecretStr(value) for name, value in urls.items()}))
+
+
+@pytest.mark.parametrize("option", ["timeout", "cached_statements"])
+def test_option_of_sqlite_must_be_a_number(option: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"^DATABASE_URL contains an invalid value of the option {option}.$"):
+        Database(DatabaseSettings(database_url=SecretStr(f"sqlite+aiosqlite:////tmp/x.db?{option}=x")))
 
 
 async def test_full_disk_is_named_and_logged_once_a_minute(sqlite_url: str) -> None:

@@ -125,7 +125,7 @@ async def test_wakeups_work_again_after_the_server_ends_connections(
 
 
 async def test_options_of_the_database_url_apply_to_wakeups(postgres_url: str) -> None:
-    url = f"{postgres_url}&ssl=disable&prepared_statement_cache_size=0&command_timeout=9"
+    url = f"{postgres_url}&ssl=disable&prepared_statement_cache_size=0"
     async with opened(url) as database:
         wakeups = open_wakeups(database)
 
