@@ -42,7 +42,7 @@ _HALF_ENCODED = re.compile("%(?![0-9A-Fa-f]{2})")
 _MAX_VALUES = 20
 _RANGES = ", ".join(field.removesuffix("_at") for field in TimeField)
 _RULE_ID_PATTERN = r"^[A-Za-z0-9_-]{1,64}$"
-_LINE_PATTERN = r"^[^\x00-\x1f\x7f]{1,256}$"
+_LINE_PATTERN = r"^[^\x00-\x1f\x7f-\x9f]{1,256}$"
 _TEXT_PATTERN = r"^[^\x00]{0,2048}$"
 PATTERN_WORDS = {
     BIZ_TOKEN_PATTERN: "must have 1 to 128 letters, digits, underscores, dots or hyphens, the first a letter or digit",
@@ -76,7 +76,8 @@ def _from_header(value: str) -> str:
     if _HALF_ENCODED.search(value):
         raise malformed
     try:
-        return unquote_to_bytes(value.encode("latin-1")).decode()
+        # Encoded blanks around the text are none of it, like plain ones.
+        return unquote_to_bytes(value.encode("latin-1")).decode().strip()
     except UnicodeError:
         raise malformed from None
 

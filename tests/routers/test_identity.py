@@ -73,7 +73,25 @@ async def test_unmapped_fields_are_returned_as_further(service: Running) -> None
 
 @pytest.mark.parametrize(
     "headers",
-    [{}, *({b"X-Purpose": value} for value in (b"", b"a\x00b", b"\xff", b"%FF", b"%E8%B4", b"5 %", b"%zz", b"a%0Ab"))],
+    [
+        {},
+        *(
+            {b"X-Purpose": value}
+            for value in (
+                b"",
+                b"a\x00b",
+                b"\xff",
+                b"%FF",
+                b"%E8%B4",
+                b"5 %",
+                b"%zz",
+                b"a%0Ab",
+                b"%20",
+                b"%C2%A0",
+                b"a%C2%85b",
+            )
+        ),
+    ],
     ids=repr,
 )
 async def test_request_without_a_purpose_is_rejected_and_not_audited(
