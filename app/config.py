@@ -185,7 +185,11 @@ def _check_toml() -> None:
         ConfigurationError: the file is malformed, or a name is unknown. The sentence quotes no value.
     """
     try:
-        values = tomllib.loads(_TOML.read_text(encoding="utf-8"))
+        text = _TOML.read_text(encoding="utf-8")
+        if text.startswith("\ufeff"):
+            # Invisible in editors, so the position of the error would not help.
+            raise ConfigurationError(f"{_TOML} begins with a byte order mark. Save it as UTF-8 without one.") from None
+        values = tomllib.loads(text)
     except FileNotFoundError:
         return
     except tomllib.TOMLDecodeError as error:

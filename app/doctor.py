@@ -312,7 +312,10 @@ def check_folder(name: str, folder: Path, least_bytes: int) -> Finding:
         folder: the folder.
         least_bytes: less free space is a warning.
     """
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    except OSError as error:
+        return Finding("disk", Status.FAILED, f"{name} cannot be read: {error.strerror}.", _DISK_ADVICE)
     if not existing.is_dir():
         return Finding("disk", Status.FAILED, f"{name} cannot be created: {existing} is not a folder.", _DISK_ADVICE)
     if not os.access(existing, os.W_OK | os.X_OK):

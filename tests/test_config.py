@@ -159,6 +159,7 @@ def test_accounts_and_rules_are_read_from_the_file(here: Path) -> None:
         ),
         ('colour = "hunter2"', "faceid-results.toml has the unknown setting colour."),
         ("[rules]\n7 = 'hunter2'", "RULES.7 is not valid: "),
+        ("\ufeffdata_dir = 'x'", "faceid-results.toml begins with a byte order mark. Save it as UTF-8 without one."),
         ("data_dir = 'x'\nhunter2 == 1", "faceid-results.toml is not valid TOML: line 2, column 10."),
         ("secrets = ['hunter2'", "faceid-results.toml is not valid TOML: "),
         (

@@ -1,6 +1,7 @@
 """Findings and advice of the doctor, with working and broken databases, stores and endpoints."""
 
 import asyncio
+import os
 import re
 import time
 from collections.abc import AsyncIterator
@@ -39,6 +40,7 @@ from tests.support.service import DOCTOR_CHECKS, changed, everything, running, s
 from tests.support.simulator import LiveSimulator, live_simulator
 
 NOWHERE = "http://127.0.0.1:1"
+NOBODY = 65534
 
 
 async def run_checks(settings: Settings) -> dict[str, Finding]:
@@ -445,3 +447,21 @@ async def test_checks_continue_after_a_warning(settings: Settings) -> None:
 
     assert findings["key ring"].status is Status.WARNING
     assert findings["quota"].status is Status.OK
+
+
+def test_folder_below_a_closed_one_is_a_finding(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir()
+    if is_root := os.geteuid() == 0:
+        # Root may enter every folder.
+        os.seteuid(NOBODY)
+    else:
+        closed.chmod(0)
+    try:
+        finding = check_folder("DATA_DIR", closed / "data", 0)
+    finally:
+        if is_root:
+            os.seteuid(0)
+        closed.chmod(0o700)
+
+    assert (finding.status, finding.found[:19]) == (Status.FAILED, "DATA_DIR cannot be ")
