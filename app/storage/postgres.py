@@ -12,7 +12,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 
 CONNECT_SECONDS = 5.0
 # A server on the same network answers within milliseconds. A dropped connection never does.
-_PING_SECONDS = 1.5
+_PING_TICKS, _TICK_SECONDS = 15, 0.1
 # The server looks for dead clients after this, and its probes keep an idle connection alive in a NAT's table.
 _KEEPALIVE = {"tcp_keepalives_idle": "30", "tcp_keepalives_interval": "10", "tcp_keepalives_count": "3"}
 _FIND_READ_ONLY = text("SELECT current_setting('transaction_read_only') = 'on'")
@@ -52,6 +52,27 @@ def connect_arguments(*, has_pooler: bool) -> Mapping[str, Any]:
     return {"timeout": CONNECT_SECONDS, "server_settings": _KEEPALIVE}
 
 
+class _PingDeadline:
+    """Terminates a connection whose ping is not answered. Cancelling the statement would wait for the server again.
+
+    Counts ticks of the event loop. A blocked loop reads no answers, and its time must not count.
+    """
+
+    def __init__(self, driver: Any) -> None:
+        self._driver = driver
+        self._wait(_PING_TICKS)
+
+    def cancel(self) -> None:
+        """Ends the deadline."""
+        self._timer.cancel()
+
+    def _wait(self, ticks: int) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = (
+            loop.call_later(_TICK_SECONDS, self._wait, ticks - 1) if ticks else loop.call_soon(self._driver.terminate)
+        )
+
+
 class Pool:
     """Discards all idle connections of an engine at once. Closing them one by one would wait for a dead server."""
 
@@ -75,15 +96,14 @@ class Pool:
         """Returns why a connection cannot be used, None if it can. A useless one is discarded with the idle ones."""
         is_current = connection.info.get("generation") == self._generation
         driver: Any = (await connection.get_raw_connection()).driver_connection
-        # Cancelling the statement instead would wait for the server again.
-        timer = asyncio.get_running_loop().call_later(_PING_SECONDS, driver.terminate)
+        deadline = _PingDeadline(driver)
         try:
             is_read_only = await connection.scalar(_FIND_READ_ONLY if is_writer else _FIND_NOTHING)
             problem = "accepts no writes" if is_read_only else None
         except (DBAPIError, self._engine.dialect.loaded_dbapi.Error, OSError):
             problem = "does not answer"
         finally:
-            timer.cancel()
+            deadline.cancel()
         if problem:
             driver.terminate()
             await connection.invalidate()

@@ -1,6 +1,7 @@
 """Transactions of both databases, and the translation of their errors, which must not quote the driver."""
 
 import asyncio
+import time
 import sqlite3
 import subprocess
 import sys
@@ -504,6 +505,24 @@ async def test_full_disk_is_named_and_logged_once_a_minute(sqlite_url: str) -> N
                         )
 
     assert [(log["event"], log["error"]) for log in logs] == [("database_failed", "OperationalError")]
+
+
+@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
+async def test_connection_that_answered_while_the_loop_was_blocked_is_kept(database: Database) -> None:
+    async def pid() -> object:
+        async with database.read() as tx:
+            return await tx.connection.scalar(text("SELECT pg_backend_pid()"))
+
+    async def block() -> None:
+        # Each pause is longer than the deadline of a ping.
+        for _ in range(4):
+            await asyncio.sleep(0)
+            time.sleep(1.6)
+
+    before = await pid()
+    after, _ = await asyncio.gather(pid(), block())
+
+    assert after == before
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
