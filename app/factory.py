@@ -136,6 +136,7 @@ async def open_retrieval(services: Services) -> AsyncIterator[RetrievalServices]
                 claims=claims,
                 records=records,
                 rules=settings.rules,
+                database=services.database,
                 media=services.media_store,
                 cipher=services.cipher,
                 wakeups=services.wakeups,

@@ -17,6 +17,7 @@ from app.domain.decision import (
     deadline,
 )
 from app.domain.detection import Outcome
+from app.domain.redirect_state import is_released
 from app.domain.rule import Rule
 from app.domain.verification import Priority, State, TokenFacts, UpstreamCall, Verification
 from app.errors import ConflictError, GoneError
@@ -94,13 +95,34 @@ def with_rule(verification: Verification, rule_id: str, rule: Rule, now: datetim
         retain_media_until=retain_media_until,
         erase_at=verification.erase_at and retain_media_until,
     )
-    if not was_called:
+    return retrieve_again(_fenced(verification), now) if was_called else verification
+
+
+def vouched(verification: Verification, now: datetime) -> Verification:
+    """Accepts the word of a key or a signature that the token is its client's: the result needs no nonce any more.
+
+    A verification that failed for the lack of the nonce starts again, and so does a call in flight.
+    """
+    if verification.nonce is None or verification.state is State.ERASED:
         return verification
-    # Fences a call in flight under the assumed rule.
-    verification = replace(
-        verification, claim=verification.claim + 1, is_leased=False, wake_requested=False, failures=0
-    )
-    return retrieve_again(verification, now)
+    is_obsolete = is_released(verification) or (verification.is_leased and verification.state is State.PENDING)
+    verification = replace(verification, nonce=None)
+    return retrieve_again(_fenced(verification), now) if is_obsolete else verification
+
+
+def claimed(verification: Verification, now: datetime) -> Verification:
+    """Accepts a further signed state for a token that only states have brought; one of them must be of its run.
+
+    A verification that failed for the lack of the nonce starts again, and so does a call in flight.
+    """
+    if verification.nonce is None or not (verification.state is State.PENDING or is_released(verification)):
+        return verification
+    return retrieve_again(_fenced(verification), now)
+
+
+def _fenced(verification: Verification) -> Verification:
+    """Makes a call in flight void, because its facts have changed."""
+    return replace(verification, claim=verification.claim + 1, is_leased=False, wake_requested=False, failures=0)
 
 
 def registered(verification: Verification, facts: TokenFacts, now: datetime, *, due_now: bool = False) -> Verification:
@@ -118,6 +140,7 @@ def registered(verification: Verification, facts: TokenFacts, now: datetime, *, 
     if verification.state is State.ERASED:
         return verification
     is_new = verification.registered_at is None and verification.received_at is None
+    verification = vouched(verification, now)
     verification = _with_deadline(
         replace(
             verification,

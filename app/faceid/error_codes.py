@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.domain.decision import ErrorClass
+from app.domain.redirect_state import FOREIGN
 
 # Our own codes, for calls without an answer of Tencent's or whose answer was not used.
 TIMED_OUT = "network.timeout"
@@ -19,8 +20,6 @@ UNREADABLE = "reply.unreadable"
 TOO_LARGE = "reply.too_large"
 # Followed by a dot and the status.
 HTTP_STATUS = "http"
-# The result lacks the nonce of the redirect state that came with its token (`app.domain.redirect_state`).
-FOREIGN = "reply.foreign"
 # Our own media store failed while a good answer arrived, or after that.
 MEDIA_NOT_STORED = "storage.media"
 # A bug of ours, for any answer.

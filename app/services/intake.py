@@ -1,8 +1,8 @@
 """Accepts registrations and callbacks. Durable when the method returns; idempotent per BizToken."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from app.domain import lifecycle
@@ -25,9 +25,9 @@ class Notice:
         rule_id: the rule that it states; None if it states none. A new verification then has the default rule.
         at: when the notice arrived.
         change: returns the changed row, for a new and for a known verification.
-        caller: who made it, and must be able to see a known verification. None: the notice may only create one.
+        caller: who made it, and must be able to see a known verification. None: a browser brought a signed state.
         client: who owns a new verification; None for the caller's client, or without a caller the rule's.
-        nonce: what the result of a new verification must contain.
+        nonce: of the signed state, which the result must contain. The state may be used by one token.
     """
 
     biz_token: str
@@ -85,6 +85,7 @@ class IntakeService:
         now = self.clock()
 
         def change(known: Verification) -> Verification:
+            known = lifecycle.vouched(known, now)
             return lifecycle.called_back(known, self.cipher.seal_extra(known, extra), now)
 
         notice = Notice(biz_token=biz_token, rule_id=rule_id, at=now, caller=actor.caller, change=change)
@@ -100,8 +101,8 @@ class IntakeService:
         now = self.clock()
         async with self.database.write() as tx:
             known = require_visible(actor.caller, await tx.verifications.lock(biz_token))
-            due = lifecycle.retrieve_again(known, now)
-            await tx.verifications.save(known, due, now)
+            due = lifecycle.retrieve_again(lifecycle.vouched(known, now), now)
+            await self._save(tx, [(known, due)])
         self.wakeups.send(DUE)
         return due
 
@@ -124,16 +125,17 @@ class IntakeService:
         without a rule that the caller may use, `NotFoundError` for another client's token, `ConflictError` for a
         contradiction.
         """
+        spent = await self._use_states(tx, notices)
         first: dict[str, Notice] = {}
         new: list[Verification] = []
         # Those with a caller first: another notice of the batch must not keep them from creating the row.
         for notice in sorted(notices, key=lambda notice: notice.caller is None):
             with suppress(InvalidRequestError):
-                if notice.biz_token not in first:
+                if notice not in spent and notice.biz_token not in first:
                     new.append(notice.change(self._new(notice)))
                     first[notice.biz_token] = notice
         added = await tx.verifications.add_all(new)
-        may_change = {notice.biz_token for notice in notices if notice.caller} - added.keys()
+        may_change = {notice.biz_token for notice in notices if notice not in spent} - added.keys()
         known = await tx.verifications.lock_all(may_change) if may_change else []
         before = {**added, **{row.biz_token: row for row in known}}
         after = dict(before)
@@ -141,11 +143,35 @@ class IntakeService:
         for notice in notices:
             if notice.biz_token in added and first[notice.biz_token] is notice:
                 results.append(Accepted(after[notice.biz_token], is_new=True))
+            elif notice in spent:
+                results.append(ConflictError("The state was used before."))
             else:
                 results.append(self._changed(notice, after))
-        changes = [(before[token], row) for token, row in after.items() if row is not before[token]]
-        await tx.verifications.save_all(changes, self.clock())
+        await self._save(tx, [(before[token], row) for token, row in after.items() if row is not before[token]])
         return results
+
+    async def _use_states(self, tx: Transaction, notices: Sequence[Notice]) -> Collection[Notice]:
+        """Marks the signed states of notices as used; returns the notices whose states were used before."""
+        first: dict[str, Notice] = {}
+        for notice in notices:
+            if notice.nonce and notice.client:
+                first.setdefault(notice.nonce, notice)
+        if not first:
+            return ()
+        uses = [(nonce, notice.client or "", notice.biz_token) for nonce, notice in first.items()]
+        unused = {first[nonce] for nonce in await tx.redirects.use(uses)}
+        return {notice for notice in notices if notice.nonce} - unused
+
+    async def _save(self, tx: Transaction, changes: Collection[tuple[Verification, Verification]]) -> None:
+        """Saves rows. A nonce that is no longer required stays used, also if an earlier version used it."""
+        cleared = [
+            (before.nonce, before.client, before.biz_token)
+            for before, after in changes
+            if before.nonce and after.nonce is None
+        ]
+        if cleared:
+            await tx.redirects.use(cleared)
+        await tx.verifications.save_all(changes, self.clock())
 
     async def _accept_batch(self, notices: Sequence[Notice]) -> Sequence[Accepted | ServiceError]:
         async with self.database.write() as tx:
@@ -159,7 +185,8 @@ class IntakeService:
             client=client,
             biz_token=notice.biz_token,
             rule_id=rule_id,
-            is_rule_assumed=notice.rule_id is None,
+            # The state states the rule of its own run, and the token may be another run's.
+            is_rule_assumed=notice.rule_id is None or notice.nonce is not None,
             rule=rule,
             sealed_key=self.cipher.new_key(client, notice.biz_token),
             nonce=notice.nonce,
@@ -182,7 +209,8 @@ class IntakeService:
             if known is None or notice.rule_id not in {None, known.rule_id}:
                 self._rule_id(notice)
             if notice.caller is None:
-                return ConflictError("The verification is already known.")
+                rows[notice.biz_token] = self._claimed(notice, known)
+                return Accepted(rows[notice.biz_token], is_new=False)
             known = require_visible(notice.caller, known)
             if notice.rule_id:
                 known = lifecycle.with_rule(known, notice.rule_id, self.rules.rule(notice.rule_id), notice.at)
@@ -190,6 +218,19 @@ class IntakeService:
         except ServiceError as error:
             return error
         return Accepted(rows[notice.biz_token], is_new=False)
+
+    def _claimed(self, notice: Notice, known: Verification | None) -> Verification:
+        """Applies a signed state to the row of a known token that only states have brought.
+
+        Raises:
+            ConflictError: the row is not waiting for the state of its run.
+        """
+        is_own = known is not None and known.client == notice.client
+        if known is None or not is_own or (claimed := lifecycle.claimed(known, notice.at)) is known:
+            raise ConflictError("The verification is already known.")
+        if notice.rule_id:
+            claimed = lifecycle.with_rule(claimed, notice.rule_id, self.rules.rule(notice.rule_id), notice.at)
+        return replace(notice.change(claimed), is_rule_assumed=True)
 
 
 def require_visible(caller: Caller, verification: Verification | None) -> Verification:

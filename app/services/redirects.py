@@ -125,9 +125,9 @@ class RedirectService:
         return state if self.clock() < state.expires_at else None
 
     async def _create(self, biz_token: str, state: RedirectState) -> bool:
-        """Accepts the token as called back.
+        """Accepts the token as called back; returns False if the state changes nothing.
 
-        Returns False if the token or the nonce is already known, or the client may not use the rule any more.
+        The state was used before, the client may not use its rule any more, or the token needs no further state.
         """
         now = self.clock()
         notice = Notice(

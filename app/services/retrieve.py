@@ -10,14 +10,14 @@ from datetime import datetime, timedelta
 import structlog
 
 from app.domain.decision import Answered, ErrorClass, Failure, Reply, Step, Store, decide
-from app.domain.detection import InfoType, Outcome, Part
+from app.domain.detection import Detection, InfoType, Outcome, Part
 from app.domain.media import MediaItem, MediaKind, UnreadableMedia, sniff
-from app.domain.redirect_state import is_foreign
+from app.domain.redirect_state import FOREIGN, is_foreign
 from app.domain.rule import Rule
 from app.domain.verification import UpstreamCall, Verification
 from app.errors import UnavailableError
 from app.faceid.client import GET_DETECT_INFO, GET_DETECT_INFO_ENHANCED, DetectAnswer
-from app.faceid.error_codes import CRASHED, FOREIGN, MEDIA_NOT_STORED, classify
+from app.faceid.error_codes import CRASHED, MEDIA_NOT_STORED, classify
 from app.observability import CALL_SECONDS, RECEIVED_BYTES, STEPS, digest_of
 from app.sealing.blobs import BlobSealer
 from app.sealing.personal_data import PersonalDataCipher
@@ -26,6 +26,7 @@ from app.services.clock import ClockService
 from app.services.media_guard import MediaGuard
 from app.services.record import FetchOutcome, RecordService
 from app.services.rule_settings import RulesSettings
+from app.storage.database import Database
 from app.storage.media import MediaStore, SpoolFile
 from app.storage.wakeups import Wakeups
 
@@ -45,6 +46,7 @@ class RetrieveService:
     claims: ClaimService
     records: RecordService
     rules: RulesSettings
+    database: Database
     media: MediaStore
     cipher: PersonalDataCipher
     wakeups: Wakeups
@@ -120,10 +122,20 @@ class RetrieveService:
         if answer.unreadable:
             token = digest_of(verification.biz_token)
             log.warning("media_unreadable", verification=verification.id, token=token, media=dict(answer.unreadable))
-        if is_foreign(verification, answer.detection):
+        if await self._is_foreign(verification, answer.detection):
             log.warning("foreign_result", verification=verification.id, token=digest_of(verification.biz_token))
             return DetectAnswer(replace(answer.call, error_code=FOREIGN))
         return answer
+
+    async def _is_foreign(self, verification: Verification, detection: Detection | None) -> bool:
+        """Returns whether the result belongs to another run than all whose states came with the token."""
+        if detection is None or not is_foreign(verification, detection):
+            return False
+        if detection.extra is None:
+            return True
+        async with self.database.read() as tx:
+            use = detection.extra, verification.client, verification.biz_token
+            return not await tx.redirects.is_used_by(use)
 
     async def _put(
         self, verification: Verification, sealers: Mapping[MediaKind, BlobSealer[SpoolFile]]

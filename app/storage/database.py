@@ -27,6 +27,7 @@ from app.storage.key_usage import KeyUsageStore
 from app.storage.pauses import PauseStore
 from app.storage.queue import QueueStore
 from app.storage.quota import QuotaStore
+from app.storage.redirects import RedirectStore
 from app.storage.results import ResultStore
 from app.storage.verifications import VerificationStore
 
@@ -132,6 +133,7 @@ class Transaction:
         self.pauses = PauseStore(connection)
         self.queue = QueueStore(connection)
         self.quota = QuotaStore(connection)
+        self.redirects = RedirectStore(connection)
         self.results = ResultStore(connection)
         self.verifications = VerificationStore(connection)
 

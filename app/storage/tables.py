@@ -235,6 +235,15 @@ verification = Table(
     sqlite_autoincrement=True,
 )
 
+# A signed state can be used by one token, and the token's result must contain the nonce of one of its states.
+redirect_nonce = Table(
+    "redirect_nonce",
+    metadata,
+    Column("nonce", String, primary_key=True),
+    Column("client", String, nullable=False),
+    Column("biz_token", String, nullable=False),
+)
+
 # Binary columns are encrypted (`app.sealing.personal_data`), except the two indexes, which are keyed digests.
 detection = Table(
     "detection",

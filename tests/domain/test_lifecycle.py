@@ -34,6 +34,7 @@ from app.domain.decision import (
 )
 from app.domain.detection import Outcome, Part
 from app.domain.media import MediaKind, UnreadableMedia, UnreadableReason
+from app.domain.redirect_state import FOREIGN, is_released
 from app.domain.rule import Rule
 from app.domain.verification import Priority, State, TokenFacts, UpstreamCall, Verification
 from app.errors import ConflictError, GoneError
@@ -53,6 +54,7 @@ ANSWERED = UpstreamCall(
 )
 REFUSED = replace(ANSWERED, error_code="InternalError", request_id="request-2")
 CUT = replace(ANSWERED, error_code="network.timeout", request_id=None)
+FROM_ANOTHER_RUN = replace(ANSWERED, error_code=FOREIGN)
 
 NEW = lifecycle.new(client="shop", biz_token="token", rule_id="1", rule=Rule(), now=NOW)
 CALLED_BACK = replace(NEW, received_at=NOW, due_at=NOW, deadline_at=NOW + 70 * HOUR)
@@ -482,9 +484,9 @@ class Life(RuleBasedStateMachine):
         self.row = NEW
         self.claimed: Verification | None = None
 
-    @initialize(is_registered=st.booleans(), facts=FACTS)
-    def begin(self, is_registered: bool, facts: TokenFacts) -> None:
-        new = replace(NEW, is_rule_assumed=True)
+    @initialize(is_registered=st.booleans(), facts=FACTS, nonce=st.sampled_from([None, "nonce"]))
+    def begin(self, is_registered: bool, facts: TokenFacts, nonce: str | None) -> None:
+        new = replace(NEW, is_rule_assumed=True, nonce=nonce)
         self.become(lifecycle.registered(new, facts, NOW) if is_registered else lifecycle.called_back(new, None, NOW))
 
     @rule(span=st.sampled_from([SECOND, MINUTE, 10 * MINUTE, 3 * HOUR, 80 * HOUR]))
@@ -514,6 +516,27 @@ class Life(RuleBasedStateMachine):
         assert once.due_at is None or once.due_at <= max(self.now, self.row.due_at or self.now)
         assert self.row.due_at is None or (once.due_at is not None and once.due_at <= self.row.due_at)
         self.become(once)
+
+    @rule()
+    def vouch(self) -> None:
+        self.become(lifecycle.vouched(self.row, self.now))
+        assert self.row.nonce is None
+
+    @rule()
+    def bring_another_state(self) -> None:
+        self.become(lifecycle.claimed(self.row, self.now))
+        assert not is_released(self.row)
+
+    @precondition(lambda self: self.claimed is not None and self.claimed.nonce is not None)
+    @rule()
+    def report_a_foreign_result(self) -> None:
+        assert self.claimed is not None
+        if self.row.claim == self.claimed.claim:
+            step = decide(self.claimed, Failure(ErrorClass.FINAL), self.now, jitter=0)
+            self.become(lifecycle.after(self.row, step, FROM_ANOTHER_RUN, self.now))
+            # Neither a key nor a further state has come in the meantime.
+            assert self.row.nonce is not None
+        self.claimed = None
 
     @rule()
     def retrieve_again(self) -> None:

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.domain.decision import ErrorClass
+from app.domain.redirect_state import FOREIGN
 from app.faceid import error_codes as codes
 from app.faceid.error_codes import ENDPOINT, KEY_PAIR, Meaning, advice, classify, meaning_of
 
@@ -62,7 +63,7 @@ TABLE = {
     ErrorClass.RULE: ["InvalidParameterValue.RuleIdNotExist", "InvalidParameterValue.RuleIdDisabled"],
     ErrorClass.EXPIRED: ["InvalidParameterValue.BizTokenExpired"],
     ErrorClass.FINAL: [
-        codes.FOREIGN,
+        FOREIGN,
         "InvalidParameterValue.BizTokenIllegal",
         "FailedOperation.InvalidTokenParameter",
         "InvalidParameter",
