@@ -1,7 +1,7 @@
 """Postgres: how connections are made, checked before each transaction, and discarded all at once."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from sqlalchemy import event, text
@@ -58,8 +58,8 @@ class _PingDeadline:
     Counts ticks of the event loop. A blocked loop reads no answers, and its time must not count.
     """
 
-    def __init__(self, driver: Any) -> None:
-        self._driver = driver
+    def __init__(self, terminate: Callable[[], object]) -> None:
+        self._terminate = terminate
         self._wait(_PING_TICKS)
 
     def cancel(self) -> None:
@@ -69,7 +69,7 @@ class _PingDeadline:
     def _wait(self, ticks: int) -> None:
         loop = asyncio.get_running_loop()
         self._timer = (
-            loop.call_later(_TICK_SECONDS, self._wait, ticks - 1) if ticks else loop.call_soon(self._driver.terminate)
+            loop.call_later(_TICK_SECONDS, self._wait, ticks - 1) if ticks else loop.call_soon(self._terminate)
         )
 
 
@@ -96,7 +96,7 @@ class Pool:
         """Returns why a connection cannot be used, None if it can. A useless one is discarded with the idle ones."""
         is_current = connection.info.get("generation") == self._generation
         driver: Any = (await connection.get_raw_connection()).driver_connection
-        deadline = _PingDeadline(driver)
+        deadline = _PingDeadline(driver.terminate)
         try:
             is_read_only = await connection.scalar(_FIND_READ_ONLY if is_writer else _FIND_NOTHING)
             problem = "accepts no writes" if is_read_only else None

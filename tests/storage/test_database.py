@@ -1,10 +1,10 @@
 """Transactions of both databases, and the translation of their errors, which must not quote the driver."""
 
 import asyncio
-import time
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
@@ -513,16 +513,16 @@ async def test_connection_that_answered_while_the_loop_was_blocked_is_kept(datab
         async with database.read() as tx:
             return await tx.connection.scalar(text("SELECT pg_backend_pid()"))
 
-    async def block() -> None:
-        # Each pause is longer than the deadline of a ping.
-        for _ in range(4):
-            await asyncio.sleep(0)
-            time.sleep(1.6)
+    def block(times: int) -> None:
+        # Longer than the deadline of a ping.
+        time.sleep(1.6)
+        if times:
+            asyncio.get_running_loop().call_soon(block, times - 1)
 
     before = await pid()
-    after, _ = await asyncio.gather(pid(), block())
+    asyncio.get_running_loop().call_soon(block, 3)
 
-    assert after == before
+    assert await pid() == before
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
