@@ -23,7 +23,8 @@ browsers = APIRouter(prefix="/v1/callbacks", tags=["callbacks"])
 
 log = structlog.get_logger()
 
-_TOKEN_NAMES = {"biztoken", "biz_token", "token"}
+# The likeliest first: RedirectUrl may have a `token` of the caller's own.
+_TOKEN_NAMES = ("biztoken", "biz_token", "token")
 _QUERY = {
     "parameters": [
         {"name": name, "in": "query", "required": False, "schema": {"type": "string"}, "description": description}
@@ -81,7 +82,8 @@ def parse_redirect(query: str) -> tuple[str | None, str | None]:
     """
     repaired = re.sub(r"&amp;|[?#]", "&", unquote_plus(query))
     pairs = [(name.strip().lower(), value.strip()) for name, value in parse_qsl(query) + parse_qsl(repaired)]
-    tokens = (value for name, value in pairs if name in _TOKEN_NAMES and re.fullmatch(BIZ_TOKEN_PATTERN, value))
+    named = (value for wanted in _TOKEN_NAMES for name, value in pairs if name == wanted)
+    tokens = (value for value in named if re.fullmatch(BIZ_TOKEN_PATTERN, value))
     states = (value for name, value in pairs if name == "state" and re.fullmatch(redirect_state.PATTERN, value))
     return next(tokens, None), next(states, None)
 

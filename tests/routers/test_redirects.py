@@ -98,6 +98,8 @@ async def test_valid_state_accepts_one_unknown_token_before_the_answer(idle_serv
         "biz_token={token}&State={state}",
         "BizToken=&token={token}&state=&state={state}",
         "BizToken=%FF&BizToken={token}&state={state}",
+        "token=own-session&state={state}&BizToken={token}",
+        "token=own-session&state={state}?BizToken={token}",
     ],
 )
 async def test_damaged_query_is_understood(idle_service: Running, query: str) -> None:
