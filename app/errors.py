@@ -44,13 +44,18 @@ class InvalidRequestError(ServiceError):
 
 
 class UnauthenticatedError(ServiceError):
-    """The request has no API key or signature, or one that is unknown, expired, revoked or not for its network."""
+    """The request has no API key or signature, or one that is unknown, expired, revoked or not for its network.
+
+    `reason` and `key_id`, if the key is known, are for the audit; callers do not see them.
+    """
 
     status = 401
     code = "unauthenticated"
 
-    def __init__(self, detail: str) -> None:
+    def __init__(self, detail: str, *, reason: str, key_id: str = "") -> None:
         super().__init__(detail, headers={"WWW-Authenticate": "Bearer"})
+        self.reason = reason
+        self.key_id = key_id
 
 
 class ForbiddenError(ServiceError):

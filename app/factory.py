@@ -108,6 +108,7 @@ async def open_services(settings: Settings, *, clock: Clock | None = None) -> As
         stack.push_async_callback(wakeups.aclose)
         services = build(settings, database, media_store, cipher, wakeups, clock or SteadyClock())
         await services.clocks.follow()
+        stack.push_async_callback(services.audit.aclose)
         stack.push_async_callback(services.redirects.aclose)
         yield services
 
@@ -218,13 +219,14 @@ def build(
 ) -> Services:
     """Builds the services on open stores."""
     clocks = ClockService(database=database, clock=clock, accounts=settings.faceid.all_accounts.values())
-    audit = AuditService(database=database, clock=clock)
+    audit = AuditService(database=database, keyring=cipher.keyring, clock=clock)
     api_keys = ApiKeyService(database=database, keyring=cipher.keyring, audit=audit, clock=clock)
     media_guard = MediaGuard(database=database, store=media_store)
     read = ReadService(database=database, audit=audit, cipher=cipher, wakeups=wakeups)
     intake = IntakeService(
         rules=settings.rules,
         cipher=cipher,
+        audit=audit,
         database=database,
         wakeups=wakeups,
         clock=clock,

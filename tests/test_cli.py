@@ -546,6 +546,7 @@ def test_rotated_ring_keeps_its_older_version_for_five_minutes(here: Installatio
         ("identity", 1, 1),
         ("biometric", 1, 0),
         ("index", 1, 0),
+        ("audit", 1, 0),
     ]
     assert (rotated.code, rotated.out.splitlines()) == (
         0,
@@ -562,6 +563,7 @@ def test_rotated_ring_keeps_its_older_version_for_five_minutes(here: Installatio
         ("identity", 2, 1),
         ("biometric", 1, 0),
         ("index", 1, 0),
+        ("audit", 1, 0),
     ]
     assert here.run("keyring", "status").out.count("identity") == 2
 

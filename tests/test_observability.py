@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import logging
+import time
 from contextlib import redirect_stderr
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 import pytest
 import structlog
 
-from app.observability import configure_logging, where
+from app.observability import Throttle, configure_logging, where
 
 pytestmark = pytest.mark.usefixtures("restored_logging")
 
@@ -170,3 +171,18 @@ async def test_unhandled_task_failure_is_logged_without_its_text(log: Log) -> No
 
 def test_place_without_a_traceback_is_unknown() -> None:
     assert where(None) == "unknown"
+
+
+def test_throttle_admits_each_key_once_per_interval_up_to_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    throttle = Throttle(600.0, 3)
+
+    first = [throttle.admit(key) for key in ("a", "a", "b", "c", "d", "a", "d")]
+    now += 599.9
+    same_interval = [throttle.admit(key) for key in ("a", "d")]
+    now += 0.1
+    next_interval = [throttle.admit(key) for key in ("d", "a", "a")]
+
+    assert first == [True, False, True, True, False, False, False]
+    assert (same_interval, next_interval) == ([False, False], [True, True, False])

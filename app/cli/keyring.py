@@ -84,7 +84,8 @@ async def _rotate(services: Services, rings: list[Ring]) -> None:
             async for state in services.key_rotation.rotate(ring):
                 bar.update(task, completed=state.done, total=state.total)
             newest = services.cipher.keyring.newest(ring)
-            typer.echo(f"{ring}: version {newest}, {state.done:,} values encrypted again.")
+            done = "links new rows" if ring is Ring.AUDIT else f"{state.done:,} values encrypted again"
+            typer.echo(f"{ring}: version {newest}, {done}.")
             if state.altered:
                 print_error(_skipped(ring, state))
     typer.echo(f"Copy {services.cipher.keyring.path} again: earlier copies cannot decrypt new data.")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from app.cli.output import AsJson, examples, print_json
-from app.cli.runtime import load_settings, run_with
+from app.cli.runtime import load_settings, operator, run_with
 from app.services.erase import Overdue
 
 app = typer.Typer(no_args_is_help=True, help="The erasure of data whose retention has ended.")
@@ -36,7 +36,7 @@ def run(yes: Yes = False) -> None:
     typer.echo(_described(overdue))
     if overdue.due and not yes:
         typer.confirm("Erase them?", abort=True)
-    erased = run_with(settings, lambda services: services.erase.erase_overdue())
+    erased = run_with(settings, lambda services: services.erase.erase_overdue(operator()))
     typer.echo(f"{erased:,} erased.")
 
 

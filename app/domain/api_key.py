@@ -118,6 +118,9 @@ class ApiKey(Caller):
 OPERATOR = Caller(id="command-line", name="command line", client=DEFAULT_CLIENT, scopes=frozenset({Scope.ADMIN}))
 """The caller of commands that run on the machine itself."""
 
+RETENTION = Caller(id="retention", name="retention", client=DEFAULT_CLIENT, scopes=frozenset())
+"""The caller of erasures after the retention."""
+
 
 def new_key() -> tuple[str, str, str]:
     """Returns (id, secret, text) of a new key. The text is what its holder sends.

@@ -3,7 +3,6 @@
 It contains no personal data and stays when the data are erased.
 """
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -13,8 +12,15 @@ GENESIS = bytes(32)
 """The hash that the first link of the chain continues."""
 
 
+DONE = "done"
+"""The outcome of an action that was not refused."""
+
+
 class Action(StrEnum):
-    """The recorded action."""
+    """The recorded action. A refused one has the code of its error as the outcome, a refused authentication why.
+
+    `RETENTION` is an erasure after the retention; its outcome names the ids of the verifications.
+    """
 
     IDENTITY = "identity"
     MEDIA = "media"
@@ -24,13 +30,17 @@ class Action(StrEnum):
     RELEASE = "release"
     KEY_CREATED = "key_created"
     KEY_REVOKED = "key_revoked"
+    RETRIEVE = "retrieve"
+    RETENTION = "retention"
+    AUTHENTICATION = "authentication"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecord:
     """One row of the audit trail; `id` is 0 until the database assigns one.
 
-    `fields` are the names of the disclosed or searched fields, `subject` is the API key that a key action is about.
+    `fields` are the names of the disclosed, searched or erased fields. `subject` is the API key that a key action is
+    about, or the address of a refused authentication. An altered row may have another text as its action.
     """
 
     id: int = 0
@@ -38,7 +48,7 @@ class AuditRecord:
     who: str
     key_id: str
     client: str
-    action: Action
+    action: Action | str
     verification_id: int | None = None
     subject: str | None = None
     fields: str = ""
@@ -47,9 +57,9 @@ class AuditRecord:
     outcome: str
 
     def linked_to(self, previous: bytes) -> bytes:
-        """Returns the hash of this row's link: SHA-256 of the previous hash and the columns as a JSON list."""
+        """Returns the data that this row's link authenticates: the previous hash and the columns as a JSON list."""
         values = asdict(self) | {"at": self.at.astimezone(UTC).isoformat(timespec="microseconds")}
-        return hashlib.sha256(previous + json.dumps(list(values.values())).encode()).digest()
+        return previous + json.dumps(list(values.values())).encode()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +69,7 @@ class AuditFilter:
     action: Action | None = None
     key_id: str | None = None
     verification_id: int | None = None
+    outcome: str | None = None
     at_from: datetime | None = None
     at_to: datetime | None = None
 

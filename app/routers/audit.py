@@ -20,12 +20,17 @@ async def list_events(
     action: Action | None = None,
     key_id: Line | None = None,
     biz_token: BizToken | None = None,
+    outcome: Annotated[Line | None, Query(description="`done`, or why the action was refused.")] = None,
     at_from: Annotated[Moment | None, Query(alias="from")] = None,
     at_to: Annotated[Moment | None, Query(alias="to")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=64)] = None,
 ) -> AuditPage:
-    """Lists disclosures, searches, erasures, holds and key changes, newest first."""
-    wanted = AuditFilter(action=action, key_id=key_id, at_from=at_from, at_to=at_to)
+    """Lists disclosures, searches, requested retrievals, erasures, holds, key changes and refusals, newest first.
+
+    A refused action has the error's code as its `outcome`. A refused authentication has the reason, and it appears once
+    per address, reason and ten minutes.
+    """
+    wanted = AuditFilter(action=action, key_id=key_id, outcome=outcome, at_from=at_from, at_to=at_to)
     page = await services_of(request).audit.search(wanted, biz_token, limit=limit, cursor=cursor)
     return AuditPage(items=[AuditEvent.of(*found) for found in page.records], next_cursor=page.next_cursor)

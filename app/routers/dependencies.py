@@ -10,11 +10,14 @@ from fastapi.security.base import SecurityBase
 from fastapi.security.utils import get_authorization_scheme_param
 
 from app.domain.api_key import Actor, ApiKey, Caller, Scope
+from app.domain.audit import Action
 from app.errors import ForbiddenError, UnauthenticatedError
 from app.factory import Services
 from app.routers.schemas import HeaderLine
 
 SIGNATURE = "webhook-signature"
+# The audit records when a key without one of these scopes tries to read.
+_DISCLOSURES = {Scope.RESULTS_REVEAL: Action.IDENTITY, Scope.MEDIA_READ: Action.MEDIA}
 
 Purpose = Annotated[
     HeaderLine,
@@ -39,16 +42,17 @@ class _KeyScheme(SecurityBase):
         self.scheme_name = "ApiKey"
 
     async def authenticate(self, request: Request) -> ApiKey:
-        """Returns the key of the request.
+        """Returns the key of the request. The audit records a refusal.
 
         Raises:
             UnauthenticatedError: there is none, or it is not valid.
         """
-        scheme, text = get_authorization_scheme_param(request.headers.get("Authorization"))
-        if scheme.lower() != "bearer" or not text:
-            raise UnauthenticatedError("An API key is required: `Authorization: Bearer frk_…`.")
         services = services_of(request)
-        key = await services.api_keys.authenticate(text, address=_address(request))
+        try:
+            key = await services.api_keys.authenticate(_bearer_token(request), address=_address(request))
+        except UnauthenticatedError as error:
+            _report(request, error)
+            raise
         # For the access log and the headers, also if a scope is missing.
         request.state.key_id = key.id
         if key.expires_soon(services.clock()):
@@ -72,9 +76,13 @@ class _Key(_KeyScheme):
 
     async def __call__(self, request: Request) -> Actor:
         key = await self.authenticate(request)
+        actor = _actor(request, key)
         if not key.allows(self._scope):
-            raise ForbiddenError(f"The API key lacks the scope {self._scope}.")
-        return _actor(request, key)
+            error = ForbiddenError(f"The API key lacks the scope {self._scope}.")
+            if action := _DISCLOSURES.get(self._scope):
+                await services_of(request).audit.record_refusal(error, actor, action)
+            raise error
+        return actor
 
 
 class _KeyOrSignature(_Key):
@@ -83,14 +91,33 @@ class _KeyOrSignature(_Key):
     async def __call__(self, request: Request) -> Actor:
         if SIGNATURE not in request.headers or "Authorization" in request.headers:
             return await super().__call__(request)
-        caller = services_of(request).signatures.authenticate(request.headers, await request.body())
+        try:
+            caller = services_of(request).signatures.authenticate(request.headers, await request.body())
+        except UnauthenticatedError as error:
+            _report(request, error)
+            raise
         request.state.key_id = caller.id
         return _actor(request, caller)
 
 
+def _bearer_token(request: Request) -> str:
+    scheme, text = get_authorization_scheme_param(request.headers.get("Authorization"))
+    if scheme.lower() != "bearer" or not text:
+        raise UnauthenticatedError("An API key is required: `Authorization: Bearer frk_…`.", reason="missing")
+    return text
+
+
 def _actor(request: Request, caller: Caller) -> Actor:
+    return Actor(caller=caller, request_id=_request_id(), address=_address(request))
+
+
+def _report(request: Request, error: UnauthenticatedError) -> None:
+    services_of(request).audit.report_refused_authentication(error, address=_address(request), request_id=_request_id())
+
+
+def _request_id() -> str:
     request_id: str = structlog.contextvars.get_contextvars()["request_id"]
-    return Actor(caller=caller, request_id=request_id, address=_address(request))
+    return request_id
 
 
 def _address(request: Request) -> str | None:

@@ -473,13 +473,18 @@ class AuditEvent(BaseModel):
     who: str
     key_id: str
     client: str
-    action: Action
+    action: Action | str
     biz_token: str | None
-    subject: str | None = Field(description="The API key that a key action is about.")
-    fields: list[str]
+    subject: str | None = Field(
+        description="The API key that a key action is about, or the address of a refused authentication."
+    )
+    fields: list[str] = Field(description="The names of the disclosed, searched or erased fields.")
     purpose: str | None
     request_id: str
-    outcome: str
+    outcome: str = Field(
+        description="`done`, `found N` for a search, `erased IDS` with the ids of the log for `retention`, or why the "
+        "action was refused."
+    )
 
     @classmethod
     def of(cls, record: AuditRecord, biz_token: str | None) -> Self:

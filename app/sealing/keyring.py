@@ -3,6 +3,7 @@
     identity    wraps the keys of verifications, and seals the digests of API keys
     biometric   wraps the keys of media
     index       computes the blind index and other values that must be recognised without being readable
+    audit       links the rows of the audit trail; key rings of earlier versions lack it until it is rotated
 
 The newest version of a ring wraps; older versions still unwrap until everything is wrapped again and they are
 destroyed. Their wrapped keys are then lost in every copy, which makes an erasure final.
@@ -43,6 +44,7 @@ class Ring(StrEnum):
     IDENTITY = "identity"
     BIOMETRIC = "biometric"
     INDEX = "index"
+    AUDIT = "audit"
 
 
 class KeyringSettings(BaseModel):
@@ -111,8 +113,9 @@ class KeyRing:
         return self._rings[ring]
 
     def newest(self, ring: Ring) -> int:
-        """Returns the number of the version that wraps."""
-        return self.versions(ring)[-1].version
+        """Returns the number of the version that wraps; 0 if the ring does not exist yet."""
+        versions = self.versions(ring)
+        return versions[-1].version if versions else 0
 
     def add(self, ring: Ring) -> int:
         """Adds a version, which wraps from now on; returns its number."""
@@ -159,6 +162,18 @@ class KeyRing:
         """Returns the keyed digests of the names by all versions of the index ring, oldest first."""
         return [_mac(version, names) for version in self.versions(Ring.INDEX)]
 
+    def link(self, data: bytes) -> bytes:
+        """Returns the hash of a link by the newest version of the audit ring; without the ring it has no key."""
+        versions = self.versions(Ring.AUDIT)
+        return _link(versions[-1], data) if versions else hashlib.sha256(data).digest()
+
+    def is_link(self, link: bytes, data: bytes) -> bool:
+        """Returns whether a link has the hash of the data, by the version that it names."""
+        if not is_keyed(link):
+            return link == hashlib.sha256(data).digest()
+        known = [version for version in self.versions(Ring.AUDIT) if version.version == version_of(link)]
+        return any(hmac.compare_digest(link, _link(version, data)) for version in known)
+
     def _cipher(self, ring: Ring, version: int) -> AESGCM:
         if (ring, version) not in self._ciphers:
             self._refresh()
@@ -180,14 +195,15 @@ class KeyRing:
             stamp = found.st_mtime_ns, found.st_ino, found.st_size
             if stamp == self._stamp:
                 return
-            rings = msgspec.json.decode(self.path.read_bytes(), type=dict[Ring, list[KeyVersion]])
+            stored = msgspec.json.decode(self.path.read_bytes(), type=dict[Ring, list[KeyVersion]])
+            rings = {Ring.AUDIT: [], **stored}
             ciphers = {(ring, known.version): AESGCM(known.key) for ring in Ring for known in rings[ring]}
         except (OSError, ValueError, KeyError):
             raise ConfigurationError(
                 "KEYRING_FILE does not exist or is not a key ring. Restore it, or create the first one with "
                 "`faceid-results keyring new`."
             ) from None
-        if not all(rings[ring] for ring in Ring):
+        if not all(rings[ring] for ring in Ring if ring is not Ring.AUDIT):
             raise ConfigurationError("KEYRING_FILE contains a key ring without keys.")
         self._stamp, self._rings, self._ciphers = stamp, rings, ciphers
 
@@ -195,6 +211,16 @@ class KeyRing:
 def version_of(wrapped: bytes) -> int:
     """Returns the key version of a wrapped key or digest."""
     return int.from_bytes(wrapped[:VERSION_BYTES], "big")
+
+
+def is_keyed(link: bytes) -> bool:
+    """Returns whether a link names the key version that made it. Links of earlier versions of the service do not."""
+    return len(link) > hashlib.sha256().digest_size
+
+
+def _link(version: KeyVersion, data: bytes) -> bytes:
+    digest = hmac.digest(version.key, context_of(Ring.AUDIT) + data, hashlib.sha256)
+    return version.version.to_bytes(VERSION_BYTES, "big") + digest
 
 
 def _mac(version: KeyVersion, names: Sequence[str]) -> bytes:

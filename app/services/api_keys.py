@@ -104,16 +104,17 @@ class ApiKeyService:
             UnauthenticatedError: the key is unknown, expired, revoked, or not valid from this address.
         """
         parsed = api_key.parse(text)
-        cached = await self._find(parsed[0]) if parsed else None
-        if (
-            parsed is None
-            or cached is None
-            or not hmac.compare_digest(cached.digest, api_key.digest(parsed[1]))
-            or not cached.key.is_active(self.clock())
-            or not cached.key.allows_address(address)
-        ):
-            raise UnauthenticatedError("The API key is unknown, expired, revoked, or not for this network.")
-        return cached.key
+        if parsed is None:
+            raise _refusal("malformed")
+        cached = await self._find(parsed[0])
+        key = cached.key
+        if not hmac.compare_digest(cached.digest, api_key.digest(parsed[1])):
+            raise _refusal("secret", key.id)
+        if not key.is_active(self.clock()):
+            raise _refusal("revoked" if key.revoked_at else "expired", key.id)
+        if not key.allows_address(address):
+            raise _refusal("network", key.id)
+        return key
 
     def seal_digest(self, key: ApiKey, digest: bytes) -> bytes:
         """Seals the digest of a secret, bound to the rights of its key."""
@@ -131,7 +132,7 @@ class ApiKeyService:
             self.alarm.report_key(key.id)
             raise
 
-    async def _find(self, key_id: str) -> _CachedKey | None:
+    async def _find(self, key_id: str) -> _CachedKey:
         cached = self._cache.get(key_id)
         is_fresh = cached and time.monotonic() - cached.read_at < _CACHE_SECONDS
         if cached and is_fresh and self.keyring.knows(Ring.IDENTITY, cached.key.sealed_digest):
@@ -140,13 +141,22 @@ class ApiKeyService:
             key = await tx.api_keys.find(key_id)
             # The row of the key may have been restored. The record of its revocation cannot be removed unnoticed.
             is_revoked = await tx.audit.has(Action.KEY_REVOKED, key_id)
-        if key is None or is_revoked:
-            return None
+        if key is None:
+            raise _refusal("unknown")
+        if is_revoked:
+            raise _refusal("revoked", key_id)
         try:
             digest = self.open_digest(key)
         except TamperedDataError:
-            return None
+            raise _refusal("altered", key_id) from None
         if len(self._cache) >= _CACHE_SIZE:
             self._cache.clear()
         cached = self._cache[key_id] = _CachedKey(key, digest, time.monotonic())
         return cached
+
+
+def _refusal(reason: str, key_id: str = "") -> UnauthenticatedError:
+    """Returns the error for a rejected key, which is the same for callers in all cases."""
+    return UnauthenticatedError(
+        "The API key is unknown, expired, revoked, or not for this network.", reason=reason, key_id=key_id
+    )

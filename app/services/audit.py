@@ -1,20 +1,32 @@
 """The audit trail: written before a disclosure, linked to a hash chain, and verified against logged anchors."""
 
+import asyncio
+import ipaddress
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
 
 from app.domain.api_key import Actor
-from app.domain.audit import GENESIS, Action, AuditFilter, AuditRecord, ChainLink
+from app.domain.audit import DONE, GENESIS, Action, AuditFilter, AuditRecord, ChainLink
 from app.domain.listing import decode_audit_cursor, encode_audit_cursor
 from app.domain.verification import Verification
+from app.errors import GoneError, NotFoundError, ServiceError, UnauthenticatedError
+from app.observability import Throttle
+from app.sealing.keyring import KeyRing, Ring, is_keyed
 from app.services.batching import Batcher
 from app.storage.database import Database, Transaction
 
 _BATCH = 1000
+# For each address and reason of a refused authentication. A flood must not fill the disk.
+_REFUSAL_SECONDS = 600.0
+_MAX_REFUSALS = 1000
+_IPV6_NETWORK_BITS = 64
+# The key ring and the database may have different clocks.
+_CLOCK_TOLERANCE = timedelta(hours=1)
 
 # At every LOG_LEVEL: without the anchors in the log, only the database itself could prove the chain.
 _anchor_log = structlog.wrap_logger(None, wrapper_class=structlog.make_filtering_bound_logger(logging.INFO))
@@ -40,14 +52,22 @@ class AuditRecordPage:
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class AuditService:
-    """Records, lists, links and verifies."""
+    """Records, lists, links and verifies. Close it with `aclose`."""
 
     database: Database
+    keyring: KeyRing
     clock: Callable[[], datetime]
+    _end: ChainLink | None = field(init=False, default=None)
+    _refusals: Throttle = field(init=False, default_factory=lambda: Throttle(_REFUSAL_SECONDS, _MAX_REFUSALS))
+    _tasks: set[asyncio.Task[None]] = field(init=False, default_factory=set)
     _record_one: Batcher[AuditRecord, None] = field(init=False)
 
     def __post_init__(self) -> None:
         self._record_one = Batcher(self._record_batch)
+
+    async def aclose(self) -> None:
+        """Waits for the records that nobody waits for."""
+        await asyncio.gather(*self._tasks)
 
     def describe(
         self,
@@ -57,7 +77,7 @@ class AuditService:
         verification: Verification | None = None,
         subject: str | None = None,
         fields: Collection[str] = (),
-        outcome: str = "done",
+        outcome: str = DONE,
     ) -> AuditRecord:
         """Returns the record of an action, to be passed to `record` or `record_now`.
 
@@ -66,7 +86,7 @@ class AuditService:
             action: what happens.
             verification: what it happens to.
             subject: the id of the API key that a key action is about.
-            fields: the names of the disclosed or searched fields.
+            fields: the names of the disclosed, searched or erased fields.
             outcome: how it ended.
         """
         return AuditRecord(
@@ -90,6 +110,48 @@ class AuditService:
     async def record_now(self, record: AuditRecord) -> None:
         """Writes a record, durable on return, in one transaction with the records that arrive at the same time."""
         await self._record_one(record)
+
+    @asynccontextmanager
+    async def recorded_refusals(self, actor: Actor, action: Action, *fields: str) -> AsyncIterator[None]:
+        """Records the action if the block refuses it, because there is nothing that the caller may read."""
+        try:
+            yield
+        except (NotFoundError, GoneError) as error:
+            await self.record_refusal(error, actor, action, *fields)
+            raise
+
+    async def record_refusal(self, error: ServiceError, actor: Actor, action: Action, *fields: str) -> None:
+        """Records that the action was refused with this error."""
+        await self.record_now(self.describe(actor, action, fields=fields, outcome=error.code))
+
+    def report_refused_authentication(
+        self, error: UnauthenticatedError, *, address: str | None, request_id: str
+    ) -> None:
+        """Records a refused authentication, once per address, reason and ten minutes, without the text that was sent.
+
+        Does not wait: the time of the answer would reveal the reason.
+        """
+        subject, network = _network(address)
+        if not self._refusals.admit((network, error.reason)):
+            return
+        record = AuditRecord(
+            at=self.clock(),
+            who="",
+            key_id=error.key_id,
+            client="",
+            action=Action.AUTHENTICATION,
+            subject=subject,
+            request_id=request_id,
+            outcome=error.reason,
+        )
+        task = asyncio.create_task(self._record_if_possible(record), name="refusal")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _record_if_possible(self, record: AuditRecord) -> None:
+        # The database reports its failures itself.
+        with suppress(ServiceError):
+            await self.record_now(record)
 
     async def _record_batch(self, records: Sequence[AuditRecord]) -> Sequence[None]:
         async with self.database.write() as tx:
@@ -125,13 +187,18 @@ class AuditService:
         async with self.database.write() as tx:
             await tx.audit.stop_writers()
             last = await tx.audit.last_link() or ChainLink(0, 0, GENESIS)
+            lost = self._end if self._end and not await tx.audit.has_link(self._end) else None
             links = []
             records = await tx.audit.after(last.audit_id, limit=_BATCH)
             for record in records:
-                last = ChainLink(last.position + 1, record.id, record.linked_to(last.hash))
+                last = ChainLink(last.position + 1, record.id, self.keyring.link(record.linked_to(last.hash)))
                 links.append(last)
             if links:
                 await tx.audit.add_links(links)
+        if lost:
+            # Rows that were changed are linked again now, like new ones. Only the log still has the earlier ends.
+            _anchor_log.error("audit_rewritten", position=lost.position, hash=lost.hash.hex())
+        self._end = last
         for record in records:
             if record.action is Action.KEY_REVOKED:
                 # After the restore of an older backup, the log is the only record of it.
@@ -143,13 +210,15 @@ class AuditService:
     async def verify(self, anchors: Mapping[int, str]) -> ChainReport:
         """Walks the chain and compares it with the logged anchors (hash in hex by position)."""
         last, problem = ChainLink(0, 0, GENESIS), None
+        versions = self.keyring.versions(Ring.AUDIT)
+        keyed_from = versions[0].created_at + _CLOCK_TOLERANCE if versions else None
         while problem is None:
             async with self.database.read() as tx:
                 batch = await tx.audit.chain(last.position, limit=_BATCH)
             if not batch:
                 break
             for link, record in batch:
-                if problem := _problem(last, link, record, anchors.get(link.position)):
+                if problem := self._problem(last, link, record, anchors.get(link.position), keyed_from):
                     break
                 last = link
         async with self.database.read() as tx:
@@ -161,17 +230,38 @@ class AuditService:
             problem = f"Everything after position {last.position} was removed, up to {max(anchors)}."
         return ChainReport(last.position, unsealed if problem is None else 0, last.hash.hex(), problem)
 
+    def _problem(
+        self,
+        last: ChainLink,
+        link: ChainLink,
+        record: AuditRecord | None,
+        anchor: str | None,
+        keyed_from: datetime | None,
+    ) -> str | None:
+        """Returns the fault of a link, if it has one."""
+        if link.position != last.position + 1:
+            return f"The row at position {last.position + 1} was removed."
+        row = f"Row {link.audit_id}, at position {link.position},"
+        if record is None:
+            return f"{row} was removed."
+        fault = None
+        if link.audit_id < last.audit_id:
+            fault = f"{row} was moved."
+        # Links of earlier versions have no key. They end where the first link with a key follows.
+        elif not is_keyed(link.hash) and (is_keyed(last.hash) or (keyed_from and record.at > keyed_from)):
+            fault = f"{row} was linked without the key ring."
+        elif not self.keyring.is_link(link.hash, record.linked_to(last.hash)):
+            fault = f"{row} was changed or moved."
+        elif anchor is not None and anchor != link.hash.hex():
+            fault = f"The chain was rewritten at position {link.position} or before: the log has another seal."
+        return fault
 
-def _problem(last: ChainLink, link: ChainLink, record: AuditRecord | None, anchor: str | None) -> str | None:
-    """Returns the fault of a link, if it has one."""
-    if link.position != last.position + 1:
-        return f"The row at position {last.position + 1} was removed."
-    if record is None:
-        return f"Row {link.audit_id}, at position {link.position}, was removed."
-    if link.audit_id < last.audit_id:
-        return f"Row {link.audit_id}, at position {link.position}, was moved."
-    if record.linked_to(last.hash) != link.hash:
-        return f"Row {link.audit_id}, at position {link.position}, was changed or moved."
-    if anchor is not None and anchor != link.hash.hex():
-        return f"The chain was rewritten at position {link.position} or before: the log has another seal."
-    return None
+
+def _network(address: str | None) -> tuple[str | None, str | None]:
+    """Returns an address, and the network that one sender controls; None if it is malformed."""
+    try:
+        known = ipaddress.ip_address(address or "")
+    except ValueError:
+        return None, None
+    bits = _IPV6_NETWORK_BITS if isinstance(known, ipaddress.IPv6Address) else known.max_prefixlen
+    return str(known), str(ipaddress.ip_network((known, bits), strict=False))

@@ -1,6 +1,7 @@
 """Erasure: on demand and after the retention. Rows, keys and objects go; only the fact stays."""
 
 import asyncio
+import secrets
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -8,7 +9,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from app.domain import lifecycle
-from app.domain.api_key import Actor
+from app.domain.api_key import RETENTION, Actor
 from app.domain.audit import Action
 from app.domain.verification import State, Verification
 from app.errors import ConflictError, DiskFullError, UnavailableError
@@ -100,20 +101,20 @@ class EraseService:
         now = self.clocks.clock()
         if not self.clocks.is_trusted or await self._is_stopped(now):
             return 0
-        return await self._erase_until(now)
+        return await self._erase_until(now, Actor(caller=RETENTION, request_id=secrets.token_hex(16)))
 
     async def find_overdue(self) -> Overdue:
         """Counts the verifications whose retention has ended, and all that have one."""
         async with self.database.read() as tx:
             return await self._count_overdue(tx, self.clocks.clock())
 
-    async def erase_overdue(self) -> int:
+    async def erase_overdue(self, actor: Actor) -> int:
         """Erases everything whose retention has ended, however much it is; returns how many."""
-        return await self._erase_until(self.clocks.clock())
+        return await self._erase_until(self.clocks.clock(), actor)
 
-    async def _erase_until(self, now: datetime) -> int:
+    async def _erase_until(self, now: datetime, actor: Actor) -> int:
         total = 0
-        while count := await self._erase_batch(now):
+        while count := await self._erase_batch(now, actor):
             total += count
         return total
 
@@ -138,7 +139,7 @@ class EraseService:
             all=await tx.verifications.count_due_for_erasure(None),
         )
 
-    async def _erase_batch(self, now: datetime) -> int:
+    async def _erase_batch(self, now: datetime, actor: Actor) -> int:
         keys = list[str]()
         async with self.database.write() as tx:
             due = await tx.verifications.lock_due_for_erasure(now, limit=_BATCH)
@@ -148,6 +149,13 @@ class EraseService:
                 else:
                     keys += await tx.results.erase(known.id, text=False)
                     await tx.verifications.save(known, lifecycle.without_media(known), now)
+            whole = [known.id for known in due if known.retain_until <= now]
+            others = [known.id for known in due if known.retain_until > now]
+            for ids, erased in ((whole, ["text", "media"]), (others, ["media"])):
+                if ids:
+                    outcome = f"erased {' '.join(map(str, ids))}"
+                    record = self.audit.describe(actor, Action.RETENTION, fields=erased, outcome=outcome)
+                    await self.audit.record(tx, record)
         await self._delete(keys)
         if due:
             log.info("swept", erased=len(due), removed=len(keys))

@@ -7,9 +7,11 @@ from datetime import datetime
 
 from app.domain import lifecycle
 from app.domain.api_key import Actor, Caller
+from app.domain.audit import Action
 from app.domain.verification import TokenFacts, Verification
 from app.errors import ConflictError, InvalidRequestError, NotFoundError, ServiceError
 from app.sealing.personal_data import PersonalDataCipher
+from app.services.audit import AuditService
 from app.services.batching import Batcher
 from app.services.rule_settings import RulesSettings
 from app.storage.database import Database, Transaction
@@ -53,6 +55,7 @@ class IntakeService:
 
     rules: RulesSettings
     cipher: PersonalDataCipher
+    audit: AuditService
     database: Database
     wakeups: Wakeups
     clock: Callable[[], datetime]
@@ -103,6 +106,7 @@ class IntakeService:
             known = require_visible(actor.caller, await tx.verifications.lock(biz_token))
             due = lifecycle.retrieve_again(lifecycle.vouched(known, now), now)
             await self._save(tx, [(known, due)])
+            await self.audit.record(tx, self.audit.describe(actor, Action.RETRIEVE, verification=known))
         self.wakeups.send(DUE)
         return due
 

@@ -29,6 +29,7 @@ _COLUMNS = {
     Ring.IDENTITY: [key_usage.VERIFICATIONS, key_usage.API_KEYS],
     Ring.BIOMETRIC: [key_usage.MEDIA],
     Ring.INDEX: [key_usage.INDEXES],
+    Ring.AUDIT: [key_usage.LINKS],
 }
 
 _MAX_NAMES = 100
@@ -108,6 +109,8 @@ class KeyRotationService:
             Ring.IDENTITY: [self._renew_verifications, self._renew_api_keys],
             Ring.BIOMETRIC: [self._renew_media],
             Ring.INDEX: [self._renew_indexes],
+            # Links stay under their version, because each one continues the hash before it.
+            Ring.AUDIT: [],
         }
         for renew in renewals[ring]:
             position, is_over = None, False

@@ -38,17 +38,18 @@ class MediaService:
     audit: AuditService
 
     async def find(self, actor: Actor, biz_token: str, kind: MediaKind) -> FoundMedia:
-        """Finds the media item of a kind.
+        """Finds the media item of a kind. The audit records a refusal.
 
         Raises:
             GoneError: the verification was erased.
             NotFoundError: the verification has none, does not exist, or belongs to another client.
         """
-        stored = await self.read.load(actor, biz_token)
-        for item in stored.media:
-            if item.kind is kind:
-                return FoundMedia(stored.verification, item)
-        raise NotFoundError("The verification has no such media item.")
+        async with self.audit.recorded_refusals(actor, Action.MEDIA, kind):
+            stored = await self.read.load(actor, biz_token)
+            for item in stored.media:
+                if item.kind is kind:
+                    return FoundMedia(stored.verification, item)
+            raise NotFoundError("The verification has no such media item.")
 
     async def open(self, actor: Actor, found: FoundMedia, start: int, stop: int) -> AsyncIterator[memoryview]:
         """Opens the bytes from `start` up to but not including `stop`, in pieces.

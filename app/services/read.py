@@ -143,8 +143,11 @@ class ReadService:
         return _page(results, found, order)
 
     async def reveal(self, actor: Actor, biz_token: str) -> Result:
-        """Like `get`, with the unmasked identity. The audit row is committed before the result is returned."""
-        async with self.database.write() as tx:
+        """Like `get`, with the unmasked identity. The audit row is committed before the result is returned.
+
+        A refusal is recorded as well.
+        """
+        async with self.audit.recorded_refusals(actor, Action.IDENTITY), self.database.write() as tx:
             verification = _readable(actor.caller, await tx.verifications.find(biz_token))
             text = (await tx.results.texts([verification.id], sealed=True)).get(verification.id)
             detection = self.cipher.open_text(verification, text) if text else None

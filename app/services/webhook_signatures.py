@@ -120,7 +120,7 @@ class SignatureService:
                 expected = sign(secret, message_id, signed_at, body).encode()
                 if any(hmac.compare_digest(expected, signature) for signature in signatures):
                     return caller
-        raise UnauthenticatedError("The signature is unknown, malformed or out of date.")
+        raise UnauthenticatedError("The signature is unknown, malformed or out of date.", reason="signature")
 
 
 def _instant(seconds: str) -> datetime | None:

@@ -1,17 +1,20 @@
 """The audit trail in the database: rows that are only added, and the hash chain that shows tampering."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import func, insert, select, text
+from sqlalchemy import String, func, insert, select, text, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.audit import Action, AuditFilter, AuditRecord, ChainLink
 from app.storage.tables import audit as table
 from app.storage.tables import audit_link, columns_of, verification
 
-_COLUMNS = [table.c[field.name] for field in fields(AuditRecord)]
+# An altered action is any text, and verifying the chain must be able to name its row.
+_ACTION = type_coerce(table.c.action, String).label("action")
+_COLUMNS = [_ACTION if field.name == "action" else table.c[field.name] for field in fields(AuditRecord)]
 _NAMES = [column.name for column in _COLUMNS]
 _INSERT = insert(table)
 
@@ -39,7 +42,7 @@ class AuditStore:
             .order_by(table.c.id.desc())
             .limit(limit)
         )
-        for name in ("action", "key_id", "verification_id"):
+        for name in ("action", "key_id", "verification_id", "outcome"):
             if (value := getattr(wanted, name)) is not None:
                 statement = statement.where(table.c[name] == value)
         if wanted.at_from is not None:
@@ -69,6 +72,11 @@ class AuditStore:
         statement = select(audit_link).order_by(audit_link.c.position.desc()).limit(1)
         row = (await self.connection.execute(statement)).one_or_none()
         return ChainLink(*row) if row else None
+
+    async def has_link(self, link: ChainLink) -> bool:
+        """Returns whether the chain has this link."""
+        same = (audit_link.c.position == link.position) & (audit_link.c.hash == link.hash)
+        return (await self.connection.scalar(select(audit_link.c.position).where(same))) is not None
 
     async def after(self, audit_id: int, *, limit: int) -> Sequence[AuditRecord]:
         """Returns records with larger ids, in ascending order."""
@@ -106,4 +114,7 @@ class AuditStore:
 
 
 def _as_record(values: Sequence[Any]) -> AuditRecord:
-    return AuditRecord(**dict(zip(_NAMES, values, strict=True)))
+    columns = dict(zip(_NAMES, values, strict=True))
+    with suppress(ValueError):
+        columns["action"] = Action(columns["action"])
+    return AuditRecord(**columns)

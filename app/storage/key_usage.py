@@ -13,14 +13,16 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.detection import SealedText
 from app.domain.media import MediaItem, MediaKind
 from app.domain.verification import Verification
-from app.storage.tables import api_key, detection, media, verification
+from app.storage.tables import api_key, audit_link, detection, media, verification
 from app.storage.verifications import COLUMNS, as_verification
 
 VERIFICATIONS = verification.c.sealed_key
 API_KEYS = api_key.c.sealed_digest
 MEDIA = media.c.sealed_key
 INDEXES = detection.c.id_card_index
+LINKS = audit_link.c.hash
 
+_HASH_BYTES = 32
 _MEDIA_NAMES = [field.name for field in fields(MediaItem)]
 _MEDIA_COLUMNS = [media.c[name] for name in _MEDIA_NAMES]
 _TEXT_COLUMNS = [column for column in detection.c if column.name != "verification_id"]
@@ -33,9 +35,9 @@ class KeyUsageStore:
     connection: AsyncConnection
 
     async def count(self, column: Column[bytes], prefix_bytes: int) -> Mapping[bytes, int]:
-        """Counts the values of a column by their prefix of so many bytes."""
-        prefix = _prefix(column, prefix_bytes)
-        statement = select(prefix, func.count()).where(func.length(column) > 0).group_by(prefix)
+        """Counts the values of a column by their prefix of so many bytes, except those without a key version."""
+        prefix, least = _prefix(column, prefix_bytes), _HASH_BYTES if column is LINKS else 0
+        statement = select(prefix, func.count()).where(func.length(column) > least).group_by(prefix)
         return {row[0]: row[1] for row in await self.connection.execute(statement)}
 
     async def outdated_verifications(self, newest: bytes, *, after_id: int, limit: int) -> Sequence[Verification]:

@@ -109,7 +109,10 @@ async def test_request_without_a_purpose_is_rejected_and_not_audited(
 async def audited(service: Running) -> list[tuple[object, ...]]:
     async with service.services.database.read() as tx:
         rows = await tx.connection.execute(
-            text("SELECT client, action, verification_id, purpose, request_id FROM audit WHERE subject IS NULL")
+            text(
+                "SELECT client, action, verification_id, purpose, request_id, outcome FROM audit"
+                " WHERE subject IS NULL ORDER BY id"
+            )
         )
     return [tuple(row) for row in rows]
 
@@ -133,7 +136,10 @@ async def test_disclosure_is_audited_with_client_and_purpose(idle_service: Runni
         answers = [await api.get(url(biz_token, "identity"), headers=headers) for biz_token in ("a", "unknown")]
 
     assert [answer.status_code for answer in answers] == [200, 404]
-    assert await audited(idle_service) == [("shop", "identity", 1, purpose, "request-0001")]
+    assert await audited(idle_service) == [
+        ("shop", "identity", 1, purpose, "request-0001", "done"),
+        ("shop", "identity", None, purpose, "request-0001", "not_found"),
+    ]
 
 
 async def test_disclosure_that_cannot_be_audited_is_refused(service: Running) -> None:

@@ -22,7 +22,7 @@ def test_new_ring_is_private_and_never_overwritten(path: Path) -> None:
     KeyRing.create(path)
 
     assert (path.stat().st_mode & 0o777, path.read_bytes()) == (0o600, content)
-    assert [first.newest(ring) for ring in Ring] == [1, 1, 1]
+    assert [first.newest(ring) for ring in Ring] == [1, 1, 1, 1]
     assert not first.is_open_to_others
 
 

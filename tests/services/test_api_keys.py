@@ -41,7 +41,7 @@ def other_process(database: Database, clock: FixedClock, tmp_path: Path) -> ApiK
 
 def new_service(database: Database, clock: FixedClock, folder: Path) -> ApiKeyService:
     keyring = KeyRing.create(folder / "keyring.json")
-    audit = AuditService(database=database, clock=clock)
+    audit = AuditService(database=database, keyring=keyring, clock=clock)
     return ApiKeyService(database=database, keyring=keyring, audit=audit, clock=clock)
 
 

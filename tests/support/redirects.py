@@ -5,6 +5,7 @@ from datetime import datetime
 
 from app.sealing.keyring import KeyRing
 from app.sealing.personal_data import PersonalDataCipher
+from app.services.audit import AuditService
 from app.services.intake import IntakeService
 from app.services.redirects import RedirectService
 from app.services.rule_settings import RuleSettings, RulesSettings
@@ -19,6 +20,7 @@ def redirect_service(database: Database, keyring: KeyRing, clock: Callable[[], d
     intake = IntakeService(
         rules=rules,
         cipher=PersonalDataCipher(keyring),
+        audit=AuditService(database=database, keyring=keyring, clock=clock),
         database=database,
         wakeups=wakeups,
         clock=clock,
