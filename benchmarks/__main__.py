@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from app.observability import configure_logging
-from benchmarks import downloads, lists, long_poll, requests, retrieval, worker_throughput
+from benchmarks import downloads, hostile, lists, long_poll, requests, retrieval, worker_throughput
 from benchmarks.figures import Line, page, table
 
 RESULTS = Path(__file__).with_name("results.md")
@@ -66,6 +66,11 @@ def resting(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
     return long_poll.idle(folder, seconds=0.5 if is_smoke else 30)
 
 
+def withstanding(_: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
+    """Measures answers of a hostile Tencent."""
+    return hostile.lines(rounds=1 if is_smoke else 3)
+
+
 SECTIONS: Mapping[str, Callable[..., AsyncIterator[Line]]] = {
     "retrieval": retrieving,
     "worker": draining,
@@ -74,6 +79,7 @@ SECTIONS: Mapping[str, Callable[..., AsyncIterator[Line]]] = {
     "lists": listing,
     "wait": holding,
     "idle": resting,
+    "hostile": withstanding,
 }
 
 

@@ -204,16 +204,14 @@ def test_stop_answers_callers_and_ends_everything_in_order(running: Deployment, 
         api.post("/v1/callbacks", json={"BizToken": "unfinished-stop", "RuleId": "1"}).raise_for_status()
         waiting: Future[httpx.Response] = pool.submit(api.get, "/v1/verifications/unfinished-stop", params={"wait": 60})
         time.sleep(2)
-        since = time.monotonic()
-        running.sh("docker compose --profile demo stop")
-        seconds = time.monotonic() - since
+        # A container that runs longer is killed, and its exit code is 137.
+        running.sh(f"docker compose --profile demo stop --timeout {STOP_SECONDS}")
 
     states = running.containers()
     ended = {name: str(state["FinishedAt"]) for name, state in states.items()}
     assert (waiting.result().status_code, waiting.result().json()["state"]) == (200, "pending")
     assert {name: state["ExitCode"] for name, state in states.items() if state["ExitCode"]} == {}
     assert max(ended["api"], ended["worker"], ended["proxy"]) < min(ended["postgres"], ended["objects"])
-    assert seconds < STOP_SECONDS
 
 
 def test_backup_is_restored_on_an_empty_machine(running: Deployment, key: str, tmp_path: Path) -> None:

@@ -118,3 +118,11 @@ def test_personal_fields_stay_out_of_repr() -> None:
         "compare_msg=None, sim=None, is_intention_required=False, intention_status=None, intention_msg=None, "
         "liveness_attempts=(LivenessAttempt(err_code=0, err_msg=None, req_time=None),))"
     )
+
+
+@pytest.mark.parametrize(
+    ("detection", "has_id_card"),
+    [(Detection(), False), (Detection(ocr_name="a"), True), (Detection(ocr_id_card="1"), True)],
+)
+def test_id_card_was_photographed_if_tencent_recognised_one(detection: Detection, has_id_card: bool) -> None:
+    assert detection.has_id_card is has_id_card

@@ -308,6 +308,16 @@ AWAITING = replace(
 )
 
 
+def test_only_a_visible_change_is_an_update() -> None:
+    claimed, passed = replace(CALLED_BACK, claim=2), replace(CALLED_BACK, state=State.RETRIEVED)
+
+    assert lifecycle.touched(CALLED_BACK, claimed, NOW) == claimed
+    assert lifecycle.touched(CALLED_BACK, passed, NOW) == replace(passed, updated_at=NOW)
+    # Never back.
+    later = replace(CALLED_BACK, updated_at=NOW + HOUR)
+    assert lifecycle.touched(later, passed, NOW) == replace(passed, updated_at=NOW + HOUR)
+
+
 def test_lacking_media_are_polled_at_the_lowest_priority() -> None:
     step = Store(Outcome.PASSED, due_at=NOW + HOUR, awaited=AWAITED, unreadable=UNREADABLE)
 

@@ -1,10 +1,11 @@
-"""Content types by magic bytes."""
+"""Content types by magic bytes, and the part of each kind."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.media import HEAD_BYTES, sniff
+from app.domain.detection import Part
+from app.domain.media import HEAD_BYTES, MediaKind, sniff
 
 HEADS = [
     pytest.param(b"\xff\xd8\xff\xe0\x00\x10JFIF\x00", "image/jpeg", id="jpeg"),
@@ -49,3 +50,17 @@ def test_bytes_after_the_head_are_ignored(head: object, further: bytes) -> None:
 def test_no_content_type_is_executable_in_a_browser(head: bytes) -> None:
     assert sniff(head).split("/")[0] in {"image", "video", "audio", "application"}
     assert sniff(head) != "image/svg+xml"
+
+
+@pytest.mark.parametrize(
+    ("kind", "part"),
+    [
+        (MediaKind.ID_CARD_FRONT, Part.ID_CARD),
+        (MediaKind.ID_CARD_BACK, Part.ID_CARD),
+        (MediaKind.BEST_FRAME, Part.BEST_FRAME),
+        (MediaKind.LIVENESS_VIDEO, Part.VIDEO),
+        (MediaKind.INTENTION_AUDIO_10, Part.TEXT),
+    ],
+)
+def test_kind_belongs_to_a_part(kind: MediaKind, part: Part) -> None:
+    assert kind.part is part

@@ -98,3 +98,9 @@ def test_invalid_credentials_file_keeps_the_old_credentials(tmp_path: Path, text
     assert source.current() == source.current() == Credentials("AKIDFIRST", "first%key", "token")
     file.unlink()
     assert source.current() == Credentials("AKIDFIRST", "first%key", "token")
+
+
+@pytest.mark.parametrize("name", ["", "Bank", "a b", "a" * 33])
+def test_name_of_an_account_is_restricted(name: str) -> None:
+    with pytest.raises(ValidationError):
+        FaceIdSettings.model_validate({"accounts": {name: {"secret_id": "AKIDPAIR", "secret_key": "key"}}})

@@ -4,7 +4,6 @@ import asyncio
 import re
 import socket
 import ssl
-import time
 from base64 import b64encode
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
@@ -223,24 +222,22 @@ def unresponsive(host: str, port: int = 0) -> Iterator[int]:
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])
-def test_first_attempt_succeeds_in_a_second_if_the_first_address_drops_packets(
-    monkeypatch: pytest.MonkeyPatch, run: Callable[[Coroutine[Any, Any, float]], float]
+def test_first_attempt_succeeds_although_the_first_address_drops_packets(
+    monkeypatch: pytest.MonkeyPatch, run: Callable[[Coroutine[Any, Any, str | None]], str | None]
 ) -> None:
     async def resolve(_: object, host: str, port: int = 0, **__: object) -> list[dict[str, object]]:
         common: dict[str, object] = {"hostname": host, "port": port, "family": socket.AF_INET, "proto": 0, "flags": 0}
         return [common | {"host": address} for address in ("127.0.0.2", "127.0.0.1")]
 
-    async def measure() -> float:
+    # One address after the other would use up the deadline with the first.
+    async def ask_once() -> str | None:
         async with tencent() as port:
             with unresponsive("127.0.0.2", port):
-                start = time.monotonic()
-                assert await error_code(settings_for(f"http://two-addresses.example:{port}")) is None
-                return time.monotonic() - start
+                return await error_code(settings_for(f"http://two-addresses.example:{port}", faceid_timeout_seconds=4))
 
     monkeypatch.setattr(aiohttp.DefaultResolver, "resolve", resolve)
 
-    # The machine may be busy with other tests.
-    assert min(run(measure()) for _ in range(3)) < 1
+    assert run(ask_once()) is None
 
 
 @pytest.mark.parametrize("seconds", [1, 30])

@@ -1,0 +1,70 @@
+"""Cursors: each is valid for its own list only, in one spelling."""
+
+from contextlib import suppress
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.domain.listing import (
+    Order,
+    Position,
+    TimeField,
+    TimeRange,
+    VerificationFilter,
+    decode_audit_cursor,
+    decode_cursor,
+    encode_audit_cursor,
+    encode_cursor,
+)
+from app.errors import InvalidRequestError
+
+ORDERS = [Order(field, is_ascending=is_ascending) for field in (None, *TimeField) for is_ascending in (False, True)]
+IDS = st.integers(0, 2**63 - 1)
+INSTANTS = st.datetimes(timezones=st.just(UTC))
+
+
+@pytest.mark.parametrize("order", ORDERS, ids=repr)
+@given(row_id=IDS, at=INSTANTS)
+def test_cursor_leads_back_to_its_position_in_its_list_only(order: Order, row_id: int, at: datetime) -> None:
+    position = Position(row_id, at if order.field else None)
+    cursor = encode_cursor(position, order)
+
+    assert decode_cursor(cursor, order) == position
+    for other in (*ORDERS, None):
+        if other != order:
+            with pytest.raises(InvalidRequestError):
+                decode_cursor(cursor, other) if other else decode_audit_cursor(cursor)
+
+
+@given(IDS)
+def test_audit_cursor_leads_back_to_its_row(audit_id: int) -> None:
+    assert decode_audit_cursor(encode_audit_cursor(audit_id)) == audit_id
+
+
+def spelled(text: str, order: Order | None) -> str:
+    """Returns the cursor of the position that the text leads to."""
+    if order is None:
+        return encode_audit_cursor(decode_audit_cursor(text))
+    return encode_cursor(decode_cursor(text, order), order)
+
+
+@pytest.mark.parametrize("order", [None, *ORDERS], ids=repr)
+@given(text=st.text(max_size=30) | st.binary(max_size=12).map(lambda raw: raw.hex()))
+def test_any_other_text_is_rejected_or_the_only_spelling(order: Order | None, text: str) -> None:
+    with suppress(InvalidRequestError):
+        assert spelled(text, order) == text
+
+
+@pytest.mark.parametrize(
+    ("wanted", "order"),
+    [
+        (VerificationFilter(), Order()),
+        (VerificationFilter(is_ascending=True), Order(is_ascending=True)),
+        (VerificationFilter(within=TimeRange(field=TimeField.RECEIVED)), Order(TimeField.RECEIVED)),
+        (VerificationFilter(within=TimeRange(field=TimeField.RECEIVED), subject_ref="x"), Order()),
+    ],
+)
+def test_order_of_a_list_follows_its_filter(wanted: VerificationFilter, order: Order) -> None:
+    assert wanted.order == order
