@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from threading import Thread
-from typing import Any, Self
+from typing import Any, Self, cast
 from urllib.parse import quote
 
 import aiosqlite
@@ -35,7 +35,9 @@ async def connect(database: str, **options: Any) -> "_Connection":
     # A thread is a daemon if the thread that creates it is one. Otherwise the connection's own thread would keep the
     # process alive if the connection is never closed.
     created: list[aiosqlite.Connection] = []
-    creator = Thread(target=lambda: created.append(aiosqlite.connect(database, **options)), daemon=True)
+    creator = Thread(
+        target=lambda: created.append(aiosqlite.connect(database, factory=_BufferedConnection, **options)), daemon=True
+    )
     creator.start()
     creator.join()
     return _Connection(await created[0])
@@ -60,6 +62,32 @@ def read_only(url: URL) -> URL:
     has_wal = path.with_name(f"{path.name}-wal").exists()
     query = {"uri": "true", "mode": "ro"} | ({} if has_wal else {"immutable": "1"})
     return url.set(database=f"file:{quote(str(path))}", query=query)
+
+
+class _BufferedCursor(sqlite3.Cursor):
+    """A cursor that reads all rows at once.
+
+    A statement with unread rows keeps a closed connection open, with its transaction and lock, until the cursor is
+    freed. The garbage collector may free the cursor of a cancelled task much later.
+    """
+
+    _rows: Sequence[Any] = ()
+
+    def execute(self, sql: str, parameters: object = (), /) -> Self:
+        super().execute(sql, cast("Sequence[Any]", parameters))
+        self._rows = super().fetchall()
+        return self
+
+    def fetchall(self) -> list[Any]:
+        rows, self._rows = self._rows, ()
+        return list(rows)
+
+
+class _BufferedConnection(sqlite3.Connection):
+    """A connection whose statements leave no rows unread."""
+
+    def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
+        return self.cursor(_BufferedCursor).execute(sql, cast("Sequence[Any]", parameters))
 
 
 class _Connection:

@@ -69,6 +69,31 @@ async def test_cancelled_write_is_rolled_back_and_blocks_nobody(database: Databa
         assert await tx.verifications.add_all([MINIMAL])
 
 
+@pytest.mark.parametrize("turns", [1, 2])
+async def test_write_cancelled_as_its_statement_ends_releases_its_lock(database: Database, turns: int) -> None:
+    begun, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    async def add_one() -> None:
+        async with database.write() as tx:
+            begun.set()
+            await tx.verifications.add_all([MINIMAL])
+
+    task = asyncio.create_task(add_one())
+    await begun.wait()
+
+    def cancel_in(turns: int) -> None:
+        loop.call_soon(cancel_in, turns - 1) if turns else task.cancel()
+
+    # The statement ends while the loop is busy. The task is cancelled before its result arrives, or right after that.
+    loop.call_soon(time.sleep, 0.2)
+    cancel_in(turns)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    async with database.write(seconds=2) as tx:
+        assert await tx.verifications.add_all([MINIMAL])
+
+
 async def test_write_beyond_its_deadline_is_rolled_back(database: Database) -> None:
     async def hang() -> None:
         async with database.write(seconds=0.05) as tx:
