@@ -1,7 +1,7 @@
 """The transitions of a verification: each function takes a row and returns the row after the change. Pure."""
 
 from dataclasses import fields, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar, assert_never
 
 from app.domain.decision import (
@@ -20,9 +20,12 @@ from app.domain.detection import Outcome
 from app.domain.redirect_state import is_released
 from app.domain.rule import Rule
 from app.domain.verification import Priority, State, TokenFacts, UpstreamCall, Verification
-from app.errors import ConflictError, GoneError
+from app.errors import ConflictError, GoneError, InvalidRequestError
 
 T = TypeVar("T")
+
+# The clock of a caller that states a creation may be ahead of ours.
+_CLOCK_SKEW = timedelta(minutes=5)
 
 _INTERNAL = {
     *("id", "account", "is_rule_assumed", "sealed_key", "nonce", "updated_at"),
@@ -136,7 +139,10 @@ def registered(verification: Verification, facts: TokenFacts, now: datetime, *, 
 
     Raises:
         ConflictError: a fact contradicts a known one.
+        InvalidRequestError: the token was created in the future.
     """
+    if facts.created_at and facts.created_at > now + _CLOCK_SKEW:
+        raise InvalidRequestError("created_at must not be in the future.")
     if verification.state is State.ERASED:
         return verification
     is_new = verification.registered_at is None and verification.received_at is None

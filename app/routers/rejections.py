@@ -40,7 +40,6 @@ _WORDS: Mapping[str, str] = MappingProxyType(
         "datetime_type": _INSTANT,
         "datetime_parsing": _INSTANT,
         "datetime_from_date_parsing": _INSTANT,
-        "datetime_past": "must not be in the future",
         "model_attributes_type": "must be a JSON object, sent as application/json",
     }
 )

@@ -5,7 +5,7 @@ Callbacks may also use Tencent's spelling: `BizToken`, `RuleId`, `Extra`.
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Annotated, Literal, Self, TypeVar
 from urllib.parse import unquote_to_bytes
 
@@ -34,8 +34,6 @@ from app.services.read import PersonQuery
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _LAST = datetime(9999, 12, 30, tzinfo=UTC)
-# The caller's clock may be ahead of ours by this much.
-_CLOCK_SKEW = timedelta(minutes=5)
 _HALF_ENCODED = re.compile("%(?![0-9A-Fa-f]{2})")
 
 
@@ -51,12 +49,6 @@ PATTERN_WORDS = {
     _TEXT_PATTERN: "must have at most 2048 characters, without NUL",
 }
 """The limits of texts in words, to be put after the name of a field."""
-
-
-def _past(value: datetime) -> datetime:
-    if value > datetime.now(UTC) + _CLOCK_SKEW:
-        raise PydanticKnownError("datetime_past")
-    return value
 
 
 def _text_only(value: object) -> object:
@@ -123,7 +115,7 @@ class Registration(BaseModel):
 
     rule_id: RuleId | None = None
     subject_ref: Line | None = Field(default=None, description="Your own reference for the case. No personal data.")
-    created_at: Annotated[Moment, AfterValidator(_past)] | None = Field(
+    created_at: Moment | None = Field(
         default=None, description="When DetectAuth returned the token; makes the deadline exact."
     )
     purpose: Line | None = None

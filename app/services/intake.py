@@ -1,7 +1,6 @@
 """Accepts registrations and callbacks. Durable when the method returns; idempotent per BizToken."""
 
 from collections.abc import Callable, Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -132,12 +131,15 @@ class IntakeService:
         spent = await self._use_states(tx, notices)
         first: dict[str, Notice] = {}
         new: list[Verification] = []
+        refused: dict[Notice, ServiceError] = {}
         # Those with a caller first: another notice of the batch must not keep them from creating the row.
         for notice in sorted(notices, key=lambda notice: notice.caller is None):
-            with suppress(InvalidRequestError):
+            try:
                 if notice not in spent and notice.biz_token not in first:
                     new.append(notice.change(self._new(notice)))
                     first[notice.biz_token] = notice
+            except InvalidRequestError as error:
+                refused[notice] = error
         added = await tx.verifications.add_all(new)
         may_change = {notice.biz_token for notice in notices if notice not in spent} - added.keys()
         known = await tx.verifications.lock_all(may_change) if may_change else []
@@ -147,6 +149,8 @@ class IntakeService:
         for notice in notices:
             if notice.biz_token in added and first[notice.biz_token] is notice:
                 results.append(Accepted(after[notice.biz_token], is_new=True))
+            elif notice in refused and notice.biz_token not in after:
+                results.append(refused[notice])
             elif notice in spent:
                 results.append(ConflictError("The state was used before."))
             else:

@@ -8,9 +8,11 @@ from typing import Any
 import httpx
 import pytest
 
+from app.config import Settings
+from app.domain.api_key import Scope
 from simulator.people import person_of
 from tests.support.api import first_attempt_of, get, retrieve_new, token, url
-from tests.support.service import Running, everything
+from tests.support.service import Running, everything, running
 from tests.support.simulator import LiveSimulator
 
 INSTANT = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{0,5}[1-9])?Z")
@@ -127,8 +129,19 @@ async def test_creation_time_may_be_only_a_few_minutes_ahead(shared_api: httpx.A
         for ahead in (4, 6)
     ]
 
-    assert [answer.status_code for answer in answers] == [201, 422]
+    assert [answer.status_code for answer in answers] == [201, 400]
     assert answers[1].json()["detail"] == "created_at must not be in the future."
+
+
+async def test_creation_time_is_compared_with_the_clock_of_the_service(settings: Settings) -> None:
+    tomorrow = datetime.now(UTC) + timedelta(days=1)
+    async with (
+        running(settings, with_worker=False, clock=lambda: tomorrow) as service,
+        service.client(await service.key(Scope.CALLBACKS_WRITE)) as api,
+    ):
+        answer = await api.put(url(token()), json={"created_at": tomorrow.isoformat()})
+
+    assert answer.status_code == 201
 
 
 @pytest.mark.parametrize(
