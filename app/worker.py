@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import structlog
 
-from app.errors import ServiceError
+from app.errors import ConfigurationError, ServiceError
 from app.factory import RetrievalServices, Services, open_retrieval
 from app.observability import where
 from app.services.claim import Claim
@@ -142,7 +142,9 @@ class Worker:
         try:
             return await work()
         except (ServiceError, OSError) as error:
-            log.warning("work_failed", error=type(error).__name__, where=where(error.__traceback__))
+            # Its sentence names settings, never their values.
+            cause = {"cause": error.detail} if isinstance(error, ConfigurationError) else {}
+            log.warning("work_failed", error=type(error).__name__, where=where(error.__traceback__), **cause)
         except Exception as error:
             log.error("work_crashed", error=type(error).__name__, where=where(error.__traceback__))
         return _FAILED

@@ -24,10 +24,14 @@ await() {
   for _ in $(seq "$start_seconds"); do
     case $(state "$1") in
       healthy | running) return ;;
-      exited | dead | unhealthy) break ;;
+      exited | dead | unhealthy | restarting) break ;;
     esac
     sleep 1
   done
+  give_up "$1"
+}
+
+give_up() {
   echo "The new container does not become healthy. Its log ends with:" >&2
   docker logs --tail 20 "$1" >&2
   docker rm --force "$1" >/dev/null
@@ -43,6 +47,11 @@ replace() {
     new=$($compose ps -q "$1" | grep -vxF "$before")
     await "$new"
     sleep "$known_seconds"
+    # A container without a health check runs before it has read its settings. By now it may have failed and restarted.
+    if [ "$(docker inspect --format '{{.RestartCount}}' "$new")" != 0 ]; then
+      give_up "$new"
+    fi
+    await "$new"
     docker stop --time 30 "$id" >/dev/null
     docker rm "$id" >/dev/null
   done

@@ -19,7 +19,7 @@ def status(as_json: AsJson = False) -> None:
     """Count the verifications whose retention has ended."""
     overdue = run_with(load_settings(), lambda services: services.erase.find_overdue())
     if as_json:
-        print_json(asdict(overdue) | {"unusual": overdue.is_unusual})
+        print_json(asdict(overdue) | {"at": _time(overdue), "unusual": overdue.is_unusual})
     else:
         typer.echo(_described(overdue))
 
@@ -33,11 +33,16 @@ def run(yes: Yes = False) -> None:
     """
     settings = load_settings()
     overdue = run_with(settings, lambda services: services.erase.find_overdue())
+    typer.echo(f"The service's clock shows {_time(overdue)}.")
     typer.echo(_described(overdue))
     if overdue.due and not yes:
         typer.confirm("Erase them?", abort=True)
     erased = run_with(settings, lambda services: services.erase.erase_overdue(operator()))
     typer.echo(f"{erased:,} erased.")
+
+
+def _time(overdue: Overdue) -> str:
+    return f"{overdue.at:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _described(overdue: Overdue) -> str:

@@ -84,6 +84,8 @@ def decode_head(body: LiftedBody[S]) -> tuple[str | None, str | None]:
     """
     response = _response(body)
     error = _source(response, "Error")
+    # PHP back ends write false or 0 for nothing.
+    error = b"null" if error in {b"false", b"0"} else error
     fields = record(error) or {}
     error_code = _identifier(_source(fields, "Code"))
     is_empty = fields and all(is_absent(bytes(raw)) for raw in fields.values())

@@ -32,8 +32,9 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Overdue:
-    """How many verifications have data to erase: now (`due`), for more than an hour (`late`), and in total (`all`)."""
+    """How many verifications have data to erase `at` this time (`due`), for an hour before (`late`), and in total."""
 
+    at: datetime
     due: int
     late: int
     all: int
@@ -109,7 +110,15 @@ class EraseService:
             return await self._count_overdue(tx, self.clocks.clock())
 
     async def erase_overdue(self, actor: Actor) -> int:
-        """Erases everything whose retention has ended, however much it is; returns how many."""
+        """Erases everything whose retention has ended, however much it is; returns how many.
+
+        Raises:
+            ConflictError: the clock is in doubt.
+        """
+        async with self.database.read() as tx:
+            known = await tx.installation.find()
+        if known and known.doubted_since:
+            raise ConflictError("The clock is in doubt, so nothing is erased. Correct it; `doctor` shows by how much.")
         return await self._erase_until(self.clocks.clock(), actor)
 
     async def _erase_until(self, now: datetime, actor: Actor) -> int:
@@ -134,6 +143,7 @@ class EraseService:
 
     async def _count_overdue(self, tx: Transaction, now: datetime) -> Overdue:
         return Overdue(
+            at=now,
             due=await tx.verifications.count_due_for_erasure(now),
             late=await tx.verifications.count_due_for_erasure(now - _OVERDUE_AFTER),
             all=await tx.verifications.count_due_for_erasure(None),

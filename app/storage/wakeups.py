@@ -5,6 +5,7 @@ collected for some milliseconds: a NOTIFY inside the transaction would make Post
 """
 
 import asyncio
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +17,8 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from app.storage import postgres
+from app.storage.causes import cause_of
 from app.storage.database import Database
 
 DUE = "due"
@@ -26,6 +29,10 @@ _RECONNECT_SECONDS = 1.0
 _NOTIFY_SECONDS = 10.0
 # A payload holds at most 8,000 bytes.
 _MAX_PER_NOTIFY = 400
+# While the server is away, further topics are dropped: their subscribers find out by polling.
+_MAX_OUTGOING = 10_000
+# Between log lines while the server is away.
+_REPORT_SECONDS = 60.0
 
 log = structlog.get_logger()
 
@@ -69,8 +76,11 @@ class PostgresWakeups(Wakeups):
 
     def __init__(self, url: URL) -> None:
         super().__init__()
+        self._url = url
         # A listener holds its connection, so it does not take one from the database's pool.
-        self._engine = create_async_engine(url, hide_parameters=True, poolclass=NullPool)
+        self._engine = create_async_engine(
+            url, hide_parameters=True, poolclass=NullPool, connect_args={"timeout": postgres.CONNECT_SECONDS}
+        )
         self._outgoing: set[str] = set()
         self._pending = asyncio.Event()
         self._task = asyncio.create_task(self._run(), name="wakeups")
@@ -78,7 +88,8 @@ class PostgresWakeups(Wakeups):
     def send(self, topic: str) -> None:
         """Wakes the subscribers of a topic in this process and the others."""
         super().send(topic)
-        self._outgoing.add(topic)
+        if len(self._outgoing) < _MAX_OUTGOING:
+            self._outgoing.add(topic)
         self._pending.set()
 
     async def aclose(self) -> None:
@@ -88,6 +99,7 @@ class PostgresWakeups(Wakeups):
             await self._task
 
     async def _run(self) -> None:
+        reported_at = -_REPORT_SECONDS
         while True:
             try:
                 async with self._engine.connect() as connection:
@@ -98,7 +110,10 @@ class PostgresWakeups(Wakeups):
                         # Closing gracefully would wait for an answer of a dead server.
                         exchange.terminate()
             except (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-                log.warning("signals_interrupted", error=type(error).__name__)
+                if time.monotonic() - reported_at >= _REPORT_SECONDS:
+                    reported_at = time.monotonic()
+                    cause = cause_of(error, self._url)
+                    log.warning("signals_interrupted", error=type(error).__name__, cause=cause)
             await asyncio.sleep(_RECONNECT_SECONDS)
 
     async def _exchange(self, connection: asyncpg.Connection) -> None:

@@ -115,7 +115,7 @@ def test_response_without_request_id_is_read(request_id: str) -> None:
     assert read(f'{{"Response":{{"DetectInfo":"{{}}"{request_id}}}}}'.encode()).request_id is None
 
 
-@pytest.mark.parametrize("error", [*ABSENT, {"Code": "", "Message": ""}, {"Code": None, "Message": None}])
+@pytest.mark.parametrize("error", [*ABSENT, False, 0, {"Code": "", "Message": ""}, {"Code": None, "Message": None}])
 def test_empty_error_beside_a_result_is_absent(error: object) -> None:
     body = {"Response": {"Error": error, "DetectInfo": json.dumps({"Text": {"ErrCode": 0}}), "RequestId": "r-1"}}
 

@@ -1,5 +1,6 @@
 """An unusual amount of overdue data is not erased before an operator says so: a wrong clock may be the reason."""
 
+import json
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,10 +10,11 @@ import structlog
 
 from app.config import Settings
 from app.domain.verification import State, Verification
+from app.errors import ConflictError
 from app.factory import Services
 from tests.support.command import run
 from tests.support.rows import MINIMAL
-from tests.support.service import Running, environment_of
+from tests.support.service import Running, actor, environment_of
 
 HOUR = timedelta(hours=1)
 
@@ -71,14 +73,29 @@ async def test_operator_continues_a_stopped_erasure(idle_service: Running, setti
     refused = run("retention", "run", folder=tmp_path, stdin="n\n", **environment)
     done = run("retention", "run", "--yes", folder=tmp_path, **environment)
 
-    assert (status.code, status.out) == (0, '{"due": 30, "late": 30, "all": 30, "unusual": true}\n')
+    counts = json.loads(status.out)
+    assert (status.code, counts | {"at": None}) == (0, {"at": None, "due": 30, "late": 30, "all": 30, "unusual": True})
+    assert abs(datetime.fromisoformat(counts["at"]) - services.clock()) < HOUR
     assert (refused.code, done.code) == (130, 0)
-    assert done.out.splitlines() == [
+    assert done.out.splitlines()[0].startswith("The service's clock shows 20")
+    assert done.out.splitlines()[1:] == [
         "30 of 30 verifications have expired text or media; 30 of them for more than an hour.",
         "30 erased.",
     ]
     assert await services.erase.erase_expired() == 0
     assert (await services.health.measure()).warnings == []
+
+
+async def test_operator_cannot_erase_by_a_clock_in_doubt(idle_service: Running) -> None:
+    services = idle_service.services
+    await add_rows(services, 3, HOUR / 2)
+    async with services.database.write() as tx:
+        await tx.installation.save(doubted_since=services.clock())
+
+    with pytest.raises(ConflictError, match="clock is in doubt"):
+        await services.erase.erase_overdue(actor())
+
+    assert (await services.erase.find_overdue()).due == 3
 
 
 @dataclass

@@ -147,4 +147,7 @@ async def test_unreachable_server_does_not_stop_wakeups_within_a_process() -> No
                 await asyncio.sleep(0.01)
             await wakeups.aclose()
 
-    assert logs == [{"event": "signals_interrupted", "error": "ConnectionRefusedError", "log_level": "warning"}]
+    cause = "Postgres at 127.0.0.1:1 refuses the connection. Start it, or correct the host and port of DATABASE_URL."
+    assert logs == [
+        {"event": "signals_interrupted", "error": "ConnectionRefusedError", "cause": cause, "log_level": "warning"}
+    ]
