@@ -160,7 +160,9 @@ class Scene:
         try:
             await asyncio.sleep(fault.seconds)
         finally:
-            process.kill()
+            # It has ended if the database was down when it started.
+            with suppress(ProcessLookupError):
+                process.kill()
             await process.wait()
 
     async def _command(self) -> None:
