@@ -85,9 +85,10 @@ def _called_back(biz_token: str) -> Verification:
 
 
 async def _read(connection: AsyncConnection, biz_token: str) -> dict[str, Any] | None:
-    verification = await VerificationStore(connection).find(biz_token)
-    if verification is None:
+    found = await VerificationStore(connection).find_all([biz_token])
+    if not found:
         return None
+    (verification,) = found
     results, ids = ResultStore(connection), [verification.id]
     text = (await results.texts(ids))[verification.id]
     media = (await results.media(ids)).get(verification.id, ())

@@ -407,6 +407,20 @@ def test_fetch_retrieves_a_known_token_again_and_prints_lines(here: Installation
     assert re.search(r"^identity.id_card +0\*{16}.$", printed, re.MULTILINE)
 
 
+def test_fetch_finds_the_client_of_a_token_or_takes_the_named_one(here: Installation) -> None:
+    clients = [
+        here.json("fetch", "passed-both", *options)["client"]
+        for options in (["--client", "shop"], [], ["--client", "bank"], ["--client", "bank"])
+    ]
+    ambiguous = here.run("fetch", "passed-both")
+
+    assert clients == ["shop", "shop", "bank", "bank"]
+    assert (ambiguous.code, ambiguous.err) == (
+        2,
+        "faceid-results: Several clients have this token: name one of them with `client`.\n",
+    )
+
+
 TOKENS = """\
 \ufeffbiz_token,created_at,subject_ref
 backfill-1,2026-11-22T08:00:00Z,"loan, 1"

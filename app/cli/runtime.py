@@ -13,7 +13,6 @@ import uvicorn
 
 from app.config import Settings, read_settings
 from app.domain.api_key import OPERATOR, Actor
-from app.domain.rule import DEFAULT_CLIENT
 from app.factory import Services, open_services
 from app.observability import configure_logging
 
@@ -34,19 +33,14 @@ def load_settings(*, is_logged: bool = False) -> Settings:
     return settings
 
 
-def operator(client: str = DEFAULT_CLIENT) -> Actor:
-    """Returns the actor for the audit: the operator, by the user name of the process.
-
-    Args:
-        client: whose verifications the command creates.
-    """
+def operator() -> Actor:
+    """Returns the actor for the audit: the operator, by the user name of the process."""
     try:
         name = getpass.getuser()
     except (KeyError, OSError):
         # The user id of a container may have no name.
         name = OPERATOR.name
-    caller = replace(OPERATOR, name=name, client=client)
-    return Actor(caller=caller, request_id=uuid.uuid4().hex)
+    return Actor(caller=replace(OPERATOR, name=name), request_id=uuid.uuid4().hex)
 
 
 def event_loop() -> asyncio.Runner:

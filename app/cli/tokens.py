@@ -53,7 +53,9 @@ Rule = Annotated[str | None, typer.Option(help="RuleId of the token; FACEID_RULE
 def fetch(
     biz_token: Annotated[str, typer.Argument(help="The BizToken that DetectAuth returned.", metavar="BIZ_TOKEN")],
     rule_id: Rule = None,
-    client: Client = DEFAULT_CLIENT,
+    client: Annotated[
+        str | None, typer.Option(help="Owner of the verification; by default the only client that has the token.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Register one token, retrieve its result now and print it with the identity masked.
@@ -65,8 +67,8 @@ def fetch(
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         raise InvalidRequestError(f"{first['loc'][0]} {words_of(first)}.") from None
-    result = run_with(load_settings(), lambda services: _retrieve(services, operator(client), biz_token, facts))
-    view = VerificationView.of(result).model_dump(mode="json")
+    result = run_with(load_settings(), lambda services: _retrieve(services, operator(), biz_token, facts, client))
+    view = VerificationView.of(result, result.verification.client).model_dump(mode="json")
     (print_json if as_json else print_record)(view)
     raise typer.Exit(0 if view["state"] == State.RETRIEVED else 1)
 
@@ -101,15 +103,15 @@ def backfill(
     raise typer.Exit(1 if summary.conflicting or summary.malformed else 0)
 
 
-async def _retrieve(services: Services, actor: Actor, biz_token: str, facts: TokenFacts) -> Result:
+async def _retrieve(services: Services, actor: Actor, biz_token: str, facts: TokenFacts, client: str | None) -> Result:
     """Registers and retrieves a verification. Waits for short retries, not for the person and not for an operator."""
     async with working(services):
-        await services.intake.register(actor, biz_token, facts)
-        before = await services.intake.retrieve_again(actor, biz_token)
+        client = (await services.intake.register(actor, biz_token, facts, client=client)).verification.client
+        before = await services.intake.retrieve_again(actor, biz_token, client=client)
         end = time.monotonic() + FETCH_SECONDS
         with services.wakeups.subscribed(str(before.id)) as changed:
             while True:
-                result = await services.read.get(actor, biz_token)
+                result = await services.read.get(actor, biz_token, client=client)
                 if _is_settled(result.verification, before) or time.monotonic() > end:
                     return result
                 with suppress(TimeoutError):

@@ -64,11 +64,11 @@ class AuditRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:
-    """The records that a list contains; None does not filter."""
+    """The records that a list contains; None does not filter. Empty ids select nothing."""
 
     action: Action | None = None
     key_id: str | None = None
-    verification_id: int | None = None
+    verification_ids: frozenset[int] | None = None
     outcome: str | None = None
     at_from: datetime | None = None
     at_to: datetime | None = None

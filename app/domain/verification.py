@@ -13,6 +13,9 @@ from app.domain.rule import DEFAULT_ACCOUNT
 BIZ_TOKEN_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$"
 """The syntax of a BizToken, as a regular expression."""
 
+TokenOwner = tuple[str, str]
+"""A client and a BizToken. Different clients may have the same token, each with a verification of its own."""
+
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 """Before every verification."""
 
@@ -128,6 +131,11 @@ class Verification:
     erased_at: datetime | None = None
     legal_hold: bool = False
     nonce: str | None = field(default=None, repr=False)
+
+    @property
+    def owner(self) -> TokenOwner:
+        """The client and the token, which identify the verification."""
+        return self.client, self.biz_token
 
     @property
     def born_at(self) -> datetime:

@@ -11,7 +11,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 from app.domain import redirect_state
 from app.domain.verification import BIZ_TOKEN_PATTERN
 from app.errors import UnavailableError
-from app.routers.dependencies import SignedNotifier, services_of
+from app.routers.dependencies import ClientName, SignedNotifier, services_of
 from app.routers.openapi import SIGNED
 from app.routers.problems import AUTH_ERRORS, declared
 from app.routers.rejections import StrictRoute
@@ -42,14 +42,18 @@ _SEE_OTHER: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("", status_code=202, responses=declared(*AUTH_ERRORS, 400, 404, 409), openapi_extra=SIGNED)
-async def call_back(request: Request, actor: SignedNotifier, callback: Callback) -> CallbackAccepted:
+@router.post("", status_code=202, responses=declared(*AUTH_ERRORS, 400, 409), openapi_extra=SIGNED)
+async def call_back(
+    request: Request, actor: SignedNotifier, callback: Callback, client: ClientName = None
+) -> CallbackAccepted:
     """Accepts the completion of a verification, by API key or signature.
 
     Durable before the response. Repeating it changes nothing.
     """
     request.state.biz_token = callback.biz_token
-    accepted = await services_of(request).intake.call_back(actor, callback.biz_token, callback.rule_id, callback.extra)
+    accepted = await services_of(request).intake.call_back(
+        actor, callback.biz_token, callback.rule_id, callback.extra, client=client
+    )
     return CallbackAccepted.model_validate(accepted)
 
 

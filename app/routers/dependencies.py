@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Annotated
 
 import structlog
-from fastapi import Header, Request, params
+from fastapi import Header, Query, Request, params
 from fastapi.openapi.models import HTTPBearer
 from fastapi.security.base import SecurityBase
 from fastapi.security.utils import get_authorization_scheme_param
@@ -13,7 +13,7 @@ from app.domain.api_key import Actor, ApiKey, Caller, Scope
 from app.domain.audit import Action
 from app.errors import ForbiddenError, UnauthenticatedError
 from app.factory import Services
-from app.routers.schemas import HeaderLine
+from app.routers.schemas import HeaderLine, Line
 
 SIGNATURE = "webhook-signature"
 # The audit records when a key without one of these scopes tries to read.
@@ -25,6 +25,10 @@ Purpose = Annotated[
         alias="X-Purpose",
         description="The purpose of the access, for the audit trail, in ASCII or percent-encoded UTF-8.",
     ),
+]
+
+ClientName = Annotated[
+    Line | None, Query(alias="client", description="The client whose verification is meant; for admins.")
 ]
 
 

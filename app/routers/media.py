@@ -9,7 +9,7 @@ from fastapi.responses import StreamingResponse
 
 from app.domain.media import MediaItem, MediaKind
 from app.errors import RangeNotSatisfiableError
-from app.routers.dependencies import Viewer, services_of
+from app.routers.dependencies import ClientName, Viewer, services_of
 from app.routers.problems import AUTH_ERRORS, declared
 from app.routers.rejections import StrictRoute
 from app.routers.schemas import BizToken
@@ -23,7 +23,7 @@ _MEDIA_ITEM = {"content": dict.fromkeys(("image/*", "video/*", "application/octe
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     200: {"description": "The whole media item.", **_MEDIA_ITEM},
     304: {"description": "The caller has the current version already."},
-    **declared(*AUTH_ERRORS, 404, 410),
+    **declared(*AUTH_ERRORS, 404, 409, 410),
 }
 _PARTIAL: dict[int | str, dict[str, Any]] = {
     206: {"description": "The requested range.", **_MEDIA_ITEM},
@@ -57,20 +57,21 @@ async def download(
     range_: Annotated[str | None, Header(alias="Range", description="One range, `bytes=0-1023`.")] = None,
     if_range: Annotated[str | None, Header()] = None,
     if_none_match: Annotated[str | None, Header()] = None,
+    client: ClientName = None,
 ) -> Response:
     """Returns the bytes of a media item with the content type that they show. Audited before they are sent."""
     conditions = _Conditions(range_, if_range, if_none_match)
     try:
-        return await _respond(request, actor, biz_token, kind, conditions)
+        return await _respond(request, actor, biz_token, kind, client, conditions)
     except MediaReplacedError:
-        return await _respond(request, actor, biz_token, kind, conditions)
+        return await _respond(request, actor, biz_token, kind, client, conditions)
 
 
 async def _respond(
-    request: Request, actor: Viewer, biz_token: str, kind: MediaKind, conditions: _Conditions
+    request: Request, actor: Viewer, biz_token: str, kind: MediaKind, client: str | None, conditions: _Conditions
 ) -> Response:
     media = services_of(request).media
-    found = await media.find(actor, biz_token, kind)
+    found = await media.find(actor, biz_token, kind, client=client)
     item = found.item
     if conditions.is_unchanged(item):
         return Response(status_code=304, headers={"ETag": _etag(item)})

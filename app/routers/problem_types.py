@@ -67,7 +67,7 @@ CODES = (
     ErrorCode(
         "not_found",
         "404",
-        "The path or the verification does not exist, or the verification belongs to another client.",
+        "The path does not exist, or the client of the key has no such verification.",
         "Check the BizToken, the path and the client of the key.",
     ),
     ErrorCode("method_not_allowed", "405", "The path does not support this method.", "Use a method of `Allow`."),
@@ -77,6 +77,12 @@ CODES = (
         "409",
         "The request contradicts a fact that was stated before.",
         "Do not repeat it. Read the verification and find out which statement is wrong.",
+    ),
+    ErrorCode(
+        "several_clients",
+        "409",
+        "Several clients have the token, and the key is an admin's.",
+        "Add `?client=NAME`. The list of verifications names the clients.",
     ),
     ErrorCode("legal_hold", "409", "The verification is under a legal hold.", "Release the hold first."),
     ErrorCode("erased", "410", "The verification was erased.", "Do not ask again: the data cannot be restored."),

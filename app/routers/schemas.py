@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Literal, Self, TypeVar
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote_to_bytes, urlencode
 
 from pydantic import (
     AfterValidator,
@@ -305,6 +305,7 @@ class Retrieval(BaseModel):
 class VerificationStanding(BaseModel):
     """The state of the retrieval without its result, for keys that may only write."""
 
+    client: str
     biz_token: str
     rule_id: str
     subject_ref: str | None
@@ -328,6 +329,7 @@ class VerificationView(BaseModel):
         description="Only in lists: stored values failed their authentication. The item has no outcome, verdict, "
         "identity or media then, and reading it alone is the error `altered`."
     )
+    client: str
     biz_token: str
     rule_id: str
     subject_ref: str | None
@@ -349,11 +351,14 @@ class VerificationView(BaseModel):
     legal_hold: bool
 
     @classmethod
-    def of(cls, result: Result) -> Self:
-        """Converts the domain value."""
+    def of(cls, result: Result, reader: str) -> Self:
+        """Converts the domain value for a reader of this client."""
         verification, detection = result.verification, result.detection or Detection()
+        # Without it, an admin would get the item of its own client, or none if several clients have the token.
+        query = "" if verification.client == reader else f"?{urlencode({'client': verification.client})}"
         return cls(
             altered=result.is_altered,
+            client=verification.client,
             biz_token=verification.biz_token,
             rule_id=verification.rule_id,
             subject_ref=verification.subject_ref,
@@ -368,7 +373,7 @@ class VerificationView(BaseModel):
                     kind=item.kind,
                     content_type=item.content_type,
                     size_bytes=item.size_bytes,
-                    href=f"/v1/verifications/{verification.biz_token}/media/{item.kind}",
+                    href=f"/v1/verifications/{verification.biz_token}/media/{item.kind}{query}",
                 )
                 for item in result.media
             ],
@@ -391,9 +396,10 @@ class VerificationPage(BaseModel):
     next_cursor: str | None
 
     @classmethod
-    def of(cls, page: read.ResultPage) -> Self:
-        """Converts a page of the services."""
-        return cls(items=[VerificationView.of(result) for result in page.results], next_cursor=page.next_cursor)
+    def of(cls, page: read.ResultPage, reader: str) -> Self:
+        """Converts a page of the services for a reader of this client."""
+        items = [VerificationView.of(result, reader) for result in page.results]
+        return cls(items=items, next_cursor=page.next_cursor)
 
 
 class RevealedAttempt(Attempt):

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
-from app.routers.dependencies import AdminWithPurpose, Eraser, Notifier, Reader, Revealer, services_of
+from app.routers.dependencies import AdminWithPurpose, ClientName, Eraser, Notifier, Reader, Revealer, services_of
 from app.routers.problems import AUTH_ERRORS, declared
 from app.routers.rejections import StrictRoute
 from app.routers.schemas import (
@@ -29,33 +29,40 @@ async def find(request: Request, actor: Reader, wanted: PersonSearch) -> Verific
     page = await services_of(request).read.search_person(
         actor, wanted.filter(), wanted.person(), limit=wanted.limit, cursor=wanted.cursor
     )
-    return VerificationPage.of(page)
+    return VerificationPage.of(page, actor.caller.client)
 
 
-@router.get("/{biz_token}", responses=declared(*AUTH_ERRORS, 404, 410))
+@router.get("/{biz_token}", responses=declared(*AUTH_ERRORS, 404, 409, 410))
 async def get(
     request: Request,
     actor: Reader,
     biz_token: Token,
     wait: Annotated[float, Query(ge=0, le=60, description="Seconds to wait while the state is pending.")] = 0,
+    client: ClientName = None,
 ) -> VerificationView:
     """Returns the state, verdict, masked identity, media and retrieval of one verification."""
-    return VerificationView.of(await services_of(request).read.wait(actor, biz_token, wait))
+    result = await services_of(request).read.wait(actor, biz_token, wait, client=client)
+    return VerificationView.of(result, actor.caller.client)
 
 
 @router.put(
     "/{biz_token}",
     responses={
         201: {"model": VerificationStanding, "description": "The token is new."},
-        **declared(*AUTH_ERRORS, 400, 404, 409),
+        **declared(*AUTH_ERRORS, 400, 409),
     },
 )
 async def register(
-    request: Request, actor: Notifier, biz_token: Token, response: Response, registration: Registration | None = None
+    request: Request,
+    actor: Notifier,
+    biz_token: Token,
+    response: Response,
+    registration: Registration | None = None,
+    client: ClientName = None,
 ) -> VerificationStanding:
     """Registers a token when DetectAuth returned it. Its result is then retrieved even without a callback."""
     facts = (registration or Registration()).facts()
-    accepted = await services_of(request).intake.register(actor, biz_token, facts)
+    accepted = await services_of(request).intake.register(actor, biz_token, facts, client=client)
     response.status_code = 201 if accepted.is_new else 200
     return VerificationStanding.of(accepted.verification)
 
@@ -64,34 +71,36 @@ async def register(
 async def search(request: Request, actor: Reader, wanted: Annotated[Filters, Query()]) -> VerificationPage:
     """Lists verifications, newest first. With a range of time and no subject, in the order of that time."""
     page = await services_of(request).read.list(actor, wanted.filter(), limit=wanted.limit, cursor=wanted.cursor)
-    return VerificationPage.of(page)
+    return VerificationPage.of(page, actor.caller.client)
 
 
 @router.delete("/{biz_token}", status_code=204, responses=declared(*AUTH_ERRORS, 404, 409))
-async def erase(request: Request, actor: Eraser, biz_token: Token) -> None:
+async def erase(request: Request, actor: Eraser, biz_token: Token, client: ClientName = None) -> None:
     """Erases the text, the media and their keys. Only the fact that it was erased stays."""
-    await services_of(request).erase.erase(actor, biz_token)
+    await services_of(request).erase.erase(actor, biz_token, client=client)
 
 
-@router.put("/{biz_token}/legal-hold", status_code=204, responses=declared(*AUTH_ERRORS, 404))
-async def hold(request: Request, actor: AdminWithPurpose, biz_token: Token) -> None:
+@router.put("/{biz_token}/legal-hold", status_code=204, responses=declared(*AUTH_ERRORS, 404, 409))
+async def hold(request: Request, actor: AdminWithPurpose, biz_token: Token, client: ClientName = None) -> None:
     """Sets the legal hold, which prevents every erasure."""
-    await services_of(request).erase.hold(actor, biz_token, is_held=True)
+    await services_of(request).erase.hold(actor, biz_token, is_held=True, client=client)
 
 
-@router.delete("/{biz_token}/legal-hold", status_code=204, responses=declared(*AUTH_ERRORS, 404))
-async def release(request: Request, actor: AdminWithPurpose, biz_token: Token) -> None:
+@router.delete("/{biz_token}/legal-hold", status_code=204, responses=declared(*AUTH_ERRORS, 404, 409))
+async def release(request: Request, actor: AdminWithPurpose, biz_token: Token, client: ClientName = None) -> None:
     """Lifts the legal hold. Overdue data is erased within a minute."""
-    await services_of(request).erase.hold(actor, biz_token, is_held=False)
+    await services_of(request).erase.hold(actor, biz_token, is_held=False, client=client)
 
 
-@router.get("/{biz_token}/identity", responses=declared(*AUTH_ERRORS, 404, 410))
-async def reveal(request: Request, actor: Revealer, biz_token: Token) -> Identity:
+@router.get("/{biz_token}/identity", responses=declared(*AUTH_ERRORS, 404, 409, 410))
+async def reveal(request: Request, actor: Revealer, biz_token: Token, client: ClientName = None) -> Identity:
     """Returns every text field unmasked. Audited before the response."""
-    return Identity.of(await services_of(request).read.reveal(actor, biz_token))
+    return Identity.of(await services_of(request).read.reveal(actor, biz_token, client=client))
 
 
-@router.post("/{biz_token}/retrieve", status_code=202, responses=declared(*AUTH_ERRORS, 404, 410))
-async def retrieve_again(request: Request, actor: Notifier, biz_token: Token) -> VerificationStanding:
+@router.post("/{biz_token}/retrieve", status_code=202, responses=declared(*AUTH_ERRORS, 404, 409, 410))
+async def retrieve_again(
+    request: Request, actor: Notifier, biz_token: Token, client: ClientName = None
+) -> VerificationStanding:
     """Retrieves the result again now. A stored one stays readable until a newer one replaces it."""
-    return VerificationStanding.of(await services_of(request).intake.retrieve_again(actor, biz_token))
+    return VerificationStanding.of(await services_of(request).intake.retrieve_again(actor, biz_token, client=client))

@@ -169,8 +169,8 @@ class AuditService:
         before_id = decode_audit_cursor(cursor) if cursor else None
         async with self.database.read() as tx:
             if biz_token is not None:
-                known = await tx.verifications.find(biz_token)
-                wanted = replace(wanted, verification_id=known.id if known else 0)
+                rows = await tx.verifications.find_all([biz_token])
+                wanted = replace(wanted, verification_ids=frozenset(row.id for row in rows))
             found = await tx.audit.list(wanted, limit=limit + 1, before_id=before_id)
         return AuditRecordPage(
             found[:limit], encode_audit_cursor(found[limit - 1][0].id) if len(found) > limit else None

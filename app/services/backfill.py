@@ -7,9 +7,8 @@ from datetime import datetime
 from functools import partial
 
 from app.domain import lifecycle
-from app.domain.api_key import OPERATOR, Caller, Scope
 from app.domain.verification import TokenFacts
-from app.errors import NotFoundError, ServiceError
+from app.errors import ServiceError
 from app.services.intake import Accepted, IntakeService, Notice
 from app.storage.database import Database
 from app.storage.wakeups import DUE, Wakeups
@@ -69,15 +68,13 @@ class BackfillService:
         """
         lines = [line for line in batch if isinstance(line, TokenLine)]
         now = self.clock()
-        # Without the operator's `admin`, so tokens of other clients are rejected.
-        caller = Caller(id=OPERATOR.id, name=OPERATOR.name, client=client, scopes=frozenset({Scope.CALLBACKS_WRITE}))
         notices = [
             Notice(
                 biz_token=line.biz_token,
+                client=client,
                 rule_id=line.facts.rule_id,
                 at=now,
                 change=partial(lifecycle.registered, facts=line.facts, now=now, due_now=True),
-                caller=caller,
             )
             for line in lines
         ]
@@ -106,7 +103,7 @@ class BackfillService:
         lines = [line for line in batch if isinstance(line, TokenLine)]
         malformed = [line for line in batch if isinstance(line, RejectedLine)]
         conflicts = [
-            RejectedLine(line.line, _reason(result))
+            RejectedLine(line.line, result.detail)
             for line, result in zip(lines, results, strict=True)
             if isinstance(result, ServiceError)
         ]
@@ -118,7 +115,3 @@ class BackfillService:
         summary.malformed += len(malformed)
         rejected = sorted([*malformed, *conflicts], key=lambda problem: problem.line)
         summary.problems += rejected[: _MAX_REJECTIONS - len(summary.problems)]
-
-
-def _reason(error: ServiceError) -> str:
-    return "The token belongs to another client." if isinstance(error, NotFoundError) else error.detail

@@ -14,7 +14,6 @@ import structlog
 from pydantic import BaseModel
 
 from app.domain import lifecycle
-from app.domain.api_key import OPERATOR
 from app.domain.verification import BIZ_TOKEN_PATTERN
 from app.faceid.decode import Bill
 from app.faceid.error_codes import advice
@@ -93,21 +92,32 @@ class BillingService:
 
     async def _register(self, rule_id: str, day: date, bill: Bill) -> int:
         now = self.clocks.clock()
-        owner, change = self.rules.rule(rule_id).client, partial(lifecycle.billed, now=now)
-        # As the operator, so the bill also corrects a known token whose rule was only assumed.
-        notices = [
-            Notice(biz_token=token.biz_token, rule_id=rule_id, at=now, change=change, caller=OPERATOR, client=owner)
-            for token in bill.biz_tokens
-            if re.fullmatch(BIZ_TOKEN_PATTERN, token.biz_token)
-        ]
+        change = partial(lifecycle.billed, now=now)
+        biz_tokens = [one.biz_token for one in bill.biz_tokens if re.fullmatch(BIZ_TOKEN_PATTERN, one.biz_token)]
         async with self.database.write() as tx:
+            clients: dict[str, list[str]] = {}
+            for row in await tx.verifications.find_all(biz_tokens):
+                clients.setdefault(row.biz_token, []).append(row.client)
+            # The bill also corrects known verifications, of any client, whose rule was only assumed.
+            notices = [
+                Notice(
+                    biz_token=biz_token,
+                    client=client,
+                    rule_id=rule_id,
+                    at=now,
+                    change=change,
+                    may_use_every_rule=True,
+                )
+                for biz_token in biz_tokens
+                for client in clients.get(biz_token, [self.rules.rule(rule_id).client])
+            ]
             results = await self.intake.accept_all(tx, notices)
             due_at = None if bill.next_cursor is None else now
             await tx.billing.save_progress(rule_id, day, cursor=bill.next_cursor or 0, due_at=due_at)
         accepted = [result for result in results if isinstance(result, Accepted)]
         found = sum(result.is_new for result in accepted)
         log.info("bill_read", rule_id=rule_id, found=found, known=len(accepted) - found)
-        if rejected := bill.malformed + len(bill.biz_tokens) - len(accepted):
+        if rejected := bill.malformed + len(bill.biz_tokens) - len(biz_tokens) + len(results) - len(accepted):
             log.warning("bill_rows_rejected", rule_id=rule_id, count=rejected)
         self.wakeups.send(DUE)
         return found

@@ -16,7 +16,7 @@ from app.errors import ConflictError, DiskFullError, UnavailableError
 from app.observability import ERASED
 from app.services.audit import AuditService
 from app.services.clock import ClockService
-from app.services.intake import require_visible
+from app.services.visibility import find_visible, lock_visible
 from app.storage.database import Database, Transaction
 from app.storage.media import MediaStore
 
@@ -47,14 +47,17 @@ class Overdue:
 
 @dataclass(slots=True, kw_only=True, repr=False, eq=False)
 class EraseService:
-    """Erases verifications, and sets and lifts legal holds."""
+    """Erases verifications, and sets and lifts legal holds.
+
+    Args named `client` say whose verification of a token is meant: see `choose_visible`, which raises the errors.
+    """
 
     database: Database
     media: MediaStore
     audit: AuditService
     clocks: ClockService
 
-    async def erase(self, actor: Actor, biz_token: str) -> None:
+    async def erase(self, actor: Actor, biz_token: str, *, client: str | None = None) -> None:
         """Erases one verification now. Does nothing if it is already erased.
 
         Raises:
@@ -62,32 +65,32 @@ class EraseService:
             NotFoundError: it does not exist or belongs to another client.
         """
         try:
-            keys = await self._erase_one(actor, biz_token)
+            keys = await self._erase_one(actor, biz_token, client)
         except DiskFullError:
             # The media make room for the transaction, which deletes their rows.
             async with self.database.read() as tx:
-                known = _erasable(actor, await tx.verifications.find(biz_token))
+                known = _erasable(await find_visible(tx, actor.caller, biz_token, client))
                 media = (await tx.results.media([known.id])).get(known.id, ())
             await self._delete([item.object_key for item in media])
-            keys = await self._erase_one(actor, biz_token)
+            keys = await self._erase_one(actor, biz_token, client)
         await self._delete(keys)
 
-    async def _erase_one(self, actor: Actor, biz_token: str) -> Collection[str]:
+    async def _erase_one(self, actor: Actor, biz_token: str, client: str | None) -> Collection[str]:
         async with self.database.write() as tx:
-            known = _erasable(actor, await tx.verifications.lock(biz_token))
+            known = _erasable(await lock_visible(tx, actor.caller, biz_token, client))
             if known.state is State.ERASED:
                 return []
             await self.audit.record(tx, self.audit.describe(actor, Action.ERASE, verification=known))
             return await self._erase(tx, known)
 
-    async def hold(self, actor: Actor, biz_token: str, *, is_held: bool) -> None:
+    async def hold(self, actor: Actor, biz_token: str, *, is_held: bool, client: str | None = None) -> None:
         """Sets or lifts the legal hold, which prevents every erasure.
 
         Raises:
             NotFoundError: it does not exist or belongs to another client.
         """
         async with self.database.write() as tx:
-            known = require_visible(actor.caller, await tx.verifications.lock(biz_token))
+            known = await lock_visible(tx, actor.caller, biz_token, client)
             action = Action.HOLD if is_held else Action.RELEASE
             await self.audit.record(tx, self.audit.describe(actor, action, verification=known))
             await tx.verifications.save(known, lifecycle.held(known, is_held=is_held), self.clocks.clock())
@@ -190,8 +193,7 @@ class EraseService:
             log.warning("objects_left_to_the_sweeper", found=left)
 
 
-def _erasable(actor: Actor, verification: Verification | None) -> Verification:
-    known = require_visible(actor.caller, verification)
+def _erasable(known: Verification) -> Verification:
     if known.legal_hold:
         raise ConflictError("The verification is under a legal hold; release it first.", code="legal_hold")
     return known

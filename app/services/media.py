@@ -37,15 +37,21 @@ class MediaService:
     cipher: PersonalDataCipher
     audit: AuditService
 
-    async def find(self, actor: Actor, biz_token: str, kind: MediaKind) -> FoundMedia:
+    async def find(self, actor: Actor, biz_token: str, kind: MediaKind, *, client: str | None = None) -> FoundMedia:
         """Finds the media item of a kind. The audit records a refusal.
+
+        Args:
+            actor: who asks.
+            biz_token: the token of the verification.
+            kind: the kind.
+            client: whose verification is meant: see `choose_visible`, which raises the errors.
 
         Raises:
             GoneError: the verification was erased.
             NotFoundError: the verification has none, does not exist, or belongs to another client.
         """
         async with self.audit.recorded_refusals(actor, Action.MEDIA, kind):
-            stored = await self.read.load(actor, biz_token)
+            stored = await self.read.load(actor, biz_token, client=client)
             for item in stored.media:
                 if item.kind is kind:
                     return FoundMedia(stored.verification, item)
@@ -67,7 +73,8 @@ class MediaService:
             # Before the audit: the object may be gone.
             first = await anext(pieces, memoryview(b""))
         except MediaMissingError:
-            if (await self.find(actor, verification.biz_token, item.kind)).item == item:
+            owner, biz_token = verification.client, verification.biz_token
+            if (await self.find(actor, biz_token, item.kind, client=owner)).item == item:
                 raise
             raise MediaReplacedError("The media item was replaced; try again.") from None
         await self.audit.record_now(

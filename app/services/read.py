@@ -14,12 +14,12 @@ from app.domain.listing import Order, Position, VerificationFilter, decode_curso
 from app.domain.media import MediaItem
 from app.domain.personal import Masked
 from app.domain.verification import Result, State, Verification
-from app.errors import ForbiddenError, GoneError, TooManyRequestsError
+from app.errors import GoneError, ServiceError, TooManyRequestsError
 from app.sealing.aead import TamperedDataError
 from app.sealing.personal_data import PersonalDataCipher
 from app.services.audit import AuditService
 from app.services.batching import Batcher
-from app.services.intake import not_found, require_visible
+from app.services.visibility import choose_visible, find_visible, require_client
 from app.storage.database import Database, Transaction
 from app.storage.wakeups import Wakeups
 
@@ -59,20 +59,32 @@ class StoredResult:
     is_malformed: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A verification that a caller wants to read."""
+
+    caller: Caller
+    biz_token: str
+    client: str | None
+
+
 @dataclass(kw_only=True, repr=False, eq=False)
 class ReadService:
-    """Reads for a caller. Verifications of other clients count as not found."""
+    """Reads for a caller. Verifications of other clients count as not found.
+
+    Args named `client` say whose verification of a token is meant: see `choose_visible`, which raises the errors.
+    """
 
     database: Database
     audit: AuditService
     cipher: PersonalDataCipher
     wakeups: Wakeups
-    _load_one: Batcher[str, StoredResult | None] = field(init=False)
+    _load_one: Batcher[_Wanted, StoredResult] = field(init=False)
 
     def __post_init__(self) -> None:
         self._load_one = Batcher(self._load_batch)
 
-    async def get(self, actor: Actor, biz_token: str) -> Result:
+    async def get(self, actor: Actor, biz_token: str, *, client: str | None = None) -> Result:
         """Returns a verification with the masked identity.
 
         Raises:
@@ -80,12 +92,12 @@ class ReadService:
             NotFoundError: it does not exist or belongs to another client.
             TamperedDataError: stored values were changed.
         """
-        return self._masked(await self.load(actor, biz_token))
+        return self._masked(await self.load(actor, biz_token, client=client))
 
-    async def wait(self, actor: Actor, biz_token: str, seconds: float) -> Result:
+    async def wait(self, actor: Actor, biz_token: str, seconds: float, *, client: str | None = None) -> Result:
         """Like `get`, but waits while the state is pending, at most `seconds` or until the process stops."""
         end = time.monotonic() + seconds
-        result = await self.get(actor, biz_token)
+        result = await self.get(actor, biz_token, client=client)
         if result.verification.state is not State.PENDING:
             return result
         with self.wakeups.subscribed(str(result.verification.id)) as changed:
@@ -93,7 +105,7 @@ class ReadService:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), min(left, _POLL_SECONDS))
                 changed.clear()
-                result = await self.get(actor, biz_token)
+                result = await self.get(actor, biz_token, client=result.verification.client)
                 if result.verification.state is not State.PENDING:
                     break
         return result
@@ -105,10 +117,8 @@ class ReadService:
             ForbiddenError: the caller cannot see the wanted client's verifications.
             InvalidRequestError: the cursor is invalid or belongs to another list.
         """
-        if wanted.client is None:
-            wanted = replace(wanted, client=actor.caller.visible_client)
-        elif not actor.caller.can_see(wanted.client):
-            raise _foreign_client()
+        require_client(actor.caller, wanted.client)
+        wanted = replace(wanted, client=wanted.client or actor.caller.visible_client)
         after = decode_cursor(cursor, wanted.order) if cursor else None
         async with self.database.read() as tx:
             found = await tx.verifications.search(wanted, limit=limit + 1, after=after)
@@ -125,9 +135,8 @@ class ReadService:
             InvalidRequestError: the cursor is invalid or belongs to another list.
             TooManyRequestsError: the key has made too many searches, which could guess numbers.
         """
+        require_client(actor.caller, wanted.client)
         client = wanted.client or actor.caller.client
-        if not actor.caller.can_see(client):
-            raise _foreign_client()
         wanted, order = replace(wanted, client=client), Order(is_ascending=wanted.is_ascending)
         after = decode_cursor(cursor, order) if cursor else None
         index = self.cipher.find_by(client, person.id_card, person.name)
@@ -142,13 +151,13 @@ class ReadService:
             results = [self._masked_or_marked(stored) for stored in await _with_results(tx, found[:limit])]
         return _page(results, found, order)
 
-    async def reveal(self, actor: Actor, biz_token: str) -> Result:
+    async def reveal(self, actor: Actor, biz_token: str, *, client: str | None = None) -> Result:
         """Like `get`, with the unmasked identity. The audit row is committed before the result is returned.
 
         A refusal is recorded as well.
         """
         async with self.audit.recorded_refusals(actor, Action.IDENTITY), self.database.write() as tx:
-            verification = _readable(actor.caller, await tx.verifications.find(biz_token))
+            verification = _readable(await find_visible(tx, actor.caller, biz_token, client))
             text = (await tx.results.texts([verification.id], sealed=True)).get(verification.id)
             detection = self.cipher.open_text(verification, text) if text else None
             disclosed = [name for name in personal(Detection) if detection and getattr(detection, name)]
@@ -158,20 +167,21 @@ class ReadService:
             callback_extra = self.cipher.open_extra(verification)
         return Result(verification=verification, detection=detection, callback_extra=callback_extra)
 
-    async def load(self, actor: Actor, biz_token: str) -> StoredResult:
+    async def load(self, actor: Actor, biz_token: str, *, client: str | None = None) -> StoredResult:
         """Returns a verification and its result as stored. Raises the errors of `get`."""
-        stored = await self._load_one(biz_token)
-        if stored is None:
-            raise not_found()
-        _readable(actor.caller, stored.verification)
+        stored = await self._load_one(_Wanted(actor.caller, biz_token, client))
         self._check(stored)
         return stored
 
-    async def _load_batch(self, biz_tokens: Sequence[str]) -> Sequence[StoredResult | None]:
+    async def _load_batch(self, batch: Sequence[_Wanted]) -> Sequence[StoredResult | ServiceError]:
+        rows: dict[str, list[Verification]] = {}
         async with self.database.read() as tx:
-            verifications = await tx.verifications.find_all(set(biz_tokens))
-            stored = {one.verification.biz_token: one for one in await _with_results(tx, verifications)}
-        return [stored.get(biz_token) for biz_token in biz_tokens]
+            for row in await tx.verifications.find_all({wanted.biz_token for wanted in batch}):
+                rows.setdefault(row.biz_token, []).append(row)
+            chosen = [_chosen(wanted, rows.get(wanted.biz_token, [])) for wanted in batch]
+            found = {one.id: one for one in chosen if isinstance(one, Verification)}
+            stored = {one.verification.id: one for one in await _with_results(tx, list(found.values()))}
+        return [stored[one.id] if isinstance(one, Verification) else one for one in chosen]
 
     def _check(self, stored: StoredResult) -> None:
         """Raises TamperedDataError, after the alarm, if the result does not belong together."""
@@ -193,8 +203,14 @@ class ReadService:
         return Result(verification=stored.verification, detection=detection, masked=shown, media=tuple(stored.media))
 
 
-def _readable(caller: Caller, verification: Verification | None) -> Verification:
-    verification = require_visible(caller, verification)
+def _chosen(wanted: _Wanted, rows: Sequence[Verification]) -> Verification | ServiceError:
+    try:
+        return _readable(choose_visible(wanted.caller, rows, wanted.client))
+    except ServiceError as error:
+        return error
+
+
+def _readable(verification: Verification) -> Verification:
     if verification.state is State.ERASED:
         raise GoneError("The verification was erased.")
     return verification
@@ -216,10 +232,6 @@ async def _read_results(tx: Transaction, verifications: Collection[Verification]
     texts = await tx.results.texts(ids) if ids else {}
     media = await tx.results.media(ids) if ids else {}
     return [StoredResult(one, texts.get(one.id), media.get(one.id, ())) for one in verifications]
-
-
-def _foreign_client() -> ForbiddenError:
-    return ForbiddenError("This API key may only search its own client's verifications.")
 
 
 def _page(results: Sequence[Result], found: Sequence[Verification], order: Order) -> ResultPage:

@@ -132,10 +132,10 @@ class RedirectService:
         now = self.clock()
         notice = Notice(
             biz_token=biz_token,
+            client=state.client,
             rule_id=state.rule_id,
             at=now,
             change=lambda new: lifecycle.called_back(new, None, now),
-            client=state.client,
             nonce=state.nonce,
         )
         try:
@@ -167,7 +167,7 @@ class RedirectService:
                 log.warning("hints_lost", error=type(error).__name__)
 
     async def _wake(self, hints: Collection[_Hint]) -> None:
-        """Wakes the hinted tokens that are registered or came with the same state.
+        """Wakes the verifications of the hinted tokens that are registered or came with the same state.
 
         Writes only where something changes, in one short transaction each.
         """
@@ -177,7 +177,7 @@ class RedirectService:
             is_same_run = verification.nonce is not None and (verification.biz_token, verification.nonce) in hints
             if (verification.registered_at or is_same_run) and self._called_back(verification) != verification:
                 async with self.database.write() as tx:
-                    if current := await tx.verifications.lock(verification.biz_token):
+                    for current in await tx.verifications.lock_by_id([verification.id]):
                         await tx.verifications.save(current, self._called_back(current), self.clock())
                 self.wakeups.send(DUE)
 

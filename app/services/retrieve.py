@@ -134,8 +134,7 @@ class RetrieveService:
         if detection.extra is None:
             return True
         async with self.database.read() as tx:
-            use = detection.extra, verification.client, verification.biz_token
-            return not await tx.redirects.is_used_by(use)
+            return not await tx.redirects.is_used_by((detection.extra, *verification.owner))
 
     async def _put(
         self, verification: Verification, sealers: Mapping[MediaKind, BlobSealer[SpoolFile]]

@@ -42,9 +42,11 @@ class AuditStore:
             .order_by(table.c.id.desc())
             .limit(limit)
         )
-        for name in ("action", "key_id", "verification_id", "outcome"):
+        for name in ("action", "key_id", "outcome"):
             if (value := getattr(wanted, name)) is not None:
                 statement = statement.where(table.c[name] == value)
+        if wanted.verification_ids is not None:
+            statement = statement.where(table.c.verification_id.in_(wanted.verification_ids))
         if wanted.at_from is not None:
             statement = statement.where(table.c.at >= wanted.at_from)
         if wanted.at_to is not None:

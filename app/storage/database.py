@@ -183,18 +183,21 @@ class Database:
         options = {} if self.is_embedded else {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
         return self._begin(None, TRANSACTION_SECONDS, options)
 
-    def write(self, seconds: float | None = TRANSACTION_SECONDS) -> AbstractAsyncContextManager[Transaction]:
+    def write(
+        self, seconds: float | None = TRANSACTION_SECONDS, *, has_foreign_keys: bool = True
+    ) -> AbstractAsyncContextManager[Transaction]:
         """Opens a transaction that is committed and on disk after the block, or rolled back if the block raises.
 
         SQLite has one writer. The lock queues the writers of this process fairly, `BEGIN IMMEDIATE` those of others.
 
         Args:
             seconds: the deadline, including all waiting; None for none.
+            has_foreign_keys: whether SQLite checks them. Without them, close all connections afterwards.
 
         Raises:
             UnavailableError: the database does not answer.
         """
-        return self._begin(self._writer, seconds, {"writes": True})
+        return self._begin(self._writer, seconds, {"writes": True, "has_foreign_keys": has_foreign_keys})
 
     @asynccontextmanager
     async def maintain(self) -> AsyncIterator[AsyncConnection]:

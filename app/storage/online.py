@@ -1,4 +1,7 @@
-"""The slow part of a Postgres migration: indexes and batches. Blocks no writer, and continues if interrupted."""
+"""The slow part of a Postgres migration: indexes, batches, and the constraint that an index replaces.
+
+Blocks no writer for longer than a second, and continues if interrupted.
+"""
 
 import asyncio
 import time
@@ -6,6 +9,7 @@ from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 from sqlalchemy import Index, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.schema import CreateIndex
 
@@ -23,6 +27,17 @@ _VALID_INDEXES = text(
     "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid"
     " JOIN pg_namespace n ON n.oid = c.relnamespace WHERE i.indisvalid AND n.nspname = current_schema()"
 )
+# Replaced by the unique index of token and client. Removing it waits for all transactions that use the table, and all
+# later ones wait for that, so it gives up after a second.
+_OBSOLETE = text(
+    "SELECT 1 FROM pg_constraint"
+    " WHERE conname = 'uq_verification_biz_token' AND connamespace = current_schema()::regnamespace"
+)
+_DROP = text(
+    "DO $$ BEGIN SET LOCAL lock_timeout = '1s';"
+    " ALTER TABLE verification DROP CONSTRAINT uq_verification_biz_token; END $$"
+)
+_LOCK_NOT_AVAILABLE = "55P03"
 # Rows of earlier versions. A row that a worker has locked gets its time from the worker.
 _FILL = text(
     "UPDATE verification SET updated_at ="
@@ -33,7 +48,10 @@ _FILL = text(
 
 
 async def finish(database: Database) -> None:
-    """Builds the missing indexes of a migrated Postgres, and fills the times of the last update batch by batch."""
+    """Builds the missing indexes of a migrated Postgres, and removes the constraint that one of them replaces.
+
+    Then it fills the times of the last update batch by batch.
+    """
     async with database.maintain() as connection, _locked(connection):
         valid = set(await connection.scalars(_VALID_INDEXES))
         for index in _missing(valid):
@@ -41,6 +59,7 @@ async def finish(database: Database) -> None:
             # The remains of an interrupted build.
             await connection.execute(text(f"DROP INDEX CONCURRENTLY IF EXISTS {index.name}"))
             await connection.execute(text(statement.replace("INDEX", "INDEX CONCURRENTLY", 1)))
+        await _remove_constraint(connection)
         for state, outcome in STANDINGS:
             await _fill(connection, state, outcome or NO_OUTCOME)
 
@@ -48,6 +67,17 @@ async def finish(database: Database) -> None:
 def _missing(valid: Collection[str]) -> list[Index]:
     indexes = (index for table in metadata.sorted_tables for index in table.indexes)
     return sorted((index for index in indexes if index.name not in valid), key=lambda index: str(index.name))
+
+
+async def _remove_constraint(connection: AsyncConnection) -> None:
+    end = time.monotonic() + _MAX_WAIT_SECONDS
+    while await connection.scalar(_OBSOLETE):
+        try:
+            await connection.execute(_DROP)
+        except DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != _LOCK_NOT_AVAILABLE or time.monotonic() > end:
+                raise
+            await asyncio.sleep(_POLL_SECONDS)
 
 
 async def _fill(connection: AsyncConnection, state: str, outcome: str) -> None:

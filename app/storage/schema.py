@@ -47,12 +47,17 @@ async def _run_missing(database: Database, to: str) -> None:
 
     try:
         # Without a deadline: an index on a large table takes time.
-        async with _one_at_a_time, database.write(seconds=None) as tx:
+        # Without foreign keys, because SQLite alters some tables by replacing them.
+        async with _one_at_a_time, database.write(seconds=None, has_foreign_keys=False) as tx:
             await tx.connection.run_sync(_upgrade, to)
     except CommandError:
         raise ConfigurationError(
             f"The schema of the database {database.place} is newer than this version. Use the version that migrated it."
         ) from None
+    finally:
+        if database.is_embedded:
+            # The next connections have foreign keys again.
+            await database.engine.dispose()
 
 
 async def is_current(database: Database) -> bool:

@@ -167,7 +167,11 @@ def _set_pragmas(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
 
 def _begin(connection: Connection) -> None:
     """Begins the transaction, which the driver does not do. A writer locks at once, so it cannot fail halfway."""
-    writes = connection.get_execution_options().get("writes", False)
+    options = connection.get_execution_options()
+    if not options.get("has_foreign_keys", True):
+        # It has no effect within a transaction.
+        connection.exec_driver_sql("PRAGMA foreign_keys=OFF")
+    writes = options.get("writes", False)
     # As a statement of SQLAlchemy's: if it is cancelled, the connection is closed instead of returned to the pool.
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
 

@@ -204,7 +204,8 @@ verification = Table(
     Column("erased_at", UtcDateTime),
     Column("legal_hold", Boolean, nullable=False, server_default=false()),
     Column("nonce", String),
-    UniqueConstraint("biz_token"),
+    # For look-ups by token alone and by client and token.
+    Index(None, "biz_token", "client", unique=True),
     Index("ix_verification_nonce", "nonce", unique=True, sqlite_where=_HAS_NONCE, postgresql_where=_HAS_NONCE),
     _partial_index("erase_at", "erase_at IS NOT NULL", "erase_at"),
     _partial_index("queue", "due_at IS NOT NULL", "account", "priority", "due_at"),

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.lifecycle import touched
 from app.domain.listing import Position, VerificationFilter
-from app.domain.verification import State, Verification
+from app.domain.verification import State, TokenOwner, Verification
 from app.storage.listing import PersonIndex, page_statement
 from app.storage.tables import columns_of
 from app.storage.tables import verification as table
@@ -22,12 +22,12 @@ COLUMNS = [table.c[name] for name in _NAMES]
 
 # Built once: building a statement takes several times as long as running it.
 _FIND = select(*COLUMNS).where(table.c.biz_token.in_(bindparam("biz_tokens", expanding=True)))
-_LOCK = _FIND.order_by(table.c.id).with_for_update()
+_LOCK = _FIND.where(table.c.client.in_(bindparam("clients", expanding=True))).order_by(table.c.id).with_for_update()
 _LOCK_BY_ID = (
     select(*COLUMNS).where(table.c.id.in_(bindparam("ids", expanding=True))).order_by(table.c.id).with_for_update()
 )
 _ADD = {
-    name: dialect.insert(table).on_conflict_do_nothing().returning(table.c.id, table.c.biz_token)
+    name: dialect.insert(table).on_conflict_do_nothing().returning(table.c.id, table.c.client, table.c.biz_token)
     for name, dialect in (("postgresql", postgresql), ("sqlite", sqlite))
 }
 _SAVE = update(table).where(table.c.id == bindparam("row_id"))
@@ -39,37 +39,36 @@ class VerificationStore:
 
     connection: AsyncConnection
 
-    async def add_all(self, verifications: Collection[Verification]) -> Mapping[str, Verification]:
-        """Inserts rows with different tokens; returns those that are new, by token, with their ids.
+    async def add_all(self, verifications: Collection[Verification]) -> Mapping[TokenOwner, Verification]:
+        """Inserts rows with different owners; returns those that are new, by client and token, with their ids.
 
-        A row whose token or nonce exists is skipped, even if another transaction inserted it a moment ago. The rows are
+        A row whose owner or nonce exists is skipped, even if another transaction inserted it a moment ago. The rows are
         inserted in the order of their tokens, so two transactions with the same ones cannot deadlock.
         """
-        new = {one.biz_token: one for one in sorted(verifications, key=lambda one: one.biz_token)}
+        by_token = sorted(verifications, key=lambda one: (one.biz_token, one.client))
+        new = {one.owner: one for one in by_token}
         rows = [columns_of(one) for one in new.values()]
         for row in rows:
             del row["id"]
         added = (await self.connection.execute(_ADD[self.connection.dialect.name], rows)).all() if rows else []
-        return {row.biz_token: replace(new[row.biz_token], id=row.id) for row in added}
-
-    async def find(self, biz_token: str) -> Verification | None:
-        """Returns the row of a token."""
-        return next(iter(await self.find_all([biz_token])), None)
+        return {(row.client, row.biz_token): replace(new[row.client, row.biz_token], id=row.id) for row in added}
 
     async def find_all(self, biz_tokens: Collection[str]) -> Sequence[Verification]:
-        """Returns the rows of the known tokens, in no order."""
+        """Returns the rows of the known tokens, of all clients and in no order."""
         return await self._select(_FIND, biz_tokens=list(biz_tokens))
 
-    async def lock(self, biz_token: str) -> Verification | None:
-        """Locks and returns the row of a token. No other transaction changes it until this one ends."""
-        return next(iter(await self.lock_all([biz_token])), None)
+    async def lock_all(self, owners: Collection[TokenOwner]) -> Mapping[TokenOwner, Verification]:
+        """Locks the rows of clients and tokens, and returns those that exist.
 
-    async def lock_all(self, biz_tokens: Collection[str]) -> Sequence[Verification]:
-        """Locks and returns the rows of the known tokens, in the order of their ids, which prevents deadlocks."""
-        return await self._select(_LOCK, biz_tokens=list(biz_tokens))
+        They are locked in the order of their ids, which prevents deadlocks. No other transaction changes them until
+        this one ends.
+        """
+        clients, biz_tokens = ({owner[place] for owner in owners} for place in (0, 1))
+        rows = await self._select(_LOCK, clients=list(clients), biz_tokens=list(biz_tokens))
+        return {row.owner: row for row in rows if row.owner in owners}
 
     async def lock_by_id(self, ids: Collection[int]) -> Sequence[Verification]:
-        """Like `lock_all`, by id."""
+        """Locks and returns the rows, in the order of their ids."""
         return await self._select(_LOCK_BY_ID, ids=list(ids))
 
     async def lock_due_for_erasure(self, now: datetime, *, limit: int) -> Sequence[Verification]:

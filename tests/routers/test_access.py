@@ -1,25 +1,22 @@
 """Access control: every operation of the API description, with every kind of key."""
 
+import re
+from collections.abc import AsyncIterator
 from datetime import timedelta
 from ipaddress import ip_network
 
+import httpx
 import pytest
 
+from app.config import Settings
 from app.domain.api_key import Scope
-from tests.support.api import retrieve_new
-from tests.support.operations import DOCUMENT, OPERATIONS, REQUEST_ID, ROWS, Operation, call
-from tests.support.service import Running, actor, everything
+from app.services.rule_settings import RuleSettings
+from tests.support.api import STATEFUL, get, retrieve_new, token, url
+from tests.support.operations import DOCUMENT, OPERATIONS, ROWS, Operation, Target, call
+from tests.support.service import Running, actor, changed, everything, running
 
-UNKNOWN = {
-    "type": "/docs/errors#not_found",
-    "title": "Not Found",
-    "status": 404,
-    "detail": "There is no such verification.",
-    "code": "not_found",
-    "request_id": REQUEST_ID,
-}
 WITH_KEY = [operation for operation in ROWS if ROWS[operation].scope or ROWS[operation].any_key]
-REGISTERING = {("post", "/v1/callbacks"), ("put", "/v1/verifications/{biz_token}")}
+ABOUT_ONE = [operation for operation in WITH_KEY if ROWS[operation].is_about_one]
 SIGNED = {("post", "/v1/callbacks")}
 PUBLIC = [operation for operation in ROWS if operation not in WITH_KEY]
 
@@ -84,22 +81,131 @@ async def test_operation_requires_its_scope_or_admin(service: Running) -> None:
         assert all(answer.json()["code"] == "forbidden" for answer in refused if answer.content)
 
 
-async def test_foreign_verification_is_404_and_visible_to_admins(service: Running) -> None:
+async def test_admin_sees_the_verifications_of_all_clients(service: Running) -> None:
     async with service.client(await service.key(*everything(), client="owner")) as api:
         biz_token = await retrieve_new(api)
-    stranger = await service.key(*everything(), client="stranger")
     admin = await service.key(Scope.ADMIN, client="operations")
 
-    for operation in [operation for operation in WITH_KEY if ROWS[operation].is_about_one]:
-        # Admins see the verifications of all clients.
-        if ROWS[operation].scope is Scope.ADMIN:
-            continue
-        foreign = await call(service, stranger, operation, biz_token)
-        assert (foreign.status_code, foreign.json() if foreign.content else UNKNOWN) == (404, UNKNOWN), operation
-        assert (await call(service, admin, operation, biz_token)).status_code == ROWS[operation].status
-        if operation not in REGISTERING:
-            unknown = await call(service, stranger, operation, "unknown")
-            assert (unknown.status_code, unknown.content, unknown.headers) == (404, foreign.content, foreign.headers)
+    for operation in ABOUT_ONE:
+        answer = await call(service, admin, operation, biz_token)
+
+        assert answer.status_code == ROWS[operation].status, operation
+
+
+async def test_admin_names_the_client_of_a_token_that_several_have(service: Running) -> None:
+    biz_token = token()
+    for client in ("owner", "stranger"):
+        async with service.client(await service.key(*everything(), client=client)) as api:
+            await api.post("/v1/callbacks", json={"BizToken": biz_token})
+            await get(api, biz_token, wait=20)
+    admin, own = [await service.key(Scope.ADMIN, client=client) for client in ("operations", "owner")]
+
+    for operation in ABOUT_ONE:
+        row = ROWS[operation]
+        ambiguous = await call(service, admin, operation, biz_token)
+        named = await call(
+            service, admin, operation, biz_token, request={**row.request, "params": {"client": "stranger"}}
+        )
+        assert ambiguous.status_code == 409, operation
+        assert not ambiguous.content or ambiguous.json()["code"] == "several_clients"
+        assert (named.status_code, (await call(service, own, operation, biz_token)).status_code) == (row.status,) * 2
+
+
+PRIVATE = "private"
+PERSON, NOBODY = "000000199001011234", "000000199001011235"
+
+
+@pytest.fixture
+async def shared(settings: Settings) -> AsyncIterator[Running]:
+    """Yields the service with a rule of the client `owner`, and rules that are open to all clients."""
+    rules = dict(settings.rules.rules) | {PRIVATE: RuleSettings(clients=["owner"], redirect_state=True)}
+    async with running(changed(settings, rules=rules, accept_unknown_rules=False)) as started:
+        yield started
+
+
+async def retrieve_for(api: httpx.AsyncClient, rule_id: str) -> Target:
+    """Registers and retrieves a verification of the client `owner`."""
+    biz_token, subject_ref = token(), f"loan-{rule_id}"
+    await api.put(url(biz_token), json={"rule_id": rule_id, "subject_ref": subject_ref})
+    await api.post(url(biz_token, "retrieve"))
+    assert (await get(api, biz_token, wait=20))["state"] == "retrieved"
+    identity = (await api.get(url(biz_token, "identity"))).json()
+    return Target(biz_token, "owner", rule_id, subject_ref, identity["id_card"])
+
+
+def made_up(rule_id: str) -> Target:
+    return Target(token(), "nobody", rule_id, "loan-of-nobody", NOBODY)
+
+
+def anonymous(answer: httpx.Response, target: Target) -> tuple[int, str, list[tuple[str, str]]]:
+    """Returns a whole answer without what differs for each token and each moment."""
+    texts = [answer.text, *(value for _, value in answer.headers.items())]
+    for value in (target.biz_token, target.rule_id, target.subject_ref, target.id_card, target.client):
+        texts = [text.replace(value, "…") for text in texts]
+    body, *values = [RANDOM.sub("…", text) for text in texts]
+    headers = [(name, value) for name, value in zip(answer.headers, values, strict=True) if name != "content-length"]
+    return answer.status_code, body, headers
+
+
+# Instants, and the states, nonces and key ids that the service makes up.
+RANDOM = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z|[A-Za-z0-9_-]{80,}\.[A-Za-z0-9_-]{20,}|\b[0-9a-f]{32}\b")
+COUNTING = ("get", "/metrics")
+
+
+@pytest.mark.parametrize("known_rule", [PRIVATE, STATEFUL], ids=["rule of others", "shared rule"])
+@pytest.mark.parametrize("operation", ROWS, ids=" ".join)
+async def test_answers_for_foreign_and_for_unknown_verifications_are_equal(
+    shared: Running, operation: Operation, known_rule: str
+) -> None:
+    key = None if operation in PUBLIC else await shared.key(*everything(), client="stranger")
+    async with shared.client(await shared.key(*everything(), client="owner")) as owner:
+        for request in ROWS[operation].requests:
+            known = await retrieve_for(owner, known_rule)
+            unknown = made_up("made-up" if known_rule == PRIVATE else known_rule)
+            before = await owner.get(url(known.biz_token))
+
+            foreign, nobodys = [
+                await call(shared, key, operation, target, request=request) for target in (known, unknown)
+            ]
+
+            if operation == COUNTING:
+                assert known.biz_token not in foreign.text
+                assert foreign.headers["Content-Type"] == nobodys.headers["Content-Type"]
+            else:
+                assert anonymous(foreign, known) == anonymous(nobodys, unknown), request
+            assert (await owner.get(url(known.biz_token))).content == before.content
+
+
+@pytest.mark.parametrize("operation", ROWS, ids=" ".join)
+async def test_operation_succeeds_for_own_verifications(shared: Running, operation: Operation) -> None:
+    scopes = [Scope.ADMIN] if ROWS[operation].scope is Scope.ADMIN else everything()
+    key = None if operation in PUBLIC else await shared.key(*scopes, client="owner")
+    async with shared.client(await shared.key(*everything(), client="owner")) as owner:
+        target = await retrieve_for(owner, PRIVATE)
+
+        assert (await call(shared, key, operation, target)).status_code == ROWS[operation].status
+
+
+def test_every_operation_names_what_belongs_to_a_verification() -> None:
+    assert [operation for operation, row in ROWS.items() if not row.requests] == []
+
+
+async def test_token_that_another_client_names_first_stays_its_owners(service: Running) -> None:
+    biz_token, views = token(), {}
+    for client in ("thief", "owner"):
+        async with service.client(await service.key(*everything(), client=client)) as api:
+            answers = [await api.post("/v1/callbacks", json={"BizToken": biz_token})]
+            answers.append(await api.put(url(biz_token), json={"subject_ref": client}))
+            await get(api, biz_token, wait=20)
+            answers.append(await api.get(url(biz_token, "identity")))
+            views[client] = await get(api, biz_token)
+        assert [answer.status_code for answer in answers] == [202, 200, 200], client
+
+    assert {client: (view["client"], view["subject_ref"]) for client, view in views.items()} == {
+        "thief": ("thief", "thief"),
+        "owner": ("owner", "owner"),
+    }
+    assert [view["retrieval"]["attempts"] for view in views.values()] == [1, 1]
 
 
 @pytest.mark.parametrize("operation", PUBLIC, ids=" ".join)
@@ -131,7 +237,7 @@ async def test_write_only_key_gets_no_personal_data(service: Running) -> None:
             await api.post(f"/v1/verifications/{biz_token}/retrieve"),
         ]
 
-    fields = {"biz_token", "rule_id", "subject_ref", "state", "retrieval", "registered_at", "received_at"}
+    fields = {"client", "biz_token", "rule_id", "subject_ref", "state", "retrieval", "registered_at", "received_at"}
     assert [set(answer.json()) for answer in answers] == [
         fields | {"retrieved_at"},
         {"biz_token", "state", "received_at"},

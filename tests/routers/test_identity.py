@@ -7,6 +7,7 @@ from sqlalchemy import text
 from app.domain.detection import Detection
 from simulator.people import person_of
 from tests.support.api import first_attempt_of, get, retrieve_new, token, url
+from tests.support.rows import find_row
 from tests.support.service import Running, everything
 
 
@@ -59,7 +60,7 @@ async def test_unmapped_fields_are_returned_as_further(service: Running) -> None
     async with service.client(await service.key(*everything())) as api:
         biz_token = await retrieve_new(api)
         async with service.services.database.write() as tx:
-            known = await tx.verifications.find(biz_token)
+            known = await find_row(tx, biz_token)
             assert known is not None
             newer = Detection(further={"Mobile": "000", "Levels": [1, {"a": None}]})
             sealed = service.services.cipher.seal_text(known, newer).values["further"]

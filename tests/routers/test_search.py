@@ -72,7 +72,7 @@ async def store(service: Running, biz_token: str, name: str, indexed_name: str |
         text = SealedText(dict(text.values) | {"person_index": mac})
     async with services.database.write() as tx:
         added = await tx.verifications.add_all([row])
-        await tx.results.add_all([(added[biz_token].id, text, [])])
+        await tx.results.add_all([(added[row.owner].id, text, [])])
 
 
 async def test_search_ignores_the_spelling_of_middle_dots_and_invisible_characters(idle_service: Running) -> None:

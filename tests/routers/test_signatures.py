@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from app.domain.api_key import Scope
-from tests.support.api import SECRETS, get, list_tokens, retrieve_new, token
+from tests.support.api import SECRETS, get, list_tokens, retrieve_new, token, url
 from tests.support.service import Running
 from tests.support.simulator import LiveSimulator
 
@@ -61,11 +61,17 @@ async def test_replayed_callback_changes_nothing_and_causes_no_call(
     assert sum(entry.biz_token == biz_token for entry in faceid.simulator.ledger.entries) == 1
 
 
-async def test_token_of_another_client_is_404(shared_service: Running, shared_api: httpx.AsyncClient) -> None:
+async def test_token_of_another_client_is_a_new_one_of_the_signer(
+    shared_service: Running, shared_api: httpx.AsyncClient
+) -> None:
     biz_token = token()
     await shared_api.post(URL, json={"BizToken": biz_token})
 
-    assert (await post(shared_service, body_for(biz_token), signed("shop", body_for(biz_token)))).status_code == 404
+    answer = await post(shared_service, body_for(biz_token), signed("shop", body_for(biz_token)))
+
+    views = [await shared_api.get(url(biz_token), params={"client": client}) for client in ("default", "shop")]
+    assert answer.status_code == 202
+    assert [view.json()["client"] for view in views] == ["default", "shop"]
 
 
 async def test_invalid_key_is_rejected_despite_a_valid_signature(shared_service: Running) -> None:

@@ -35,6 +35,7 @@ async def test_registration_is_201_and_repeats_are_200_without_effect(idle_api: 
     assert INSTANT.fullmatch(registration.pop("registered_at"))
     assert INSTANT.fullmatch(registration["retrieval"].pop("due_at"))
     assert registration == {
+        "client": "default",
         "biz_token": "a",
         "rule_id": "7",
         "subject_ref": "loan-4711",
@@ -191,6 +192,7 @@ async def test_retrieved_verification_has_the_documented_form(api: httpx.AsyncCl
     assert [instant for instant in instants if not INSTANT.fullmatch(instant)] == []
     assert re.fullmatch(r"[0-9a-f-]{36}", view["retrieval"].pop("last_request_id"))
     assert view == {
+        "client": "default",
         "biz_token": biz_token,
         "rule_id": "1",
         "subject_ref": None,
@@ -249,6 +251,7 @@ async def test_missing_values_are_null_or_empty_lists(idle_api: httpx.AsyncClien
     received_at, deadline_at = view["received_at"], view["retrieval"].pop("deadline_at")
     assert datetime.fromisoformat(deadline_at) == datetime.fromisoformat(received_at) + timedelta(hours=70)
     assert view == {
+        "client": "default",
         "biz_token": "a",
         "rule_id": "1",
         "subject_ref": None,

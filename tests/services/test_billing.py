@@ -105,6 +105,22 @@ async def test_bill_corrects_an_assumed_rule(settings: Settings, tencent: LiveSi
     assert rules_after == ["7", "1"]
 
 
+async def test_bill_corrects_the_verifications_of_all_clients(settings: Settings, tencent: LiveSimulator) -> None:
+    rules = {"7": RuleSettings(client="shop")}
+    own = changed(settings, faceid_endpoint=tencent.url, faceid_rule_id="1", rules=rules)
+    (biz_token,) = billed(tencent, 1)
+    async with running(own, with_worker=False) as service:
+        for client in ("bank", "other"):
+            async with service.client(await service.key(*everything(), client=client)) as api:
+                await api.post("/v1/callbacks", json={"BizToken": biz_token})
+        async with reconciling(service) as reconcile:
+            await reconcile.reconcile()
+        async with service.services.database.read() as tx:
+            found = {row.client: row.rule_id for row in await tx.verifications.find_all([biz_token])}
+
+    assert found == {"bank": "7", "other": "7"}
+
+
 @pytest.mark.parametrize(
     ("at", "last"),
     [

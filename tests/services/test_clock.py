@@ -17,6 +17,7 @@ from app.factory import RetrievalServices, Services, open_retrieval, open_servic
 from app.services.clock import SteadyClock
 from tests.support.api import call_back, retrieve_new, row_of
 from tests.support.clocks import ShiftedClock
+from tests.support.rows import lock_row
 from tests.support.service import Running, changed, everything, running
 from tests.support.worker import retrieve_all, retrieving
 
@@ -263,7 +264,7 @@ async def test_only_calls_beyond_the_longest_step_are_brought_forward(
     biz_token = await call_back(idle_api)
     services = idle_service.services
     async with services.database.write() as tx:
-        row = await tx.verifications.lock(biz_token)
+        row = await lock_row(tx, biz_token)
         assert row is not None
         await tx.verifications.save(row, replace(row, due_at=services.clock() + ahead), services.clock())
 

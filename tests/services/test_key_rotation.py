@@ -258,7 +258,7 @@ async def add_results(services: Services, biz_tokens: Sequence[str], detection: 
                 stored_at=now,
             )
             item = replace(item, sealed_key=services.cipher.wrap_media_key(row, item, key))
-            results.append((added[row.biz_token].id, services.cipher.seal_text(row, detection), [item]))
+            results.append((added[row.owner].id, services.cipher.seal_text(row, detection), [item]))
         await tx.results.add_all(results)
     return keys
 

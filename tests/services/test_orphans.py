@@ -52,7 +52,7 @@ async def add_media_row(services: Services, key: str) -> None:
     )
     async with services.database.write() as tx:
         added = await tx.verifications.add_all([row])
-        await tx.results.add_all([(added[row.biz_token].id, None, [item])])
+        await tx.results.add_all([(added[row.owner].id, None, [item])])
 
 
 async def keys(services: Services) -> set[str]:

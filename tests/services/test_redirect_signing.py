@@ -19,6 +19,7 @@ from app.sealing.keyring import KeyRing, Ring
 from app.storage.database import Database
 from tests.support.databases import opened
 from tests.support.redirects import redirect_service
+from tests.support.rows import find_row
 from tests.support.service import actor
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
@@ -48,7 +49,7 @@ class Scene:
         biz_token = f"token-{next(NUMBERS)}"
         await self.service.accept(biz_token, signed_state)
         async with self.database.read() as tx:
-            return await tx.verifications.find(biz_token)
+            return await find_row(tx, biz_token)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from app.services.intake import IntakeService
 from app.services.redirects import RedirectService
 from app.storage.database import Database
 from tests.support.redirects import redirect_service
+from tests.support.rows import find_row
 from tests.support.service import actor
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
@@ -40,7 +41,7 @@ async def wait_for_hints() -> None:
 
 async def received_at(database: Database, biz_token: str) -> datetime | None:
     async with database.read() as tx:
-        found = await tx.verifications.find(biz_token)
+        found = await find_row(tx, biz_token)
     assert found
     return found.received_at
 

@@ -21,7 +21,7 @@ from app.storage.database import Database, DatabaseSettings
 from tests.storage.rows import add, find
 from tests.support.databases import opened
 from tests.support.relay import Relay, relaying
-from tests.support.rows import MINIMAL
+from tests.support.rows import MINIMAL, find_row, lock_row
 
 PERSON = "000000199505130017"
 
@@ -35,7 +35,7 @@ async def test_write_is_committed_at_the_end_of_its_block(database: Database) ->
     async with database.write() as tx:
         added = await tx.verifications.add_all([MINIMAL])
 
-    assert await find(database, "minimal") == added["minimal"]
+    assert await find(database, "minimal") == added[MINIMAL.owner]
 
 
 async def test_write_is_rolled_back_if_its_block_raises(database: Database) -> None:
@@ -109,12 +109,12 @@ async def test_write_beyond_its_deadline_is_rolled_back(database: Database) -> N
 
 async def test_read_sees_one_snapshot(database: Database) -> None:
     async with database.read() as tx:
-        before = await tx.verifications.find("minimal")
+        before = await find_row(tx, "minimal")
         async with database.write() as other:
             await other.verifications.add_all([MINIMAL])
-        after = await tx.verifications.find("minimal")
+        after = await find_row(tx, "minimal")
     async with database.read() as tx:
-        later = await tx.verifications.find("minimal")
+        later = await find_row(tx, "minimal")
 
     assert (before, after) == (None, None)
     assert later is not None
@@ -124,7 +124,7 @@ async def test_writers_of_two_processes_take_turns(database_url: str) -> None:
     async def count(database: Database) -> None:
         for _ in range(10):
             async with database.write() as tx:
-                row = await tx.verifications.lock("minimal")
+                row = await lock_row(tx, "minimal")
                 assert row is not None
                 await tx.verifications.save(row, replace(row, attempts=row.attempts + 1), row.deadline_at)
 
@@ -442,7 +442,7 @@ async def test_write_after_a_switchover_uses_a_new_connection(database: Database
     async with database.write() as tx:
         assert await tx.verifications.add_all([MINIMAL])
     async with database.write() as tx:
-        assert await tx.verifications.lock("minimal")
+        assert await lock_row(tx, "minimal")
 
 
 @pytest.mark.parametrize("database_url", ["postgres"], indirect=True)

@@ -14,7 +14,7 @@ from app.storage.queue import Due
 from tests.storage import rows
 from tests.storage.rows import find
 from tests.support.databases import opened
-from tests.support.rows import NOW
+from tests.support.rows import NOW, lock_row
 
 LEASE = timedelta(seconds=60)
 SECOND, HOUR = timedelta(seconds=1), timedelta(hours=1)
@@ -97,7 +97,7 @@ async def test_claim_skips_locked_rows(postgres_url: str) -> None:
         await add(database, [NOW - SECOND, NOW])
 
         async with database.write() as tx:
-            await tx.verifications.lock("0")
+            await lock_row(tx, "0")
             assert names(await claim(database)) == {"1"}
 
         assert names(await claim(database)) == {"0"}
@@ -199,7 +199,7 @@ async def test_callback_during_a_claim_is_kept_until_the_next_claim(database: Da
     await claim(database)
 
     async with database.write() as tx:
-        row = await tx.verifications.lock("0")
+        row = await lock_row(tx, "0")
         assert row is not None
         await tx.verifications.save(row, lifecycle.wake(row, NOW + SECOND), NOW)
     woken = await find(database, "0")

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from sqlalchemy import inspect, text
+from sqlalchemy.exc import IntegrityError
 
 from app.domain.detection import Outcome
 from app.domain.listing import VerificationFilter
@@ -15,6 +17,7 @@ from app.errors import ConfigurationError
 from app.storage import schema
 from app.storage.database import Database
 from tests.support.databases import fresh_database, opened, wait_for_blocked_sessions
+from tests.support.rows import MINIMAL
 
 
 @pytest.fixture
@@ -137,6 +140,80 @@ async def test_migration_0016_destroys_the_digests_of_revoked_keys(empty_url: st
             }
 
 
+async def test_migration_0019_keeps_every_row_and_all_that_refers_to_it(empty_url: str) -> None:
+    children = {
+        "detection": "(verification_id) VALUES ({0})",
+        "liveness_attempt": "(verification_id, position) VALUES ({0}, 0)",
+        "media": "(verification_id, kind, object_key, content_type, size_bytes, sha256, sealed_key, stored_at)"
+        " VALUES ({0}, 'best_frame', '{0}', '', 0, '', 'key', '2026-01-01 00:00:00')",
+        "upstream_call": "(id, verification_id, called_at, action, info_type, duration_ms, bytes_received)"
+        " VALUES ({0}, {0}, '2026-01-01 00:00:00', '', '', 0, 0)",
+    }
+    async with opened(empty_url) as database:
+        await schema.migrate(database, to="0016")
+        async with database.write() as tx:
+            for number in (1, 2, 9):
+                await tx.connection.execute(_OLD_ROW, {"number": number, "token": str(number), "outcome": ""})
+                for table, values in children.items():
+                    await tx.connection.exec_driver_sql(f"INSERT INTO {table} {values.format(number)}")
+            await tx.connection.exec_driver_sql("UPDATE verification SET updated_at = '2026-01-01 00:00:00'")
+            if not database.is_embedded:
+                await tx.connection.exec_driver_sql("SELECT setval('verification_id_seq', 9)")
+        before = await contents(database, "verification", *children)
+
+        await schema.migrate(database)
+
+        await schema.check(database)
+        assert await contents(database, "verification", *children) == before
+        async with database.write() as tx:
+            added = await tx.verifications.add_all(
+                [replace(MINIMAL, biz_token="9", client=client) for client in ("a", "b")]
+            )
+            with pytest.raises(IntegrityError):
+                await tx.connection.exec_driver_sql("INSERT INTO detection (verification_id) VALUES (99)")
+    assert {owner: row.id > 9 for owner, row in added.items()} == {("b", "9"): True}
+
+
+async def contents(database: Database, *tables: str) -> dict[str, list[dict[str, object]]]:
+    """Returns all rows of tables."""
+    async with database.read() as tx:
+        return {
+            table: [dict(row) for row in (await tx.connection.execute(text(f"SELECT * FROM {table}"))).mappings()]
+            for table in tables
+        }
+
+
+async def test_deleted_ids_are_not_assigned_again(empty_sqlite_url: str) -> None:
+    async with opened(empty_sqlite_url) as database:
+        await schema.migrate(database)
+        async with database.write() as tx:
+            ids = []
+            for _ in range(2):
+                added = await tx.verifications.add_all([MINIMAL])
+                ids.append(added[MINIMAL.owner].id)
+                await tx.connection.execute(text("DELETE FROM verification"))
+
+    assert ids == [1, 2]
+
+
+async def test_constraint_is_removed_without_holding_up_writers(empty_postgres_url: str) -> None:
+    async with opened(empty_postgres_url) as database:
+        await schema.migrate(database)
+        async with database.write() as tx:
+            constraint = "CONSTRAINT uq_verification_biz_token UNIQUE (biz_token)"
+            await tx.connection.execute(text(f"ALTER TABLE verification ADD {constraint}"))
+        async with database.read() as reader:
+            await reader.connection.execute(text("SELECT 1 FROM verification"))
+            migration = asyncio.create_task(schema.migrate(database))
+            await wait_for_blocked_sessions(database, 1)
+            async with database.write(seconds=5) as tx:
+                await tx.connection.execute(_OLD_ROW, {"number": 1, "token": "1", "outcome": ""})
+            assert not migration.done()
+        await migration
+
+        await schema.check(database)
+
+
 async def test_indexes_are_built_while_others_read_and_write(empty_postgres_url: str) -> None:
     async with opened(empty_postgres_url) as database:
         await schema.migrate(database, to="0011")
@@ -191,6 +268,7 @@ async def test_embedded_database_is_readable_by_its_owner_only(empty_sqlite_url:
     async with opened(empty_sqlite_url) as database:
         await schema.migrate(database)
 
+        assert await schema.is_current(database)
         assert modes(tmp_path) == {"empty.db": 0o600, "empty.db-wal": 0o600, "empty.db-shm": 0o600}
 
 

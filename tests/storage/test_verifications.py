@@ -12,7 +12,7 @@ from app.domain.listing import Position, TimeField, TimeRange, VerificationFilte
 from app.domain.verification import Priority, State, Verification
 from app.storage.database import Database
 from tests.storage.rows import add, find
-from tests.support.rows import MINIMAL, NOW
+from tests.support.rows import MINIMAL, NOW, find_row, lock_row
 
 FULL = Verification(
     client="bank",
@@ -68,8 +68,8 @@ async def test_instants_of_any_zone_are_read_in_utc(database: Database) -> None:
 
 async def test_unknown_token_has_no_row(database: Database) -> None:
     async with database.write() as tx:
-        assert await tx.verifications.find("unknown") is None
-        assert await tx.verifications.lock("unknown") is None
+        assert await find_row(tx, "unknown") is None
+        assert await lock_row(tx, "unknown") is None
 
 
 async def test_one_of_many_concurrent_inserts_of_a_token_succeeds(database: Database) -> None:
@@ -82,7 +82,8 @@ async def test_one_of_many_concurrent_inserts_of_a_token_succeeds(database: Data
 async def test_inserts_in_opposite_orders_do_not_deadlock(database: Database) -> None:
     async def add_all(tokens: list[str]) -> set[str]:
         async with database.write() as tx:
-            return set(await tx.verifications.add_all([replace(MINIMAL, biz_token=token) for token in tokens]))
+            added = await tx.verifications.add_all([replace(MINIMAL, biz_token=token) for token in tokens])
+        return {biz_token for _, biz_token in added}
 
     for turn in range(5):
         tokens = [f"{turn}-{number}" for number in range(300)]
@@ -136,7 +137,7 @@ async def test_writers_of_a_locked_row_take_turns(database: Database, another: D
 
     async def count(mine: Database) -> None:
         async with mine.write() as tx:
-            row = await tx.verifications.lock("minimal")
+            row = await lock_row(tx, "minimal")
             assert row is not None
             await tx.verifications.save(row, replace(row, attempts=row.attempts + 1), NOW)
 

@@ -12,6 +12,7 @@ import pytest
 from app.domain.verification import Verification
 from app.factory import Services
 from simulator.people import Person
+from tests.support.rows import find_row
 
 PAGE = "https://shop.test/ok"
 STATEFUL = "stateful"
@@ -81,6 +82,6 @@ async def wait_until_received(api: httpx.AsyncClient, biz_token: str) -> dict[st
 async def row_of(services: Services, biz_token: str) -> Verification:
     """Returns the row of a token that exists."""
     async with services.database.read() as tx:
-        row = await tx.verifications.find(biz_token)
+        row = await find_row(tx, biz_token)
     assert row is not None
     return row

@@ -1,7 +1,7 @@
 """Every operation of the API with its scope and a request that succeeds."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ Operation = tuple[str, str]
 class Row:
     """The scope, status and request of a successful call, and whether it concerns one verification.
 
-    Without a scope a call needs no key, or with `any_key` any key.
+    Without a scope a call needs no key, or with `any_key` any key. `naming` are further requests, which name all that a
+    `Target` has and the operation accepts. An operation that is not about one verification must list them.
     """
 
     scope: Scope | None
@@ -28,17 +29,57 @@ class Row:
     request: dict[str, Any] = field(default_factory=dict)
     is_about_one: bool = True
     any_key: bool = False
+    naming: Sequence[dict[str, Any]] | None = None
+
+    @property
+    def requests(self) -> Sequence[dict[str, Any]]:
+        """The requests that may reveal something about a target. The client can be named wherever a token is."""
+        if not self.is_about_one:
+            return self.naming or ()
+        plain = [self.request, *(self.naming or ())]
+        return [*plain, *({**request, "params": {"client": "{client}"}} for request in plain)]
+
+
+@dataclass(frozen=True)
+class Target:
+    """A verification, known or made up, and what belongs to it."""
+
+    biz_token: str
+    client: str
+    rule_id: str
+    subject_ref: str
+    id_card: str
 
 
 MEDIA_ITEM = "/v1/verifications/{biz_token}/media/{kind}"
 HOLD = "/v1/verifications/{biz_token}/legal-hold"
 ROWS: dict[Operation, Row] = {
-    ("post", "/v1/callbacks"): Row(Scope.CALLBACKS_WRITE, 202, {"json": {"BizToken": "{biz_token}"}}),
-    ("get", "/v1/callbacks/redirect"): Row(None, 303),
-    ("post", "/v1/redirects"): Row(Scope.CALLBACKS_WRITE, 201, {"json": {"rule_id": STATEFUL}}, is_about_one=False),
-    ("put", "/v1/verifications/{biz_token}"): Row(Scope.CALLBACKS_WRITE, 200, {"json": {}}),
+    ("post", "/v1/callbacks"): Row(
+        Scope.CALLBACKS_WRITE,
+        202,
+        {"json": {"BizToken": "{biz_token}"}},
+        naming=[{"json": {"BizToken": "{biz_token}", "RuleId": "{rule_id}"}}],
+    ),
+    ("get", "/v1/callbacks/redirect"): Row(
+        None, 303, is_about_one=False, naming=[{"params": {"BizToken": "{biz_token}"}}]
+    ),
+    ("post", "/v1/redirects"): Row(
+        Scope.CALLBACKS_WRITE,
+        201,
+        {"json": {"rule_id": STATEFUL}},
+        is_about_one=False,
+        naming=[{"json": {"rule_id": "{rule_id}"}}],
+    ),
+    ("put", "/v1/verifications/{biz_token}"): Row(
+        Scope.CALLBACKS_WRITE, 200, {"json": {}}, naming=[{"json": {"rule_id": "{rule_id}"}}]
+    ),
     ("get", "/v1/verifications/{biz_token}"): Row(Scope.RESULTS_READ, 200),
-    ("get", "/v1/verifications"): Row(Scope.RESULTS_READ, 200, is_about_one=False),
+    ("get", "/v1/verifications"): Row(
+        Scope.RESULTS_READ,
+        200,
+        is_about_one=False,
+        naming=[{"params": {name: f"{{{name}}}"}} for name in ("rule_id", "subject_ref", "client")],
+    ),
     ("get", "/v1/verifications/{biz_token}/identity"): Row(
         Scope.RESULTS_REVEAL, 200, {"headers": {"X-Purpose": "test"}}
     ),
@@ -46,30 +87,45 @@ ROWS: dict[Operation, Row] = {
     ("get", MEDIA_ITEM): Row(Scope.MEDIA_READ, 200),
     ("head", MEDIA_ITEM): Row(Scope.MEDIA_READ, 200),
     ("post", "/v1/verifications/search"): Row(
-        Scope.RESULTS_READ, 200, {"json": {"id_card": "000000199001011234"}}, is_about_one=False
+        Scope.RESULTS_READ,
+        200,
+        {"json": {"id_card": "000000199001011234"}},
+        is_about_one=False,
+        naming=[
+            {"json": {"id_card": "{id_card}"}},
+            {"json": {"id_card": "{id_card}", "client": "{client}"}},
+            {"json": {"id_card": "{id_card}", "rule_id": "{rule_id}"}},
+        ],
     ),
     ("put", HOLD): Row(Scope.ADMIN, 204),
     ("delete", HOLD): Row(Scope.ADMIN, 204),
-    ("get", "/v1/audit"): Row(Scope.ADMIN, 200, is_about_one=False),
+    ("get", "/v1/audit"): Row(Scope.ADMIN, 200, is_about_one=False, naming=[{"params": {"biz_token": "{biz_token}"}}]),
     ("delete", "/v1/verifications/{biz_token}"): Row(Scope.RESULTS_ERASE, 204),
-    ("get", "/v1/me"): Row(None, 200, is_about_one=False, any_key=True),
-    ("get", "/livez"): Row(None, 200),
-    ("get", "/readyz"): Row(None, 200),
-    ("get", "/metrics"): Row(None, 200),
+    ("get", "/v1/me"): Row(None, 200, is_about_one=False, any_key=True, naming=[{}]),
+    ("get", "/livez"): Row(None, 200, is_about_one=False, naming=[{}]),
+    ("get", "/readyz"): Row(None, 200, is_about_one=False, naming=[{}]),
+    ("get", "/metrics"): Row(None, 200, is_about_one=False, naming=[{}]),
 }
 DOCUMENT = create_app(settings_for(Path(), "http://127.0.0.1:9")).openapi()
 OPERATIONS: Sequence[Operation] = [(method, path) for path, item in DOCUMENT["paths"].items() for method in item]
 
 
 async def call(
-    service: Running, key: str | None, operation: Operation, biz_token: str, *, scheme: str = "Bearer"
+    service: Running,
+    key: str | None,
+    operation: Operation,
+    target: str | Target,
+    *,
+    request: dict[str, Any] | None = None,
+    scheme: str = "Bearer",
 ) -> httpx.Response:
-    """Calls the operation with this key on this verification."""
+    """Calls the operation with this key on this verification, by default with the request that succeeds."""
     method, path = operation
-    request = dict(ROWS[operation].request)
-    if "json" in request:
-        request["json"] = {name: value.format(biz_token=biz_token) for name, value in request["json"].items()}
+    values = {"biz_token": target} if isinstance(target, str) else asdict(target)
+    request = dict(ROWS[operation].request if request is None else request)
+    for place in {"json", "params"} & request.keys():
+        request[place] = {name: value.format(**values) for name, value in request[place].items()}
     headers = {"X-Request-Id": REQUEST_ID} | ({} if key is None else {"Authorization": f"{scheme} {key}".encode()})
     request["headers"] = headers | request.get("headers", {})
     async with service.client(None) as client:
-        return await client.request(method, path.format(biz_token=biz_token, kind="best_frame"), **request)
+        return await client.request(method, path.format(kind="best_frame", **values), **request)

@@ -1,0 +1,57 @@
+"""Finds the verification that a caller means by a BizToken, which is unique for each client only."""
+
+from collections.abc import Sequence
+
+from app.domain.api_key import Caller
+from app.domain.verification import Verification
+from app.errors import ConflictError, ForbiddenError, NotFoundError
+from app.storage.database import Transaction
+
+
+def require_client(caller: Caller, client: str | None) -> None:
+    """Checks that the caller can see the verifications of the client that it names, if it names one.
+
+    Raises:
+        ForbiddenError: it cannot.
+    """
+    if client is not None and not caller.can_see(client):
+        raise ForbiddenError("This API key can only see the verifications of its own client.")
+
+
+def choose_visible(caller: Caller, rows: Sequence[Verification], client: str | None) -> Verification:
+    """Returns the row that the caller means.
+
+    A caller sees the row of its own client only. An admin sees all: the row of `client` if it names one, otherwise that
+    of its own client, otherwise the only one.
+
+    Args:
+        caller: who asks.
+        rows: the rows of one token, of all clients.
+        client: the client that the caller names.
+
+    Raises:
+        ConflictError: several clients have the token, and an admin names none of them.
+        ForbiddenError: the caller names a client whose verifications it cannot see.
+        NotFoundError: there is no such row.
+    """
+    require_client(caller, client)
+    own = [row for row in rows if row.client == (client or caller.client)]
+    visible = own or [row for row in rows if client is None and caller.can_see(row.client)]
+    if len(visible) > 1:
+        raise ConflictError("Several clients have this token: name one of them with `client`.", code="several_clients")
+    if not visible:
+        raise NotFoundError("There is no such verification.")
+    return visible[0]
+
+
+async def find_visible(tx: Transaction, caller: Caller, biz_token: str, client: str | None) -> Verification:
+    """Returns the verification that the caller means. Raises the errors of `choose_visible`."""
+    return choose_visible(caller, await tx.verifications.find_all([biz_token]), client)
+
+
+async def lock_visible(tx: Transaction, caller: Caller, biz_token: str, client: str | None) -> Verification:
+    """Like `find_visible`. No other transaction changes the verification until this one ends."""
+    found = await find_visible(tx, caller, biz_token, client)
+    # Rows are never removed, and their owners never change.
+    (locked,) = await tx.verifications.lock_by_id([found.id])
+    return locked
