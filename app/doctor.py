@@ -142,9 +142,10 @@ class Doctor:
         keyring = await open_keyring(path, database)
         versions = ", ".join(f"{ring} {keyring.newest(ring)}" for ring in Ring)
         found = f"The key ring decrypts the database; newest versions: {versions}."
-        if not keyring.newest(Ring.AUDIT):
-            todo = "Run `faceid-results keyring rotate audit` after the update of all processes."
-            return Finding("key ring", Status.WARNING, f"{found} It does not link the audit yet.", todo)
+        if keyring.is_outdated:
+            found = f"{found} An earlier version created it: results are not bound together, or the audit has no key."
+            todo = "Run `faceid-results keyring rotate` once all processes are of this version."
+            return Finding("key ring", Status.WARNING, found, todo)
         if keyring.is_open_to_others:
             return Finding(
                 "key ring", Status.WARNING, f"{found} Other users may read its file.", "chmod 0600 KEYRING_FILE."

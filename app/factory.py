@@ -130,7 +130,9 @@ async def open_retrieval(services: Services) -> AsyncIterator[RetrievalServices]
             clocks=services.clocks,
             media_guard=services.media_guard,
         )
-        records = RecordService(database=services.database, wakeups=services.wakeups, clock=services.clock)
+        records = RecordService(
+            database=services.database, cipher=services.cipher, wakeups=services.wakeups, clock=services.clock
+        )
         yield RetrievalServices(
             claims=claims,
             retrieve=RetrieveService(
@@ -200,7 +202,7 @@ def _decrypts(keyring: KeyRing, verifications: Iterable[Verification], api_keys:
     """Returns whether the key ring decrypts any of the values. Altered ones do not prove that it is the wrong one."""
     for verification in verifications:
         with suppress(TamperedDataError):
-            PersonalDataCipher(keyring).rewrapped_key(verification)
+            PersonalDataCipher(keyring).rewrapped(verification)
             return True
     for key in api_keys:
         with suppress(TamperedDataError):
@@ -241,7 +243,7 @@ def build(
         api_keys=api_keys,
         audit=audit,
         backfill=BackfillService(intake=intake, database=database, wakeups=wakeups, clock=clock),
-        erase=EraseService(database=database, media=media_store, audit=audit, clocks=clocks),
+        erase=EraseService(database=database, cipher=cipher, media=media_store, audit=audit, clocks=clocks),
         health=HealthService(database=database, clock=clock, folders=media_guard.folders()),
         intake=intake,
         key_rotation=KeyRotationService(database=database, cipher=cipher, api_keys=api_keys, clock=clock),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
-from sqlalchemy import URL, bindparam, insert, update
+from sqlalchemy import URL, bindparam, insert, select, update
 
 from app.domain.detection import SealedText
 from app.domain.media import MediaItem
@@ -128,32 +128,37 @@ async def complete(services: Services, verifications: Collection[Verification]) 
             if verification.sealed_key is None:
                 continue
             key = services.cipher.new_key(verification.client, verification.biz_token)
-            await tx.connection.execute(_SEALED_KEY, {"row_id": verification.id, "new_key": key})
+            row, text, items = replace(verification, sealed_key=key), None, list[MediaItem]()
             if verification.state is State.RETRIEVED:
-                text = services.cipher.seal_text(replace(verification, sealed_key=key), detection)
-                await _complete(tx, verification, text)
+                text = services.cipher.seal_text(row, detection)
+                # The generated ones stay: the lists of persons are measured by them.
+                text = SealedText({**text.values, **await _indexes(tx, row.id)}, text.attempts)
+                items = [_item(row, kind) for kind in _KINDS]
+                await _complete(tx, row.id, text, items)
+            row = services.cipher.with_digest(replace(row, state=State.PENDING), row, text=text, added=items)
+            await tx.key_usage.save_verifications([row])
 
 
-async def _complete(tx: Transaction, verification: Verification, text: SealedText) -> None:
-    of_row = {"verification_id": verification.id}
-    values = {name: value for name, value in text.values.items() if not name.endswith("_index")}
-    await tx.connection.execute(_TEXT, {"row_id": verification.id, **values})
+async def _indexes(tx: Transaction, row_id: int) -> dict[str, bytes]:
+    indexes = select(tables.detection.c.id_card_index, tables.detection.c.person_index)
+    found = await tx.connection.execute(indexes.where(tables.detection.c.verification_id == row_id))
+    return found.one()._asdict()
+
+
+async def _complete(tx: Transaction, row_id: int, text: SealedText, items: Sequence[MediaItem]) -> None:
+    of_row = {"verification_id": row_id}
+    await tx.connection.execute(_TEXT, {"row_id": row_id, **text.values})
     attempts = [of_row | {"position": position, **columns} for position, columns in enumerate(text.attempts)]
     await tx.connection.execute(insert(tables.liveness_attempt), attempts)
-    await tx.connection.execute(insert(tables.media), [of_row | _item(verification, kind) for kind in _KINDS])
+    await tx.connection.execute(insert(tables.media), [of_row | tables.columns_of(item) for item in items])
 
 
 _KINDS = (Kind.ID_CARD_FRONT, Kind.ID_CARD_BACK, Kind.BEST_FRAME, Kind.LIVENESS_VIDEO)
-_SEALED_KEY = (
-    update(tables.verification)
-    .where(tables.verification.c.id == bindparam("row_id"))
-    .values(sealed_key=bindparam("new_key"))
-)
 _TEXT = update(tables.detection).where(tables.detection.c.verification_id == bindparam("row_id"))
 
 
-def _item(verification: Verification, kind: Kind) -> dict[str, object]:
-    item = MediaItem(
+def _item(verification: Verification, kind: Kind) -> MediaItem:
+    return MediaItem(
         kind=kind,
         object_key=f"{verification.biz_token}/{kind}",
         content_type="video/mp4" if kind is Kind.LIVENESS_VIDEO else "image/jpeg",
@@ -162,4 +167,3 @@ def _item(verification: Verification, kind: Kind) -> dict[str, object]:
         sealed_key=bytes(96),
         stored_at=BEGIN,
     )
-    return tables.columns_of(item)

@@ -28,7 +28,7 @@ T = TypeVar("T")
 _CLOCK_SKEW = timedelta(minutes=5)
 
 _INTERNAL = {
-    *("id", "account", "is_rule_assumed", "sealed_key", "nonce", "updated_at"),
+    *("id", "account", "is_rule_assumed", "sealed_key", "digest", "revision", "nonce", "updated_at"),
     *("priority", "fetched_parts", "fetch_separately", "claim", "is_leased", "wake_requested", "failures", "polls"),
     *("awaited_parts", "media_polls"),
 }
@@ -269,6 +269,7 @@ def after(verification: Verification, step: Step, call: UpstreamCall, now: datet
             verification = replace(
                 verification,
                 state=State.RETRIEVED,
+                revision=verification.revision + 1,
                 outcome=step.outcome or verification.outcome,
                 provisional=step.provisional,
                 due_at=step.due_at,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 from app.domain.detection import Part
 
@@ -134,6 +135,16 @@ class MediaItem:
     sha256: str
     sealed_key: bytes = field(repr=False)
     stored_at: datetime
+
+
+class MediaRow(NamedTuple):
+    """The values of a media row that identify its object. The kind may be one that this version does not know."""
+
+    kind: str
+    object_key: str
+    content_type: str
+    size_bytes: int
+    sha256: str
 
 
 def sniff(head: bytes) -> str:

@@ -88,7 +88,8 @@ class Verification:
     contain (see `app.domain.redirect_state`).
 
     `erase_at` is when to erase next (None: a legal hold, or nothing is left). `sealed_key` is the wrapped key of all
-    personal values, including `callback_extra`.
+    personal values, including `callback_extra`. `digest` binds the row and its result (`app.sealing.digests`), and
+    `revision` counts the stored results.
     """
 
     id: int = 0
@@ -101,6 +102,8 @@ class Verification:
     purpose: str | None = None
     callback_extra: bytes | None = field(default=None, repr=False)
     sealed_key: bytes | None = field(default=None, repr=False)
+    digest: bytes | None = field(default=None, repr=False)
+    revision: int = 0
     state: State = State.PENDING
     outcome: Outcome | None = None
     provisional: bool = False

@@ -60,11 +60,16 @@ class KeyringSettings(BaseModel):
 
 
 class KeyVersion(msgspec.Struct, frozen=True):
-    """One version of a ring's key."""
+    """One version of a ring's key.
+
+    `has_digests`: each verification whose key it wraps has a digest of its result. Versions from before the digest lack
+    this mark. It is outside the database, so nobody can remove a digest there unnoticed.
+    """
 
     version: int
     created_at: datetime
     key: bytes
+    has_digests: bool = False
 
     def __repr__(self) -> str:
         return f"KeyVersion({self.version})"
@@ -112,6 +117,11 @@ class KeyRing:
         self._refresh()
         return self._rings[ring]
 
+    @property
+    def is_outdated(self) -> bool:
+        """Whether an earlier version of the service created it: the audit has no key, or results have no digests."""
+        return not self.versions(Ring.AUDIT) or not self.versions(Ring.IDENTITY)[-1].has_digests
+
     def newest(self, ring: Ring) -> int:
         """Returns the number of the version that wraps; 0 if the ring does not exist yet."""
         versions = self.versions(ring)
@@ -153,6 +163,11 @@ class KeyRing:
     def knows(self, ring: Ring, wrapped: bytes) -> bool:
         """Returns whether the version that wrapped a key still exists."""
         return any(known.version == version_of(wrapped) for known in self.versions(ring))
+
+    def has_digest(self, wrapped: bytes) -> bool:
+        """Returns whether the verification with this wrapped key has a digest of its result."""
+        version = version_of(wrapped)
+        return not any(known.version == version and not known.has_digests for known in self._rings[Ring.IDENTITY])
 
     def mac(self, *names: str) -> bytes:
         """Returns a keyed digest of the names by the newest version of the index ring."""
@@ -229,7 +244,7 @@ def _mac(version: KeyVersion, names: Sequence[str]) -> bytes:
 
 
 def _new_version(number: int) -> KeyVersion:
-    return KeyVersion(number, datetime.now(UTC), fresh_key())
+    return KeyVersion(number, datetime.now(UTC), fresh_key(), has_digests=True)
 
 
 @contextmanager

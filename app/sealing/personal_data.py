@@ -5,18 +5,19 @@ value is encrypted under that key and bound to its table, column and row. Each m
 by the biometric ring and bound to all values of its row.
 """
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from app.domain.detection import Detection, LivenessAttempt, SealedText, personal
-from app.domain.media import MediaItem
+from app.domain.media import MediaItem, MediaRow
 from app.domain.personal import Masked, former_names, masked, normal_id_card, normal_name
-from app.domain.verification import Verification
+from app.domain.verification import State, Verification
 from app.sealing.aead import TamperedDataError, fresh_key
 from app.sealing.alarm import Alarm
 from app.sealing.blobs import open_blob
+from app.sealing.digests import SETTLED, Parts, ResultDigest, covered_values
 from app.sealing.fields import FieldCipher
 from app.sealing.keyring import KeyRing, Ring
 
@@ -42,10 +43,23 @@ class PersonalDataCipher:
         """Returns a new wrapped key for a verification."""
         return self.keyring.wrap(Ring.IDENTITY, fresh_key(), _VERIFICATION, client, biz_token)
 
-    def rewrapped_key(self, verification: Verification) -> bytes:
-        """Returns the verification's key, wrapped by the newest version of the ring."""
+    def rewrapped(
+        self, verification: Verification, text: SealedText | None = None, media: Sequence[MediaItem] = ()
+    ) -> Verification:
+        """Returns the verification with its key wrapped by the newest version of the ring.
+
+        A row from before the digests gets one, of its result as it is stored. For other rows the result is not needed.
+        """
         with self._alarmed(verification):
-            return self.keyring.wrap(Ring.IDENTITY, self._key(verification), *_owner(verification))
+            key = self._key(verification)
+            wrapped = self.keyring.wrap(Ring.IDENTITY, key, *_owner(verification))
+            after = replace(verification, sealed_key=wrapped)
+            has_digest = verification.sealed_key is not None and self.keyring.has_digest(verification.sealed_key)
+            if has_digest or verification.state not in SETTLED or not self.keyring.has_digest(wrapped):
+                return after
+            digest = ResultDigest(key)
+            parts = digest.replaced(Parts(), text) if text else Parts()
+            return replace(after, digest=digest.seal(after, replace(parts, media=digest.media(added=media))))
 
     def seal_extra(self, verification: Verification, extra: str | None) -> bytes | None:
         """Encrypts a callback's Extra; None if there is none or the verification was erased."""
@@ -79,11 +93,122 @@ class PersonalDataCipher:
         with self._alarmed(verification):
             return _detection(text, self._fields(verification), verification.biz_token)
 
-    def open_masked(self, verification: Verification, text: SealedText) -> tuple[Detection, Masked]:
-        """Returns a text without its personal fields, and the masked identity."""
+    def open_verified_text(self, verification: Verification, text: SealedText | None) -> Detection | None:
+        """Like `open_text`, after the digest proved that the text is complete and the newest; None without a text."""
+        with self._alarmed(verification):
+            if key := self._settled_key(verification):
+                self._verify(key, verification, text, is_whole=True)
+        return self.open_text(verification, text) if text else None
+
+    def open_masked(
+        self, verification: Verification, text: SealedText | None, media: Sequence[MediaItem]
+    ) -> tuple[Detection | None, Masked]:
+        """Returns a text without its personal fields, and the masked identity.
+
+        The digest has proved that both and the media are complete and the newest.
+        """
         place = (_DETECTION, "masked", verification.biz_token)
         with self._alarmed(verification):
-            return _detection(text), self._fields(verification).open(text.values["masked"], Masked, *place)
+            if key := self._settled_key(verification):
+                self._verify(key, verification, text, media)
+            if text is None:
+                return None, Masked()
+            cipher = FieldCipher(key or self._key(verification))
+            return _detection(text), cipher.open(text.values["masked"], Masked, *place)
+
+    def verify(self, verification: Verification, text: SealedText | None, media: Sequence[MediaItem]) -> None:
+        """Raises TamperedDataError, after the alarm, unless the result is complete and the newest."""
+        with self._alarmed(verification):
+            if key := self._settled_key(verification):
+                self._verify(key, verification, text, media)
+
+    def with_digest(
+        self,
+        before: Verification,
+        after: Verification,
+        *,
+        text: SealedText | None = None,
+        indexes: Mapping[str, bytes | None] | None = None,
+        added: Collection[MediaItem] = (),
+        removed: Collection[MediaRow] = (),
+    ) -> Verification:
+        """Returns the changed row with the digest that covers it.
+
+        A row that is altered stays altered: the digest of its changed values would hide that. Raises the alarm then.
+
+        Args:
+            before: the locked row.
+            after: the row after the change.
+            text: the text that replaces the earlier one; None to keep it.
+            indexes: the new digests of the person, if only they change.
+            added: the media that are added.
+            removed: the media that are removed.
+        """
+        is_same = text is None and indexes is None and not added and not removed
+        if after.state not in SETTLED or (is_same and covered_values(before) == covered_values(after)):
+            return after
+        try:
+            with self._alarmed(after):
+                return self._with_digest(before, after, text, indexes, added, removed)
+        except TamperedDataError:
+            return after
+
+    def _with_digest(
+        self,
+        before: Verification,
+        after: Verification,
+        text: SealedText | None,
+        indexes: Mapping[str, bytes | None] | None,
+        added: Collection[MediaItem],
+        removed: Collection[MediaRow],
+    ) -> Verification:
+        key = self._settled_key(after)
+        if key is None:
+            return after
+        digest = ResultDigest(key)
+        parts = digest.parts_of(before) if before.state in SETTLED else Parts()
+        if text:
+            parts = digest.replaced(parts, text)
+        if indexes is not None:
+            parts = replace(parts, indexes=digest.indexes(indexes))
+        parts = replace(parts, media=digest.media(parts.media, added=added, removed=removed))
+        return replace(after, digest=digest.seal(after, parts))
+
+    def _settled_key(self, verification: Verification) -> bytes | None:
+        """Returns the key of a row that must have a digest; None for rows without a result and for older ones."""
+        if verification.state not in SETTLED:
+            return None
+        if verification.sealed_key is not None and not self.keyring.has_digest(verification.sealed_key):
+            return None
+        return self._key(verification)
+
+    def _verify(
+        self,
+        key: bytes,
+        verification: Verification,
+        text: SealedText | None,
+        media: Sequence[MediaItem] | None = None,
+        *,
+        is_whole: bool = False,
+    ) -> None:
+        """Compares what was read with the digest: the text, with `is_whole` its identity too, and the media if given.
+
+        Raises:
+            TamperedDataError: a value or a row was changed, removed, or taken from an earlier result.
+        """
+        digest = ResultDigest(key)
+        stored = found = digest.parts_of(verification)
+        if verification.state is not State.RETRIEVED:
+            return
+        found = replace(found, text=Parts().text, indexes=Parts().indexes)
+        if text:
+            found = replace(found, text=digest.text(text), indexes=digest.indexes(text.values))
+        if is_whole:
+            found = replace(found, identity=digest.identity(text) if text else Parts().identity)
+        if media is not None:
+            found = replace(found, media=digest.media(added=media))
+        if found != stored:
+            raise TamperedDataError
 
     def indexes(self, client: str, detection: Detection) -> dict[str, bytes | None]:
         """Returns the digests by which a person's text can be found."""

@@ -14,6 +14,7 @@ from app.domain.audit import Action
 from app.domain.verification import State, Verification
 from app.errors import ConflictError, DiskFullError, UnavailableError
 from app.observability import ERASED
+from app.sealing.personal_data import PersonalDataCipher
 from app.services.audit import AuditService
 from app.services.clock import ClockService
 from app.services.visibility import find_visible, lock_visible
@@ -53,6 +54,7 @@ class EraseService:
     """
 
     database: Database
+    cipher: PersonalDataCipher
     media: MediaStore
     audit: AuditService
     clocks: ClockService
@@ -160,8 +162,10 @@ class EraseService:
                 if known.retain_until <= now:
                     keys += await self._erase(tx, known)
                 else:
-                    keys += await tx.results.erase(known.id, text=False)
-                    await tx.verifications.save(known, lifecycle.without_media(known), now)
+                    removed = await tx.results.erase(known.id, text=False)
+                    keys += [item.object_key for item in removed]
+                    after = self.cipher.with_digest(known, lifecycle.without_media(known), removed=removed)
+                    await tx.verifications.save(known, after, now)
             whole = [known.id for known in due if known.retain_until <= now]
             others = [known.id for known in due if known.retain_until > now]
             for ids, erased in ((whole, ["text", "media"]), (others, ["media"])):
@@ -178,7 +182,7 @@ class EraseService:
     async def _erase(self, tx: Transaction, known: Verification) -> Collection[str]:
         now = self.clocks.clock()
         await tx.verifications.save(known, lifecycle.erased(known, now), now)
-        return await tx.results.erase(known.id, text=True)
+        return [item.object_key for item in await tx.results.erase(known.id, text=True)]
 
     async def _delete(self, keys: Collection[str]) -> None:
         """Deletes objects that no row names any more. The orphan sweep deletes those that fail here."""

@@ -197,7 +197,8 @@ class IntakeService:
         cleared = [(before.nonce, *before.owner) for before, after in changes if before.nonce and after.nonce is None]
         if cleared:
             await tx.redirects.use(cleared)
-        await tx.verifications.save_all(changes, self.clock())
+        digested = [(before, self.cipher.with_digest(before, after)) for before, after in changes]
+        await tx.verifications.save_all(digested, self.clock())
 
     async def _accept_batch(self, notices: Sequence[Notice]) -> Sequence[Accepted | ServiceError]:
         async with self.database.write() as tx:

@@ -5,7 +5,7 @@ does not disturb them, and new data use the newest version.
 """
 
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -18,6 +18,7 @@ from app.sealing.aead import TamperedDataError
 from app.sealing.keyring import VERSION_BYTES, KeyRing, Ring, version_of
 from app.sealing.personal_data import PersonalDataCipher
 from app.services.api_keys import ApiKeyService
+from app.services.read import StoredResult, with_results
 from app.storage import key_usage
 from app.storage.database import Database, Transaction
 
@@ -139,14 +140,23 @@ class KeyRotationService:
     async def _renew_verifications(
         self, tx: Transaction, newest: bytes, after: int | None, progress: Progress
     ) -> int | None:
+        """Renews keys. Rows from before the digests get one, of the result as it is stored."""
         rows = await tx.key_usage.outdated_verifications(newest, after_id=after or 0, limit=_BATCH)
-        keys = {}
-        for row in rows:
+        renewed = []
+        for stored in await self._with_results_to_bind(tx, rows):
+            row = stored.verification
             with progress.skipping(_name(row)):
-                keys[row.id] = self.cipher.rewrapped_key(row)
-        await tx.key_usage.save_verification_keys(keys)
-        progress.done += len(keys)
+                if stored.is_malformed:
+                    raise self.cipher.tampered(row)
+                renewed.append(self.cipher.rewrapped(row, stored.text, stored.media))
+        await tx.key_usage.save_verifications(renewed)
+        progress.done += len(renewed)
         return rows[-1].id if rows else None
+
+    async def _with_results_to_bind(self, tx: Transaction, rows: Sequence[Verification]) -> Sequence[StoredResult]:
+        old = [row for row in rows if row.sealed_key and not self._keyring.has_digest(row.sealed_key)]
+        bound = {row.id: StoredResult(row) for row in rows}
+        return [*(bound | {one.verification.id: one for one in await with_results(tx, old, sealed=True)}).values()]
 
     async def _renew_api_keys(self, tx: Transaction, newest: bytes, _: None, progress: Progress) -> None:
         """Renews all API keys at once, because there are few."""
@@ -172,11 +182,13 @@ class KeyRotationService:
 
     async def _renew_indexes(self, tx: Transaction, newest: bytes, after: int | None, progress: Progress) -> int | None:
         rows = await tx.key_usage.outdated_texts(newest, after_id=after or 0, limit=_BATCH)
-        indexes = {}
+        indexes, bound = {}, []
         for owner, text in rows:
             with progress.skipping(_name(owner)):
                 indexes[owner.id] = self.cipher.indexes(owner.client, self.cipher.open_text(owner, text))
+                bound.append(self.cipher.with_digest(owner, owner, indexes=indexes[owner.id]))
         await tx.key_usage.save_indexes(indexes)
+        await tx.key_usage.save_verifications(bound)
         progress.done += len(indexes)
         return rows[-1][0].id if rows else None
 

@@ -49,9 +49,11 @@ class MediaService:
         Raises:
             GoneError: the verification was erased.
             NotFoundError: the verification has none, does not exist, or belongs to another client.
+            TamperedDataError: the rows of the result were changed.
         """
         async with self.audit.recorded_refusals(actor, Action.MEDIA, kind):
             stored = await self.read.load(actor, biz_token, client=client)
+            self.cipher.verify(stored.verification, stored.text, stored.media)
             for item in stored.media:
                 if item.kind is kind:
                     return FoundMedia(stored.verification, item)

@@ -12,14 +12,13 @@ from app.domain.audit import Action
 from app.domain.detection import Detection, SealedText, personal
 from app.domain.listing import Order, Position, VerificationFilter, decode_cursor, encode_cursor
 from app.domain.media import MediaItem
-from app.domain.personal import Masked
 from app.domain.verification import Result, State, Verification
 from app.errors import GoneError, ServiceError, TooManyRequestsError
 from app.sealing.aead import TamperedDataError
 from app.sealing.personal_data import PersonalDataCipher
 from app.services.audit import AuditService
 from app.services.batching import Batcher
-from app.services.visibility import choose_visible, find_visible, require_client
+from app.services.visibility import choose_visible, lock_visible, require_client
 from app.storage.database import Database, Transaction
 from app.storage.wakeups import Wakeups
 
@@ -122,7 +121,7 @@ class ReadService:
         after = decode_cursor(cursor, wanted.order) if cursor else None
         async with self.database.read() as tx:
             found = await tx.verifications.search(wanted, limit=limit + 1, after=after)
-            results = [self._masked_or_marked(stored) for stored in await _with_results(tx, found[:limit])]
+            results = [self._masked_or_marked(stored) for stored in await with_results(tx, found[:limit])]
         return _page(results, found, wanted.order)
 
     async def search_person(
@@ -148,7 +147,11 @@ class ReadService:
             fields = ["id_card", "name"] if person.name else ["id_card"]
             outcome = f"found {len(found[:limit])}"
             await self.audit.record(tx, self.audit.describe(actor, Action.SEARCH, fields=fields, outcome=outcome))
-            results = [self._masked_or_marked(stored) for stored in await _with_results(tx, found[:limit])]
+        # In one snapshot, because the results may have changed since.
+        async with self.database.read() as tx:
+            current = {row.id: row for row in await tx.verifications.list_by_id([row.id for row in found[:limit]])}
+            rows = [current[row.id] for row in found[:limit]]
+            results = [self._masked_or_marked(stored) for stored in await with_results(tx, rows)]
         return _page(results, found, order)
 
     async def reveal(self, actor: Actor, biz_token: str, *, client: str | None = None) -> Result:
@@ -157,9 +160,10 @@ class ReadService:
         A refusal is recorded as well.
         """
         async with self.audit.recorded_refusals(actor, Action.IDENTITY), self.database.write() as tx:
-            verification = _readable(await find_visible(tx, actor.caller, biz_token, client))
+            # Locked, because the text is read after it, and both must be of one result.
+            verification = _readable(await lock_visible(tx, actor.caller, biz_token, client))
             text = (await tx.results.texts([verification.id], sealed=True)).get(verification.id)
-            detection = self.cipher.open_text(verification, text) if text else None
+            detection = self.cipher.open_verified_text(verification, text)
             disclosed = [name for name in personal(Detection) if detection and getattr(detection, name)]
             await self.audit.record(
                 tx, self.audit.describe(actor, Action.IDENTITY, verification=verification, fields=disclosed)
@@ -180,7 +184,7 @@ class ReadService:
                 rows.setdefault(row.biz_token, []).append(row)
             chosen = [_chosen(wanted, rows.get(wanted.biz_token, [])) for wanted in batch]
             found = {one.id: one for one in chosen if isinstance(one, Verification)}
-            stored = {one.verification.id: one for one in await _with_results(tx, list(found.values()))}
+            stored = {one.verification.id: one for one in await with_results(tx, list(found.values()))}
         return [stored[one.id] if isinstance(one, Verification) else one for one in chosen]
 
     def _check(self, stored: StoredResult) -> None:
@@ -197,9 +201,7 @@ class ReadService:
             return Result(verification=replace(stored.verification, outcome=None), is_altered=True)
 
     def _masked(self, stored: StoredResult) -> Result:
-        detection, shown = (
-            self.cipher.open_masked(stored.verification, stored.text) if stored.text else (None, Masked())
-        )
+        detection, shown = self.cipher.open_masked(stored.verification, stored.text, stored.media)
         return Result(verification=stored.verification, detection=detection, masked=shown, media=tuple(stored.media))
 
 
@@ -216,20 +218,25 @@ def _readable(verification: Verification) -> Verification:
     return verification
 
 
-async def _with_results(tx: Transaction, verifications: Sequence[Verification]) -> Sequence[StoredResult]:
+async def with_results(
+    tx: Transaction, verifications: Sequence[Verification], *, sealed: bool = False
+) -> Sequence[StoredResult]:
     """Adds the stored results. A malformed one, which no version of the service writes, costs only itself."""
     try:
-        return await _read_results(tx, verifications)
+        return await _read_results(tx, verifications, sealed=sealed)
     except ValueError:
         if len(verifications) == 1:
             return [StoredResult(verifications[0], is_malformed=True)]
         half = len(verifications) // 2
-        return [*await _with_results(tx, verifications[:half]), *await _with_results(tx, verifications[half:])]
+        halves = verifications[:half], verifications[half:]
+        return [one for part in halves for one in await with_results(tx, part, sealed=sealed)]
 
 
-async def _read_results(tx: Transaction, verifications: Collection[Verification]) -> Sequence[StoredResult]:
+async def _read_results(
+    tx: Transaction, verifications: Collection[Verification], *, sealed: bool
+) -> Sequence[StoredResult]:
     ids = [verification.id for verification in verifications if verification.state is State.RETRIEVED]
-    texts = await tx.results.texts(ids) if ids else {}
+    texts = await tx.results.texts(ids, sealed=sealed) if ids else {}
     media = await tx.results.media(ids) if ids else {}
     return [StoredResult(one, texts.get(one.id), media.get(one.id, ())) for one in verifications]
 

@@ -9,9 +9,10 @@ import structlog
 from app.domain import lifecycle, pause
 from app.domain.decision import ErrorClass, PauseCalls, Step, Store
 from app.domain.detection import SealedText
-from app.domain.media import MediaItem
+from app.domain.media import MediaItem, MediaRow
 from app.domain.verification import UpstreamCall, Verification
 from app.faceid.error_codes import advice
+from app.sealing.personal_data import PersonalDataCipher
 from app.services.batching import Batcher
 from app.services.claim import Claim
 from app.storage.database import Database, Transaction
@@ -47,6 +48,7 @@ class RecordService:
     """The last transaction of a retrieval."""
 
     database: Database
+    cipher: PersonalDataCipher
     wakeups: Wakeups
     clock: Callable[[], datetime]
     _record: Batcher[FetchOutcome, Collection[str]] = field(init=False)
@@ -71,14 +73,19 @@ class RecordService:
             rows = {row.id: row for row in await tx.verifications.lock_by_id(ids)}
             for outcome in outcomes:
                 current = rows.get(outcome.claim.verification.id)
-                is_newest = current is not None and current.claim == outcome.claim.verification.claim
-                if current is not None and is_newest:
-                    changes.append((current, lifecycle.after(current, outcome.step, outcome.call, self.clock())))
-                if current is not None and is_newest and outcome.is_stored:
-                    unreferenced.append(await self._replace(tx, current, outcome))
-                    stored.append(outcome)
-                else:
+                if current is None or current.claim != outcome.claim.verification.claim:
                     unreferenced.append([item.object_key for item in outcome.media])
+                    continue
+                after = lifecycle.after(current, outcome.step, outcome.call, self.clock())
+                if not outcome.is_stored:
+                    changes.append((current, self.cipher.with_digest(current, after)))
+                    unreferenced.append([item.object_key for item in outcome.media])
+                    continue
+                removed = await self._replace(tx, current, outcome)
+                after = self.cipher.with_digest(current, after, text=outcome.text, added=outcome.media, removed=removed)
+                changes.append((current, after))
+                unreferenced.append([item.object_key for item in removed])
+                stored.append(outcome)
             await tx.results.add_calls(zip(ids, (outcome.call for outcome in outcomes), strict=True))
             await tx.verifications.save_all(changes, self.clock())
             await tx.results.add_all(
@@ -90,7 +97,7 @@ class RecordService:
             self.wakeups.send(DUE)
         return unreferenced
 
-    async def _replace(self, tx: Transaction, before: Verification, outcome: FetchOutcome) -> Collection[str]:
+    async def _replace(self, tx: Transaction, before: Verification, outcome: FetchOutcome) -> Collection[MediaRow]:
         """Removes an earlier result as far as the new one replaces it."""
         if not before.retrieved_at:
             return []

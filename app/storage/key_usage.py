@@ -91,10 +91,11 @@ class KeyUsageStore:
             for row in await self.connection.execute(statement)
         ]
 
-    async def save_verification_keys(self, keys: Mapping[int, bytes]) -> None:
-        """Replaces the wrapped keys of verifications."""
+    async def save_verifications(self, rows: Sequence[Verification]) -> None:
+        """Replaces the wrapped keys and the digests of verifications."""
         statement = update(verification).where(verification.c.id == bindparam("row_id"))
-        await self._execute(statement, [{"row_id": row_id, "sealed_key": key} for row_id, key in keys.items()])
+        columns = [{"row_id": row.id, "sealed_key": row.sealed_key, "digest": row.digest} for row in rows]
+        await self._execute(statement, columns)
 
     async def save_media_keys(self, keys: Mapping[tuple[int, MediaKind], bytes]) -> None:
         """Replaces the wrapped keys of media items."""

@@ -4,17 +4,31 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import Column, Delete, Select, Table, bindparam, delete, func, insert, select
+from sqlalchemy import (
+    Column,
+    Delete,
+    Executable,
+    Select,
+    String,
+    Table,
+    bindparam,
+    delete,
+    func,
+    insert,
+    select,
+    type_coerce,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.detection import Detection, LivenessAttempt, SealedText, personal
-from app.domain.media import MediaItem, MediaKind
+from app.domain.media import MediaItem, MediaKind, MediaRow
 from app.domain.verification import UpstreamCall
 from app.storage import tables
 from app.storage.tables import columns_of
 
 _ORDER = {kind: place for place, kind in enumerate(MediaKind)}
 _KEYS = {"verification_id", "position"}
+_MEDIA_ROW = {name: tables.media.c[name] for name in MediaRow._fields}
 _MEDIA_COLUMNS = [tables.media.c[field.name] for field in fields(MediaItem)]
 
 
@@ -46,7 +60,10 @@ _ADD_DETECTION, _ADD_ATTEMPT, _ADD_MEDIA_ITEM, _ADD_CALL = (
 )
 _DELETE_TEXT = [_delete_of(table) for table in (tables.detection, tables.liveness_attempt)]
 _DELETE_CALLS = _delete_of(tables.upstream_call)
-_DELETE_ALL_MEDIA = _delete_of(tables.media).returning(tables.media.c.object_key)
+# As plain texts: a row that names an unknown kind can be removed as well.
+_DELETE_ALL_MEDIA = _delete_of(tables.media).returning(
+    *(type_coerce(column, String) if name == "kind" else column for name, column in _MEDIA_ROW.items())
+)
 _DELETE_MEDIA = _DELETE_ALL_MEDIA.where(tables.media.c.kind.in_(bindparam("kinds", expanding=True)))
 
 
@@ -56,12 +73,12 @@ class ResultStore:
 
     connection: AsyncConnection
 
-    async def remove(self, verification_id: int, *, text: bool, kinds: Collection[MediaKind]) -> Sequence[str]:
-        """Removes the text, or media of some kinds, before newer ones are added; returns unreferenced object keys."""
+    async def remove(self, verification_id: int, *, text: bool, kinds: Collection[MediaKind]) -> Sequence[MediaRow]:
+        """Removes the text, or media of some kinds, before newer ones are added; returns the removed media."""
         key = {"verification_id": verification_id}
         for statement in _DELETE_TEXT if text else ():
             await self.connection.execute(statement, key)
-        return (await self.connection.scalars(_DELETE_MEDIA, key | {"kinds": list(kinds)})).all() if kinds else []
+        return await self._removed(_DELETE_MEDIA, key | {"kinds": list(kinds)}) if kinds else []
 
     async def add_all(self, results: Collection[tuple[int, SealedText | None, Collection[MediaItem]]]) -> None:
         """Inserts texts and media items, each with the id of its verification."""
@@ -82,12 +99,15 @@ class ResultStore:
             if rows:
                 await self.connection.execute(statement, rows)
 
-    async def erase(self, verification_id: int, *, text: bool) -> Sequence[str]:
-        """Deletes the media, and with `text` everything else; returns the unreferenced object keys."""
+    async def erase(self, verification_id: int, *, text: bool) -> Sequence[MediaRow]:
+        """Deletes the media, and with `text` everything else; returns the removed media."""
         key = {"verification_id": verification_id}
         for statement in (*_DELETE_TEXT, _DELETE_CALLS) if text else ():
             await self.connection.execute(statement, key)
-        return (await self.connection.scalars(_DELETE_ALL_MEDIA, key)).all()
+        return await self._removed(_DELETE_ALL_MEDIA, key)
+
+    async def _removed(self, statement: Executable, key: Mapping[str, Any]) -> Sequence[MediaRow]:
+        return [MediaRow(*row) for row in await self.connection.execute(statement, key)]
 
     async def count_persons(self) -> int:
         """Counts the different ID numbers with stored media. A person known to several clients counts for each."""

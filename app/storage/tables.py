@@ -171,6 +171,8 @@ verification = Table(
     Column("purpose", String),
     Column("callback_extra", LargeBinary),
     Column("sealed_key", LargeBinary),
+    Column("digest", LargeBinary),
+    Column("revision", Integer, nullable=False, server_default="0"),
     Column("state", EnumType(State), nullable=False),
     Column("outcome", OutcomeType, nullable=False, server_default=text("''")),
     Column("provisional", Boolean, nullable=False, default=False),

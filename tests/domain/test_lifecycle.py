@@ -248,6 +248,7 @@ def test_text_is_kept_after_the_media_are_erased() -> None:
 
 
 BACK = replace(CLAIMED, attempts=1, is_leased=False, last_request_id="request-1")
+STORED = replace(BACK, state=State.RETRIEVED, revision=1)
 
 
 @pytest.mark.parametrize(
@@ -258,6 +259,7 @@ BACK = replace(CLAIMED, attempts=1, is_leased=False, last_request_id="request-1"
             replace(
                 BACK,
                 state=State.RETRIEVED,
+                revision=1,
                 outcome=Outcome.PASSED,
                 due_at=None,
                 priority=Priority.POLL,
@@ -269,6 +271,7 @@ BACK = replace(CLAIMED, attempts=1, is_leased=False, last_request_id="request-1"
             replace(
                 BACK,
                 state=State.RETRIEVED,
+                revision=1,
                 outcome=Outcome.FAILED,
                 provisional=True,
                 due_at=NOW + HOUR,
@@ -281,6 +284,7 @@ BACK = replace(CLAIMED, attempts=1, is_leased=False, last_request_id="request-1"
             replace(
                 BACK,
                 state=State.RETRIEVED,
+                revision=1,
                 outcome=Outcome.PASSED,
                 due_at=LATER,
                 priority=Priority.RETRY,
@@ -288,7 +292,7 @@ BACK = replace(CLAIMED, attempts=1, is_leased=False, last_request_id="request-1"
                 retrieved_at=LATER,
             ),
         ),
-        (Store(None), replace(BACK, state=State.RETRIEVED, due_at=None, priority=Priority.POLL, retrieved_at=LATER)),
+        (Store(None), replace(STORED, due_at=None, priority=Priority.POLL, retrieved_at=LATER)),
         (PollAgain(NOW + HOUR), replace(BACK, polls=1, due_at=NOW + HOUR, priority=Priority.POLL)),
         (Retry(NOW + HOUR), replace(BACK, due_at=NOW + HOUR, priority=Priority.RETRY)),
         (PauseCalls(NOW + HOUR), replace(BACK, due_at=NOW + HOUR, priority=Priority.RETRY)),
@@ -322,7 +326,7 @@ def test_lacking_media_are_polled_at_the_lowest_priority() -> None:
     step = Store(Outcome.PASSED, due_at=NOW + HOUR, awaited=AWAITED, unreadable=UNREADABLE)
 
     assert lifecycle.after(CLAIMED, step, ANSWERED, LATER) == replace(
-        AWAITING, claim=1, attempts=1, last_request_id="request-1", retrieved_at=LATER
+        AWAITING, claim=1, attempts=1, last_request_id="request-1", retrieved_at=LATER, revision=1
     )
 
 

@@ -63,8 +63,11 @@ async def test_unmapped_fields_are_returned_as_further(service: Running) -> None
             known = await find_row(tx, biz_token)
             assert known is not None
             newer = Detection(further={"Mobile": "000", "Levels": [1, {"a": None}]})
-            sealed = service.services.cipher.seal_text(known, newer).values["further"]
-            await tx.connection.execute(text("UPDATE detection SET further = :sealed"), {"sealed": sealed})
+            sealed = service.services.cipher.seal_text(known, newer)
+            await tx.results.remove(known.id, text=True, kinds=[])
+            await tx.results.add_all([(known.id, sealed, [])])
+            after = service.services.cipher.with_digest(known, known, text=sealed)
+            await tx.verifications.save(known, after, service.services.clock())
         answer = await api.get(url(biz_token, "identity"), headers={"X-Purpose": "test"})
         view = await api.get(url(biz_token))
 

@@ -216,8 +216,9 @@ async def test_rotation_updates_rows_in_batches_while_rows_are_added(idle_servic
 
     for ring in DATA_RINGS:
         assert set(await services.key_rotation.in_use(ring)) == {2}
-    # Each ring: four selects (the last one is empty) and three updates; API keys add one update.
-    assert (statements["verification"], statements["media"], statements["detection"]) == (3, 3, 3)
+    # Each ring: four selects (the last one is empty) and three updates; API keys add one update. New indexes change the
+    # digests, too.
+    assert (statements["verification"], statements["media"], statements["detection"]) == (6, 3, 3)
     async with services.database.read() as tx:
         owners = {row.biz_token: row for row in await tx.verifications.find_all(biz_tokens)}
         texts = await tx.results.texts([row.id for row in owners.values()], sealed=True)
@@ -238,7 +239,6 @@ async def add_results(services: Services, biz_tokens: Sequence[str], detection: 
             biz_token=biz_token,
             rule_id="1",
             sealed_key=services.cipher.new_key("default", biz_token),
-            state=State.RETRIEVED,
             deadline_at=now,
             due_at=None,
         )
@@ -246,7 +246,7 @@ async def add_results(services: Services, biz_tokens: Sequence[str], detection: 
     ]
     async with services.database.write() as tx:
         added = await tx.verifications.add_all(rows)
-        results = []
+        results, changes = [], []
         for row, key in zip(rows, keys, strict=True):
             item = MediaItem(
                 kind=MediaKind.BEST_FRAME,
@@ -258,7 +258,11 @@ async def add_results(services: Services, biz_tokens: Sequence[str], detection: 
                 stored_at=now,
             )
             item = replace(item, sealed_key=services.cipher.wrap_media_key(row, item, key))
-            results.append((added[row.owner].id, services.cipher.seal_text(row, detection), [item]))
+            text, before = services.cipher.seal_text(row, detection), added[row.owner]
+            after = services.cipher.with_digest(before, replace(before, state=State.RETRIEVED), text=text, added=[item])
+            results.append((before.id, text, [item]))
+            changes.append((before, after))
+        await tx.verifications.save_all(changes, now)
         await tx.results.add_all(results)
     return keys
 

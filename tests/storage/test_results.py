@@ -69,7 +69,7 @@ async def replace_media(database: Database, number: int, media: Sequence[MediaIt
     async with database.write() as tx:
         outdated = await tx.results.remove(number, text=False, kinds=[each.kind for each in media])
         await tx.results.add_all([(number, None, media)])
-    return {*outdated}
+    return {row.object_key for row in outdated}
 
 
 async def stored_media(database: Database, number: int) -> Sequence[MediaItem]:
