@@ -1,6 +1,7 @@
 """Findings and advice of the doctor, with working and broken databases, stores and endpoints."""
 
 import asyncio
+import json
 import os
 import re
 import time
@@ -447,6 +448,19 @@ async def test_checks_continue_after_a_warning(settings: Settings) -> None:
 
     assert findings["key ring"].status is Status.WARNING
     assert findings["quota"].status is Status.OK
+
+
+async def test_key_ring_of_an_earlier_version_is_to_be_rotated(settings: Settings) -> None:
+    path = settings.keyring.keyring_path
+    rings = json.loads(path.read_text())
+    without_audit = {ring: versions for ring, versions in rings.items() if ring != "audit"}
+    without_digests = rings | {"identity": [version | {"has_digests": False} for version in rings["identity"]]}
+    for content in (without_audit, without_digests):
+        path.write_text(json.dumps(content))
+
+        finding = (await run_checks(settings))["key ring"]
+
+        assert (finding.status, "keyring rotate" in (finding.advice or "")) == (Status.WARNING, True)
 
 
 def test_folder_below_a_closed_one_is_a_finding(tmp_path: Path) -> None:
