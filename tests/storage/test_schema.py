@@ -164,7 +164,11 @@ async def test_migration_0019_keeps_every_row_and_all_that_refers_to_it(empty_ur
         await schema.migrate(database)
 
         await schema.check(database)
-        assert await contents(database, "verification", *children) == before
+        after = await contents(database, "verification", *children)
+        # Later migrations add columns.
+        assert {
+            table: [{name: row[name] for name in before[table][0]} for row in rows] for table, rows in after.items()
+        } == before
         async with database.write() as tx:
             added = await tx.verifications.add_all(
                 [replace(MINIMAL, biz_token="9", client=client) for client in ("a", "b")]
