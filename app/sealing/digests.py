@@ -13,8 +13,9 @@ verifies those that it reads, and each change computes only its own again:
 import hashlib
 import hmac
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import astuple, dataclass, fields
-from typing import Any
+from dataclasses import fields
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -34,16 +35,17 @@ _COVERED = (
     *("id", "client", "biz_token", "rule_id", "subject_ref", "purpose", "callback_extra"),
     *("state", "outcome", "provisional", "retrieved_at", "unreadable", "revision"),
 )
-_PERSONAL = {kind: set(personal(kind)) for kind in (Detection, LivenessAttempt)}
+_GET_COVERED, _GET_MEDIA_ROW = attrgetter(*_COVERED), attrgetter(*MediaRow._fields)
+_PERSONAL = {kind: sorted(personal(kind)) for kind in (Detection, LivenessAttempt)}
 _READABLE = {
     kind: [field.name for field in fields(kind) if field.repr and field.name != "liveness_attempts"]
     for kind in (Detection, LivenessAttempt)
 }
+_READABLE_TEXT = (*_READABLE[Detection], "masked")
 _INDEXES = ("id_card_index", "person_index")
 
 
-@dataclass(frozen=True, slots=True)
-class Parts:
+class Parts(NamedTuple):
     """The parts of a digest, except the whole."""
 
     text: bytes = _NOTHING
@@ -52,9 +54,10 @@ class Parts:
     media: bytes = _NOTHING
 
 
-def covered_values(verification: Verification) -> list[object]:
+def covered_values(verification: Verification) -> tuple[object, ...]:
     """Returns the values of the row that its digest covers."""
-    return [getattr(verification, name) for name in _COVERED]
+    values: tuple[object, ...] = _GET_COVERED(verification)
+    return values
 
 
 class ResultDigest:
@@ -70,7 +73,7 @@ class ResultDigest:
             TamperedDataError: the digest is missing, or a value that it covers was changed.
         """
         stored = verification.digest or b""
-        parts = Parts(*(stored[start : start + _BYTES] for start in range(0, _BYTES * len(fields(Parts)), _BYTES)))
+        parts = Parts(*(stored[start : start + _BYTES] for start in range(0, _BYTES * len(Parts._fields), _BYTES)))
         if not hmac.compare_digest(stored, self.seal(verification, parts)):
             raise TamperedDataError
         return parts
@@ -78,7 +81,7 @@ class ResultDigest:
     def seal(self, verification: Verification, parts: Parts) -> bytes:
         """Returns the digest to store: the parts, and what binds them to the row."""
         values = _present(dict(zip(_COVERED, covered_values(verification), strict=True)), _COVERED)
-        return b"".join(astuple(parts)) + self._mac("whole", [values, astuple(parts)])
+        return b"".join(parts) + self._mac("whole", [values, parts])
 
     def replaced(self, parts: Parts, text: SealedText) -> Parts:
         """Returns the parts after the text was replaced by this one."""
@@ -86,13 +89,13 @@ class ResultDigest:
 
     def text(self, text: SealedText) -> bytes:
         """Returns the part of the readable text and the masked identity."""
-        values = _present(text.values, [*_READABLE[Detection], "masked"])
+        values = _present(text.values, _READABLE_TEXT)
         return self._mac("text", [values, [_present(each, _READABLE[LivenessAttempt]) for each in text.attempts]])
 
     def identity(self, text: SealedText) -> bytes:
         """Returns the part of the encrypted text."""
-        values = _present(text.values, sorted(_PERSONAL[Detection]))
-        attempts = [_present(each, sorted(_PERSONAL[LivenessAttempt])) for each in text.attempts]
+        values = _present(text.values, _PERSONAL[Detection])
+        attempts = [_present(each, _PERSONAL[LivenessAttempt]) for each in text.attempts]
         return self._mac("identity", [values, attempts])
 
     def indexes(self, columns: Mapping[str, Any]) -> bytes:
@@ -112,8 +115,7 @@ class ResultDigest:
 
     def _item(self, item: MediaItem | MediaRow) -> int:
         # The wrapped key is bound to the same values.
-        values = [getattr(item, name) for name in MediaRow._fields]
-        return int.from_bytes(self._mac("media", values), "big")
+        return int.from_bytes(self._mac("media", _GET_MEDIA_ROW(item)), "big")
 
     def _mac(self, part: str, values: object) -> bytes:
         return hmac.digest(self._key, msgspec.msgpack.encode([part, values]), hashlib.sha256)[:_BYTES]

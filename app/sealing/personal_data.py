@@ -59,7 +59,7 @@ class PersonalDataCipher:
                 return after
             digest = ResultDigest(key)
             parts = digest.replaced(Parts(), text) if text else Parts()
-            return replace(after, digest=digest.seal(after, replace(parts, media=digest.media(added=media))))
+            return replace(after, digest=digest.seal(after, parts._replace(media=digest.media(added=media))))
 
     def seal_extra(self, verification: Verification, extra: str | None) -> bytes | None:
         """Encrypts a callback's Extra; None if there is none or the verification was erased."""
@@ -170,8 +170,8 @@ class PersonalDataCipher:
         if text:
             parts = digest.replaced(parts, text)
         if indexes is not None:
-            parts = replace(parts, indexes=digest.indexes(indexes))
-        parts = replace(parts, media=digest.media(parts.media, added=added, removed=removed))
+            parts = parts._replace(indexes=digest.indexes(indexes))
+        parts = parts._replace(media=digest.media(parts.media, added=added, removed=removed))
         return replace(after, digest=digest.seal(after, parts))
 
     def _settled_key(self, verification: Verification) -> bytes | None:
@@ -200,13 +200,13 @@ class PersonalDataCipher:
         stored = found = digest.parts_of(verification)
         if verification.state is not State.RETRIEVED:
             return
-        found = replace(found, text=Parts().text, indexes=Parts().indexes)
+        found = found._replace(text=Parts().text, indexes=Parts().indexes)
         if text:
-            found = replace(found, text=digest.text(text), indexes=digest.indexes(text.values))
+            found = found._replace(text=digest.text(text), indexes=digest.indexes(text.values))
         if is_whole:
-            found = replace(found, identity=digest.identity(text) if text else Parts().identity)
+            found = found._replace(identity=digest.identity(text) if text else Parts().identity)
         if media is not None:
-            found = replace(found, media=digest.media(added=media))
+            found = found._replace(media=digest.media(added=media))
         if found != stored:
             raise TamperedDataError
 
