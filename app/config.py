@@ -26,6 +26,7 @@ from app.errors import ConfigurationError
 from app.faceid.credentials import AccountSettings, FaceIdSettings
 from app.sealing.keyring import KeyringSettings
 from app.services.billing import BillingSettings
+from app.services.limits import LimitSettings
 from app.services.rule_settings import RuleSettings, RulesSettings
 from app.services.webhook_signatures import CallbackSettings, SignatureSettings
 from app.storage.database import DatabaseSettings
@@ -74,6 +75,7 @@ class _FlatSettings(
     RulesSettings,
     BillingSettings,
     SignatureSettings,
+    LimitSettings,
     ProcessSettings,
 ):
     """All slices at one level, as users write them."""
@@ -119,6 +121,7 @@ class Settings:
     rules: RulesSettings
     billing: BillingSettings
     signatures: SignatureSettings
+    limits: LimitSettings
     process: ProcessSettings
 
     @classmethod
@@ -149,6 +152,7 @@ class Settings:
             rules=cut(RulesSettings),
             billing=cut(BillingSettings),
             signatures=cut(SignatureSettings),
+            limits=cut(LimitSettings),
             process=cut(ProcessSettings),
         )
 

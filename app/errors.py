@@ -9,6 +9,7 @@
     ├── GoneError                     410  erased               it was erased
     ├── RangeNotSatisfiableError      416  range_not_satisfiable
     ├── TooManyRequestsError          429  too_many_requests    a rate limit was exceeded
+    ├── TooManyWaitsError             429  too_many_waits       a limit of concurrent waits was reached
     ├── UnavailableError              503  unavailable          a database or store does not answer
     │   └── DiskFullError             503  disk_full            the disk of the database is full
     └── ConfigurationError            (exit code 2)             a setting, the schema or a port is wrong
@@ -104,6 +105,17 @@ class TooManyRequestsError(ServiceError):
 
     def __init__(self, detail: str, *, retry_after: int) -> None:
         super().__init__(detail, headers={"Retry-After": str(retry_after)})
+
+
+class TooManyWaitsError(ServiceError):
+    """The caller or the process already holds as many waits as it may."""
+
+    status = 429
+    code = "too_many_waits"
+
+    def __init__(self, detail: str) -> None:
+        # Refused callers must not occupy connections until the keep-alive ends.
+        super().__init__(detail, headers={"Retry-After": "1", "Connection": "close"})
 
 
 class UnavailableError(ServiceError):

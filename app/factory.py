@@ -24,6 +24,7 @@ from app.services.erase import EraseService
 from app.services.health import HealthService
 from app.services.intake import IntakeService
 from app.services.key_rotation import KeyRotationService
+from app.services.limits import LimitService
 from app.services.media import MediaService
 from app.services.media_guard import MediaGuard
 from app.services.orphans import OrphanService
@@ -224,7 +225,8 @@ def build(
     audit = AuditService(database=database, keyring=cipher.keyring, clock=clock)
     api_keys = ApiKeyService(database=database, keyring=cipher.keyring, audit=audit, clock=clock)
     media_guard = MediaGuard(database=database, store=media_store)
-    read = ReadService(database=database, audit=audit, cipher=cipher, wakeups=wakeups)
+    limits = LimitService(settings=settings.limits)
+    read = ReadService(database=database, audit=audit, cipher=cipher, wakeups=wakeups, api_keys=api_keys, limits=limits)
     intake = IntakeService(
         rules=settings.rules,
         cipher=cipher,

@@ -66,7 +66,9 @@ async def _scenes(folder: Path) -> AsyncIterator[_Scene]:
             home = folder / name
             await asyncio.to_thread(home.mkdir)
             media = (home / "media").as_uri()
-            settings = settings_for(home, faceid, database_url=url, media_url=media, faceid_info_type="1")
+            settings = settings_for(
+                home, faceid, database_url=url, media_url=media, faceid_info_type="1", waits_per_key=0
+            )
             yield _Scene(name, settings, await set_up(settings))
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from app.config import Settings
 from tests.support.processes import answers, until
 from tests.support.servers import NGINX, free_ports
+from tests.support.service import changed, everything, served
 
 CONFIGURATION = Path(__file__).parents[1] / "deploy" / "nginx.conf"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -133,3 +135,29 @@ async def test_stopping_proxy_waits_for_the_open_answer_of_the_api(proxied: Prox
 
     assert (await waiting).status_code == 200
     assert await asyncio.to_thread(process.wait, 20) == 0
+
+
+async def test_waits_of_disconnected_callers_are_freed_behind_the_proxy(tmp_path: Path, settings: Settings) -> None:
+    most = 20
+    async with served(changed(settings, waits_per_key=most)) as (service, api_port):
+        with nginx(tmp_path, [api_port]) as (_, port):
+            async with asyncio.timeout(10):
+                await until(lambda: answers("127.0.0.1", port))
+            headers = {"Authorization": f"Bearer {await service.key(*everything())}"}
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=70) as api:
+                await api.put("/v1/verifications/one")
+
+                async def status(seconds: float) -> int:
+                    return (await api.get("/v1/verifications/one", params={"wait": seconds})).status_code
+
+                waiting = [asyncio.create_task(status(60)) for _ in range(most + 1)]
+                # One of them is too many, so all others are held.
+                (refused,) = (await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED))[0]
+                for task in waiting:
+                    task.cancel()
+                await asyncio.gather(*waiting, return_exceptions=True)
+                async with asyncio.timeout(20):
+                    while set(await asyncio.gather(*(status(0.01) for _ in range(most)))) != {200}:
+                        pass
+
+    assert refused.result() == 429

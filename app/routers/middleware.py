@@ -59,6 +59,8 @@ class RequestMiddleware:
             return
         try:
             await self._app(scope, _Replay(body, receive), answer.send)
+        except ClientDisconnect:
+            raise
         except Exception as error:
             log.error("request_crashed", error=type(error).__name__, where=where(error.__traceback__))
             if not answer.status:

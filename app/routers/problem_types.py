@@ -106,6 +106,12 @@ CODES = (
         "A rate limit was exceeded.",
         "Wait for the seconds of `Retry-After`, then repeat the request.",
     ),
+    ErrorCode(
+        "too_many_waits",
+        "429",
+        "The key, or the process, already holds as many requests with `wait` as it may.",
+        "End an open wait, wait for the seconds of `Retry-After`, or read without `wait`.",
+    ),
     ErrorCode("headers_too_large", "431", "The headers are too large.", "Send fewer or shorter headers."),
     ErrorCode(
         "internal_error",

@@ -4,6 +4,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from app.routers.connections import while_connected
 from app.routers.dependencies import AdminWithPurpose, ClientName, Eraser, Notifier, Reader, Revealer, services_of
 from app.routers.problems import AUTH_ERRORS, declared
 from app.routers.rejections import StrictRoute
@@ -32,7 +33,7 @@ async def find(request: Request, actor: Reader, wanted: PersonSearch) -> Verific
     return VerificationPage.of(page, actor.caller.client)
 
 
-@router.get("/{biz_token}", responses=declared(*AUTH_ERRORS, 404, 409, 410))
+@router.get("/{biz_token}", responses=declared(*AUTH_ERRORS, 404, 409, 410, 429))
 async def get(
     request: Request,
     actor: Reader,
@@ -40,8 +41,13 @@ async def get(
     wait: Annotated[float, Query(ge=0, le=60, description="Seconds to wait while the state is pending.")] = 0,
     client: ClientName = None,
 ) -> VerificationView:
-    """Returns the state, verdict, masked identity, media and retrieval of one verification."""
-    result = await services_of(request).read.wait(actor, biz_token, wait, client=client)
+    """Returns the state, verdict, masked identity, media and retrieval of one verification.
+
+    A wait ends when its caller disconnects. Each key, and the service, holds a limited number of waits at a time; more
+    are answered with 429 `too_many_waits`.
+    """
+    read = services_of(request).read.wait(actor, biz_token, wait, client=client)
+    result = await (while_connected(request, read) if wait else read)
     return VerificationView.of(result, actor.caller.client)
 
 

@@ -14,6 +14,7 @@ from app.sealing.aead import TamperedDataError
 from app.sealing.alarm import Alarm
 from app.sealing.keyring import KeyRing, Ring
 from app.services.audit import AuditService
+from app.services.batching import Batcher
 from app.storage.database import Database
 
 # Below the 5 s within which every process rejects a revoked key.
@@ -40,6 +41,10 @@ class ApiKeyService:
     clock: Callable[[], datetime]
     alarm: Alarm = field(default_factory=Alarm)
     _cache: dict[str, _CachedKey] = field(init=False, default_factory=dict)
+    _read: Batcher[str, _CachedKey] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._read = Batcher(self._read_batch)
 
     async def create(
         self,
@@ -107,14 +112,34 @@ class ApiKeyService:
         if parsed is None:
             raise _refusal("malformed")
         cached = await self._find(parsed[0])
-        key = cached.key
         if not hmac.compare_digest(cached.digest, api_key.digest(parsed[1])):
-            raise _refusal("secret", key.id)
+            raise _refusal("secret", cached.key.id)
+        self._require_usable(cached.key, address)
+        return cached.key
+
+    async def confirm(self, actor: Actor) -> None:
+        """Checks the key of a held request again. Callers without a key need no check. The audit records a refusal.
+
+        Raises:
+            UnauthenticatedError: the key is no longer what it was, has ended, or is not valid from this address.
+        """
+        known = actor.caller
+        if not isinstance(known, ApiKey):
+            return
+        try:
+            key = (await self._find(known.id)).key
+            if key.bound_values != known.bound_values:
+                raise _refusal("altered", known.id)
+            self._require_usable(key, actor.address)
+        except UnauthenticatedError as error:
+            self.audit.report_refused_authentication(error, address=actor.address, request_id=actor.request_id)
+            raise
+
+    def _require_usable(self, key: ApiKey, address: str | None) -> None:
         if not key.is_active(self.clock()):
             raise _refusal("revoked" if key.revoked_at else "expired", key.id)
         if not key.allows_address(address):
             raise _refusal("network", key.id)
-        return key
 
     def seal_digest(self, key: ApiKey, digest: bytes) -> bytes:
         """Seals the digest of a secret, bound to the rights of its key."""
@@ -133,25 +158,35 @@ class ApiKeyService:
             raise
 
     async def _find(self, key_id: str) -> _CachedKey:
+        return self._cached(key_id) or await self._read(key_id)
+
+    def _cached(self, key_id: str) -> _CachedKey | None:
         cached = self._cache.get(key_id)
         is_fresh = cached and time.monotonic() - cached.read_at < _CACHE_SECONDS
-        if cached and is_fresh and self.keyring.knows(Ring.IDENTITY, cached.key.sealed_digest):
-            return cached
+        return cached if cached and is_fresh and self.keyring.knows(Ring.IDENTITY, cached.key.sealed_digest) else None
+
+    async def _read_batch(self, key_ids: Sequence[str]) -> Sequence[_CachedKey | Exception]:
+        """Reads each key once, however many requests need it. Held requests check their keys at the same time."""
+        read: dict[str, _CachedKey | Exception] = {}
         async with self.database.read() as tx:
-            key = await tx.api_keys.find(key_id)
-            # The row of the key may have been restored. The record of its revocation cannot be removed unnoticed.
-            is_revoked = await tx.audit.has(Action.KEY_REVOKED, key_id)
+            for key_id in set(key_ids):
+                key = await tx.api_keys.find(key_id)
+                # The row of the key may have been restored. The record of its revocation cannot be removed unnoticed.
+                is_revoked = await tx.audit.has(Action.KEY_REVOKED, key_id)
+                read[key_id] = _refusal("revoked", key_id) if key and is_revoked else self._opened(key)
+        return [read[key_id] for key_id in key_ids]
+
+    def _opened(self, key: ApiKey | None) -> _CachedKey | Exception:
+        """Opens the digest of a key and keeps both in the cache."""
         if key is None:
-            raise _refusal("unknown")
-        if is_revoked:
-            raise _refusal("revoked", key_id)
+            return _refusal("unknown")
         try:
             digest = self.open_digest(key)
         except TamperedDataError:
-            raise _refusal("altered", key_id) from None
+            return _refusal("altered", key.id)
         if len(self._cache) >= _CACHE_SIZE:
             self._cache.clear()
-        cached = self._cache[key_id] = _CachedKey(key, digest, time.monotonic())
+        cached = self._cache[key.id] = _CachedKey(key, digest, time.monotonic())
         return cached
 
 

@@ -16,8 +16,10 @@ from app.domain.verification import Result, State, Verification
 from app.errors import GoneError, ServiceError, TooManyRequestsError
 from app.sealing.aead import TamperedDataError
 from app.sealing.personal_data import PersonalDataCipher
+from app.services.api_keys import ApiKeyService
 from app.services.audit import AuditService
 from app.services.batching import Batcher
+from app.services.limits import LimitService
 from app.services.visibility import choose_visible, lock_visible, require_client
 from app.storage.database import Database, Transaction
 from app.storage.wakeups import Wakeups
@@ -78,6 +80,8 @@ class ReadService:
     audit: AuditService
     cipher: PersonalDataCipher
     wakeups: Wakeups
+    api_keys: ApiKeyService
+    limits: LimitService
     _load_one: Batcher[_Wanted, StoredResult] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -94,16 +98,24 @@ class ReadService:
         return self._masked(await self.load(actor, biz_token, client=client))
 
     async def wait(self, actor: Actor, biz_token: str, seconds: float, *, client: str | None = None) -> Result:
-        """Like `get`, but waits while the state is pending, at most `seconds` or until the process stops."""
+        """Like `get`, but waits while the state is pending, at most `seconds` or until the process stops.
+
+        The key is checked again before the held result is returned. Cancel the call when the caller has disconnected.
+
+        Raises:
+            TooManyWaitsError: the caller, or the process, holds too many waits.
+            UnauthenticatedError: the key has ended in the meantime.
+        """
         end = time.monotonic() + seconds
         result = await self.get(actor, biz_token, client=client)
-        if result.verification.state is not State.PENDING:
+        if result.verification.state is not State.PENDING or not seconds:
             return result
-        with self.wakeups.subscribed(str(result.verification.id)) as changed:
+        with self.limits.waiting(actor.caller), self.wakeups.subscribed(str(result.verification.id)) as changed:
             while not self.wakeups.is_over and (left := end - time.monotonic()) > 0:
                 with suppress(TimeoutError):
                     await asyncio.wait_for(changed.wait(), min(left, _POLL_SECONDS))
                 changed.clear()
+                await self.api_keys.confirm(actor)
                 result = await self.get(actor, biz_token, client=result.verification.client)
                 if result.verification.state is not State.PENDING:
                     break

@@ -12,6 +12,7 @@ import httpx
 from fastapi import FastAPI
 from pydantic import SecretStr
 
+from app.cli.server import listen, serving
 from app.config import Settings
 from app.domain.api_key import OPERATOR, Actor, Caller, Scope
 from app.factory import Services, open_services
@@ -116,6 +117,15 @@ async def running(settings: Settings, *, with_worker: bool = True, clock: Clock 
         yield Running(app)
 
 
+@asynccontextmanager
+async def served(settings: Settings) -> AsyncIterator[tuple[Running, int]]:
+    """Serves the service without a worker on a socket of this machine; yields it and its port."""
+    app = create_app(settings, with_worker=False, clock=now)
+    with listen("127.0.0.1", 0) as listener:
+        async with serving(app, listener):
+            yield Running(app), listener.getsockname()[1]
+
+
 def everything() -> list[Scope]:
     """Returns every scope of an ordinary client."""
     return [scope for scope in Scope if scope is not Scope.ADMIN]
@@ -137,6 +147,7 @@ def environment_of(settings: Settings) -> Mapping[str, str]:
         "AWS_ENDPOINT_URL": str(settings.media.aws_endpoint_url or ""),
         "AWS_ACCESS_KEY_ID": settings.media.aws_access_key_id or "",
         "AWS_SECRET_ACCESS_KEY": (settings.media.aws_secret_access_key or SecretStr("")).get_secret_value(),
+        **{name.upper(): str(value) for name, value in settings.limits.model_dump().items()},
     }
 
 
