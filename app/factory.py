@@ -59,6 +59,7 @@ class Services:
     health: HealthService
     intake: IntakeService
     key_rotation: KeyRotationService
+    limits: LimitService
     media: MediaService
     media_guard: MediaGuard
     orphans: OrphanService
@@ -222,10 +223,10 @@ def build(
 ) -> Services:
     """Builds the services on open stores."""
     clocks = ClockService(database=database, clock=clock, accounts=settings.faceid.all_accounts.values())
-    audit = AuditService(database=database, keyring=cipher.keyring, clock=clock)
+    limits = LimitService(settings=settings.limits)
+    audit = AuditService(database=database, keyring=cipher.keyring, clock=clock, limits=limits)
     api_keys = ApiKeyService(database=database, keyring=cipher.keyring, audit=audit, clock=clock)
     media_guard = MediaGuard(database=database, store=media_store)
-    limits = LimitService(settings=settings.limits)
     read = ReadService(database=database, audit=audit, cipher=cipher, wakeups=wakeups, api_keys=api_keys, limits=limits)
     intake = IntakeService(
         rules=settings.rules,
@@ -234,6 +235,7 @@ def build(
         database=database,
         wakeups=wakeups,
         clock=clock,
+        limits=limits,
     )
     return Services(
         settings=settings,
@@ -249,6 +251,7 @@ def build(
         health=HealthService(database=database, clock=clock, folders=media_guard.folders()),
         intake=intake,
         key_rotation=KeyRotationService(database=database, cipher=cipher, api_keys=api_keys, clock=clock),
+        limits=limits,
         media=MediaService(read=read, store=media_store, cipher=cipher, audit=audit),
         media_guard=media_guard,
         orphans=OrphanService(database=database, media=media_store, media_guard=media_guard),

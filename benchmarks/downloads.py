@@ -26,7 +26,7 @@ from benchmarks.retrieval import VIDEO_BYTES, bucket_of
 from simulator.media import media_of
 from tests.support.processes import Child, Command, answers, minded
 from tests.support.servers import s3
-from tests.support.service import set_up, settings_for
+from tests.support.service import UNLIMITED, set_up, settings_for
 
 _AT_ONCE = 16
 _PLAIN = "plain.mp4"
@@ -84,7 +84,7 @@ async def _places(stack: AsyncExitStack, folder: Path, video_bytes: int, seconds
 
 async def _ours(stack: AsyncExitStack, home: Path, faceid: str, plain: Load, store: Mapping[str, Any]) -> _Place:
     await asyncio.to_thread(home.mkdir)
-    settings = settings_for(home, faceid, **store)
+    settings = settings_for(home, faceid, **store, **UNLIMITED)
     headers = {"Authorization": f"Bearer {await set_up(settings)}", "X-Purpose": "benchmark"}
     await retrieve(settings, 1)
     server = await stack.enter_async_context(harness.serving(settings, "--no-worker"))

@@ -27,7 +27,7 @@ from app.storage import tables
 from app.storage.database import Database
 from benchmarks import harness
 from simulator.server import create_simulator
-from tests.support.service import set_up, settings_for
+from tests.support.service import UNLIMITED, set_up, settings_for
 from tests.support.simulator import Caller
 
 MOST_ADDED_MS = 25.0
@@ -48,7 +48,11 @@ async def run(times: int) -> Mapping[str, Sequence[float]]:
         folder = Path(stack.enter_context(TemporaryDirectory(prefix="latency-")))
         faceid = await stack.enter_async_context(harness.simulator(folder))
         settings = settings_for(
-            folder, str(faceid.base_url), media_url=(folder / "media").as_uri(), faceid_requests_per_second=46
+            folder,
+            str(faceid.base_url),
+            media_url=(folder / "media").as_uri(),
+            faceid_requests_per_second=46,
+            **UNLIMITED,
         )
         api = await stack.enter_async_context(harness.api(settings, await set_up(settings)))
         pairs = [(await _direct(faceid, number), *await _through(api, number)) for number in range(-1, times)]

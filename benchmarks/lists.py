@@ -28,7 +28,7 @@ from benchmarks import harness, rows
 from benchmarks.figures import Line
 from tests.support.databases import migrate
 from tests.support.postgres import durable_postgres
-from tests.support.service import actor, settings_for
+from tests.support.service import UNLIMITED, actor, settings_for
 
 _MOST = 1.2
 _DEEP = (0.1, 0.5, 0.99)
@@ -152,7 +152,7 @@ async def opened_size(folder: Path, url: str, count: int, rare: int) -> AsyncIte
     await _execute(url, f"CREATE DATABASE rows_{count}")
     address = make_url(url).set(database=f"rows_{count}").render_as_string(hide_password=False)
     settings = settings_for(
-        home, "http://127.0.0.1:1", database_url=SecretStr(address), media_url=(home / "media").as_uri()
+        home, "http://127.0.0.1:1", database_url=SecretStr(address), media_url=(home / "media").as_uri(), **UNLIMITED
     )
     KeyRing.create(settings.keyring.keyring_path)
     await migrate(address)

@@ -16,7 +16,7 @@ from benchmarks.figures import Line, resident_mb
 from benchmarks.harness import Server, answers_to
 from benchmarks.load import Load
 from tests.support.postgres import durable_postgres
-from tests.support.service import actor, set_up, settings_for
+from tests.support.service import UNLIMITED, actor, set_up, settings_for
 
 # The longest wait of a caller, in seconds.
 _WAIT = 50
@@ -66,9 +66,7 @@ async def _scenes(folder: Path) -> AsyncIterator[_Scene]:
             home = folder / name
             await asyncio.to_thread(home.mkdir)
             media = (home / "media").as_uri()
-            settings = settings_for(
-                home, faceid, database_url=url, media_url=media, faceid_info_type="1", waits_per_key=0
-            )
+            settings = settings_for(home, faceid, database_url=url, media_url=media, faceid_info_type="1", **UNLIMITED)
             yield _Scene(name, settings, await set_up(settings))
 
 

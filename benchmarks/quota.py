@@ -29,7 +29,7 @@ from benchmarks.arrivals import per_second
 from tests.chaos.reconcile import count_open
 from tests.support.postgres import durable_postgres
 from tests.support.processes import temporary_folder
-from tests.support.service import actor, set_up, settings_for
+from tests.support.service import UNLIMITED, actor, set_up, settings_for
 
 QUOTA = 50
 """GetDetectInfo calls per second that Tencent allows by default."""
@@ -126,6 +126,7 @@ async def run(options: Options) -> Report:
             media_url=(folder / "media").as_uri(),
             faceid_info_type=options.info_type,
             faceid_requests_per_second=options.rate,
+            **UNLIMITED,
         )
         await _register(settings, math.ceil(options.rate * (options.seconds + _SPARE_SECONDS)))
         async with harness.workers(settings, options.workers) as children:

@@ -19,7 +19,7 @@ from benchmarks.figures import Line
 from benchmarks.harness import Server, answers_to
 from benchmarks.load import Load
 from tests.support.postgres import durable_postgres
-from tests.support.service import actor, set_up, settings_for
+from tests.support.service import UNLIMITED, actor, set_up, settings_for
 
 _CLIENTS = 50
 # Callbacks per second.
@@ -46,7 +46,7 @@ async def lines(folder: Path, *, rounds: int, seconds: float, results: int) -> A
         for name, url in (("SQLite", None), ("Postgres", postgres.url)):
             home = folder / name
             await asyncio.to_thread(home.mkdir)
-            settings = settings_for(home, faceid, database_url=url, media_url=(home / "media").as_uri())
+            settings = settings_for(home, faceid, database_url=url, media_url=(home / "media").as_uri(), **UNLIMITED)
             headers = {"Authorization": f"Bearer {await set_up(settings)}"}
             await retrieve(settings, results)
             async with AsyncExitStack() as stack:

@@ -26,7 +26,7 @@ from app.storage import tables
 from simulator.media import media_of
 from tests.support.clocks import FixedClock
 from tests.support.dice import Dice
-from tests.support.service import actor, changed, everything
+from tests.support.service import UNLIMITED, actor, changed, everything
 from tests.support.simulator import NO_QUOTA, LiveSimulator, live_simulator
 
 TOKENS = int(os.environ.get("TEST_TOKENS", "400"))
@@ -162,7 +162,7 @@ async def test_each_result_is_stored_once_despite_lost_callbacks(
 ) -> None:
     dice = Dice("1")
     tokens = draw_tokens(dice, count)
-    own = changed(settings, faceid_endpoint=all_calls.url, faceid_info_type=info_type)
+    own = changed(settings, faceid_endpoint=all_calls.url, faceid_info_type=info_type, **UNLIMITED)
 
     async with simulating(own) as simulation:
         await simulation.run(tokens, dice)

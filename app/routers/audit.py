@@ -5,18 +5,20 @@ from typing import Annotated
 from fastapi import APIRouter, Query, Request
 
 from app.domain.audit import Action, AuditFilter
+from app.domain.rate import RateClass
 from app.routers.dependencies import Admin, services_of
 from app.routers.problems import AUTH_ERRORS, declared
+from app.routers.rates import limited
 from app.routers.rejections import StrictRoute
 from app.routers.schemas import AuditEvent, AuditPage, BizToken, Line, Moment
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"], route_class=StrictRoute)
 
 
-@router.get("", responses=declared(*AUTH_ERRORS, 400))
+@router.get("", responses=declared(*AUTH_ERRORS, 400), openapi_extra=limited(RateClass.LISTS))
 async def list_events(
     request: Request,
-    _: Admin,
+    actor: Admin,
     action: Action | None = None,
     key_id: Line | None = None,
     biz_token: BizToken | None = None,
@@ -32,5 +34,5 @@ async def list_events(
     per address, reason and ten minutes.
     """
     wanted = AuditFilter(action=action, key_id=key_id, outcome=outcome, at_from=at_from, at_to=at_to)
-    page = await services_of(request).audit.search(wanted, biz_token, limit=limit, cursor=cursor)
+    page = await services_of(request).audit.search(actor, wanted, biz_token, limit=limit, cursor=cursor)
     return AuditPage(items=[AuditEvent.of(*found) for found in page.records], next_cursor=page.next_cursor)

@@ -9,11 +9,13 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.domain import redirect_state
+from app.domain.rate import RateClass
 from app.domain.verification import BIZ_TOKEN_PATTERN
 from app.errors import UnavailableError
 from app.routers.dependencies import ClientName, SignedNotifier, services_of
 from app.routers.openapi import SIGNED
 from app.routers.problems import AUTH_ERRORS, declared
+from app.routers.rates import limited
 from app.routers.rejections import StrictRoute
 from app.routers.schemas import Callback, CallbackAccepted
 
@@ -42,7 +44,9 @@ _SEE_OTHER: dict[int | str, dict[str, Any]] = {
 }
 
 
-@router.post("", status_code=202, responses=declared(*AUTH_ERRORS, 400, 409), openapi_extra=SIGNED)
+@router.post(
+    "", status_code=202, responses=declared(*AUTH_ERRORS, 400, 409), openapi_extra=SIGNED | limited(RateClass.INTAKE)
+)
 async def call_back(
     request: Request, actor: SignedNotifier, callback: Callback, client: ClientName = None
 ) -> CallbackAccepted:

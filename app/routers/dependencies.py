@@ -11,13 +11,17 @@ from fastapi.security.utils import get_authorization_scheme_param
 
 from app.domain.api_key import Actor, ApiKey, Caller, Scope
 from app.domain.audit import Action
+from app.domain.rate import RateClass
 from app.errors import ForbiddenError, UnauthenticatedError
 from app.factory import Services
 from app.routers.schemas import HeaderLine, Line
 
 SIGNATURE = "webhook-signature"
-# The audit records when a key without one of these scopes tries to read.
-_DISCLOSURES = {Scope.RESULTS_REVEAL: Action.IDENTITY, Scope.MEDIA_READ: Action.MEDIA}
+# The audit records when a key without one of these scopes tries to read. The rate bounds these records.
+_DISCLOSURES = {
+    Scope.RESULTS_REVEAL: (Action.IDENTITY, RateClass.REVEALS),
+    Scope.MEDIA_READ: (Action.MEDIA, RateClass.MEDIA),
+}
 
 Purpose = Annotated[
     HeaderLine,
@@ -58,7 +62,7 @@ class _KeyScheme(SecurityBase):
             _report(request, error)
             raise
         # For the access log and the headers, also if a scope is missing.
-        request.state.key_id = key.id
+        request.state.caller = key
         if key.expires_soon(services.clock()):
             request.state.key_expires_at = key.expires_at
         return key
@@ -83,7 +87,9 @@ class _Key(_KeyScheme):
         actor = _actor(request, key)
         if not key.allows(self._scope):
             error = ForbiddenError(f"The API key lacks the scope {self._scope}.")
-            if action := _DISCLOSURES.get(self._scope):
+            if disclosure := _DISCLOSURES.get(self._scope):
+                action, rate_class = disclosure
+                services_of(request).limits.admit(key, rate_class)
                 await services_of(request).audit.record_refusal(error, actor, action)
             raise error
         return actor
@@ -100,7 +106,7 @@ class _KeyOrSignature(_Key):
         except UnauthenticatedError as error:
             _report(request, error)
             raise
-        request.state.key_id = caller.id
+        request.state.caller = caller
         return _actor(request, caller)
 
 

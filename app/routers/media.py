@@ -8,9 +8,11 @@ from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.responses import StreamingResponse
 
 from app.domain.media import MediaItem, MediaKind
+from app.domain.rate import RateClass
 from app.errors import RangeNotSatisfiableError
 from app.routers.dependencies import ClientName, Viewer, services_of
 from app.routers.problems import AUTH_ERRORS, declared
+from app.routers.rates import limited
 from app.routers.rejections import StrictRoute
 from app.routers.schemas import BizToken
 from app.services.media import MediaReplacedError
@@ -18,6 +20,7 @@ from app.services.media import MediaReplacedError
 router = APIRouter(prefix="/v1/verifications", tags=["media"], route_class=StrictRoute)
 
 _RANGE = re.compile(r"bytes=([0-9]{0,20})-([0-9]{0,20})", re.IGNORECASE)
+_LIMITED = limited(RateClass.MEDIA)
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _MEDIA_ITEM = {"content": dict.fromkeys(("image/*", "video/*", "application/octet-stream"), _BYTES)}
 _ANSWERS: dict[int | str, dict[str, Any]] = {
@@ -47,8 +50,8 @@ class _Conditions:
         return parse_range(self.range, item.size_bytes) if self.if_range in {None, _etag(item)} else None
 
 
-@router.get("/{biz_token}/media/{kind}", response_class=Response, responses=_ANSWERS | _PARTIAL)
-@router.head("/{biz_token}/media/{kind}", response_class=Response, responses=_ANSWERS)
+@router.get("/{biz_token}/media/{kind}", response_class=Response, responses=_ANSWERS | _PARTIAL, openapi_extra=_LIMITED)
+@router.head("/{biz_token}/media/{kind}", response_class=Response, responses=_ANSWERS, openapi_extra=_LIMITED)
 async def download(
     request: Request,
     actor: Viewer,

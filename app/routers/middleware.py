@@ -17,6 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.observability import HTTP_SECONDS, digest_of, where
 from app.routers.problems import problem
+from app.routers.rates import headers_of
 
 MAX_BODY_BYTES = 8 * 1024
 # The code that nginx uses; it appears only in our log and metrics.
@@ -85,6 +86,8 @@ class _Answer:
             headers["X-Request-Id"] = self.request_id
             if expires_at := self._scope.get("state", {}).get("key_expires_at"):
                 headers["X-API-Key-Expires"] = f"{expires_at:%Y-%m-%dT%H:%M:%SZ}"
+            for name, value in headers_of(self._scope).items():
+                headers[name] = value
             for name, value in _HEADERS.items():
                 headers.setdefault(name, value)
         await self._send(message)
@@ -134,8 +137,8 @@ def _log(scope: Scope, answer: _Answer) -> None:
     write = log.debug if route in _PROBES and answer.status == HTTPStatus.OK else log.info
     fields = {"method": method, "route": route, "status": answer.status, "duration_ms": round(seconds * 1000, 1)}
     state = scope.get("state", {})
-    if key_id := state.get("key_id"):
-        fields["key_id"] = key_id
+    if caller := state.get("caller"):
+        fields["key_id"] = caller.id
     # Another text may be an ID number in the wrong place, which a digest would not hide.
     biz_token = state.get("biz_token") or scope.get("path_params", {}).get("biz_token")
     if biz_token and (answer.status < HTTPStatus.BAD_REQUEST or answer.status in _ABOUT_A_KNOWN_TOKEN):

@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic.json_schema import models_json_schema
 
+from app.routers import rates
 from app.routers.dependencies import SIGNATURE
 from app.routers.problems import Problem
 
@@ -34,6 +35,7 @@ class DescribedApi(FastAPI):
             components = super().openapi()["components"]
             components["schemas"].update(schemas["$defs"])
             components["securitySchemes"]["Signature"] = _SIGNATURE_SCHEME
+            rates.describe(super().openapi()["paths"])
         return super().openapi()
 
 

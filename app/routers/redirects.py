@@ -2,15 +2,17 @@
 
 from fastapi import APIRouter, Request
 
+from app.domain.rate import RateClass
 from app.routers.dependencies import Notifier, services_of
 from app.routers.problems import AUTH_ERRORS, declared
+from app.routers.rates import limited
 from app.routers.rejections import StrictRoute
 from app.routers.schemas import RedirectIssued, RedirectWanted
 
 router = APIRouter(prefix="/v1/redirects", tags=["callbacks"], route_class=StrictRoute)
 
 
-@router.post("", status_code=201, responses=declared(*AUTH_ERRORS, 400))
+@router.post("", status_code=201, responses=declared(*AUTH_ERRORS, 400), openapi_extra=limited(RateClass.INTAKE))
 async def issue(request: Request, actor: Notifier, wanted: RedirectWanted | None = None) -> RedirectIssued:
     """Issues a signed state, for rules with `redirect_state`. A redirect with it may name an unknown token."""
     signed, state = services_of(request).redirects.issue(actor, (wanted or RedirectWanted()).rule_id)

@@ -4,9 +4,11 @@ from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Request, Response
 
+from app.domain.rate import RateClass
 from app.routers.connections import while_connected
 from app.routers.dependencies import AdminWithPurpose, ClientName, Eraser, Notifier, Reader, Revealer, services_of
 from app.routers.problems import AUTH_ERRORS, declared
+from app.routers.rates import limited
 from app.routers.rejections import StrictRoute
 from app.routers.schemas import (
     BizToken,
@@ -24,7 +26,7 @@ router = APIRouter(prefix="/v1/verifications", tags=["verifications"], route_cla
 Token = Annotated[BizToken, Path()]
 
 
-@router.post("/search", responses=declared(*AUTH_ERRORS, 400, 429))
+@router.post("/search", responses=declared(*AUTH_ERRORS, 400), openapi_extra=limited(RateClass.SEARCHES))
 async def find(request: Request, actor: Reader, wanted: PersonSearch) -> VerificationPage:
     """Finds one person's verifications by the exact ID number, or number and exact name. Audited."""
     page = await services_of(request).read.search_person(
@@ -57,6 +59,7 @@ async def get(
         201: {"model": VerificationStanding, "description": "The token is new."},
         **declared(*AUTH_ERRORS, 400, 409),
     },
+    openapi_extra=limited(RateClass.INTAKE),
 )
 async def register(
     request: Request,
@@ -73,7 +76,7 @@ async def register(
     return VerificationStanding.of(accepted.verification)
 
 
-@router.get("", responses=declared(*AUTH_ERRORS, 400))
+@router.get("", responses=declared(*AUTH_ERRORS, 400), openapi_extra=limited(RateClass.LISTS))
 async def search(request: Request, actor: Reader, wanted: Annotated[Filters, Query()]) -> VerificationPage:
     """Lists verifications, newest first. With a range of time and no subject, in the order of that time."""
     page = await services_of(request).read.list(actor, wanted.filter(), limit=wanted.limit, cursor=wanted.cursor)
@@ -98,13 +101,20 @@ async def release(request: Request, actor: AdminWithPurpose, biz_token: Token, c
     await services_of(request).erase.hold(actor, biz_token, is_held=False, client=client)
 
 
-@router.get("/{biz_token}/identity", responses=declared(*AUTH_ERRORS, 404, 409, 410))
+@router.get(
+    "/{biz_token}/identity", responses=declared(*AUTH_ERRORS, 404, 409, 410), openapi_extra=limited(RateClass.REVEALS)
+)
 async def reveal(request: Request, actor: Revealer, biz_token: Token, client: ClientName = None) -> Identity:
     """Returns every text field unmasked. Audited before the response."""
     return Identity.of(await services_of(request).read.reveal(actor, biz_token, client=client))
 
 
-@router.post("/{biz_token}/retrieve", status_code=202, responses=declared(*AUTH_ERRORS, 404, 409, 410))
+@router.post(
+    "/{biz_token}/retrieve",
+    status_code=202,
+    responses=declared(*AUTH_ERRORS, 404, 409, 410),
+    openapi_extra=limited(RateClass.RETRIEVE),
+)
 async def retrieve_again(
     request: Request, actor: Notifier, biz_token: Token, client: ClientName = None
 ) -> VerificationStanding:

@@ -13,11 +13,13 @@ import structlog
 from app.domain.api_key import Actor
 from app.domain.audit import DONE, GENESIS, Action, AuditFilter, AuditRecord, ChainLink
 from app.domain.listing import decode_audit_cursor, encode_audit_cursor
+from app.domain.rate import RateClass
 from app.domain.verification import Verification
 from app.errors import GoneError, NotFoundError, ServiceError, UnauthenticatedError
 from app.observability import Throttle
 from app.sealing.keyring import KeyRing, Ring, is_keyed
 from app.services.batching import Batcher
+from app.services.limits import LimitService, LimitSettings
 from app.storage.database import Database, Transaction
 
 _BATCH = 1000
@@ -57,6 +59,7 @@ class AuditService:
     database: Database
     keyring: KeyRing
     clock: Callable[[], datetime]
+    limits: LimitService = field(default_factory=lambda: LimitService(settings=LimitSettings()))
     _end: ChainLink | None = field(init=False, default=None)
     _refusals: Throttle = field(init=False, default_factory=lambda: Throttle(_REFUSAL_SECONDS, _MAX_REFUSALS))
     _tasks: set[asyncio.Task[None]] = field(init=False, default_factory=set)
@@ -159,13 +162,15 @@ class AuditService:
         return [None] * len(records)
 
     async def search(
-        self, wanted: AuditFilter, biz_token: str | None, *, limit: int, cursor: str | None
+        self, actor: Actor, wanted: AuditFilter, biz_token: str | None, *, limit: int, cursor: str | None
     ) -> AuditRecordPage:
         """Returns a page of records, newest first; with a BizToken, only those about it.
 
         Raises:
             InvalidRequestError: the cursor is invalid or belongs to another list.
+            TooManyRequestsError: the caller has exceeded its rate.
         """
+        self.limits.admit(actor.caller, RateClass.LISTS)
         before_id = decode_audit_cursor(cursor) if cursor else None
         async with self.database.read() as tx:
             if biz_token is not None:

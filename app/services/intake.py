@@ -8,11 +8,13 @@ from datetime import datetime
 from app.domain import lifecycle
 from app.domain.api_key import Actor, Caller
 from app.domain.audit import Action
+from app.domain.rate import RateClass
 from app.domain.verification import TokenFacts, TokenOwner, Verification
 from app.errors import ConflictError, InvalidRequestError, NotFoundError, ServiceError
 from app.sealing.personal_data import PersonalDataCipher
 from app.services.audit import AuditService
 from app.services.batching import Batcher
+from app.services.limits import LimitService
 from app.services.rule_settings import RulesSettings
 from app.services.visibility import find_visible, lock_visible, require_client
 from app.storage.database import Database, Transaction
@@ -66,6 +68,7 @@ class IntakeService:
     database: Database
     wakeups: Wakeups
     clock: Callable[[], datetime]
+    limits: LimitService
     _accept: Batcher[Notice, Accepted] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,7 +87,9 @@ class IntakeService:
             ConflictError: a fact contradicts a known one, or several clients have the token and an admin names none.
             ForbiddenError: the caller cannot see the client's verifications.
             InvalidRequestError: neither the facts nor the settings name the rule, or the caller may not use it.
+            TooManyRequestsError: the caller has exceeded its rate.
         """
+        self.limits.admit(actor.caller, RateClass.INTAKE)
         now = self.clock()
         return await self.accept(
             Notice(
@@ -101,6 +106,7 @@ class IntakeService:
         self, actor: Actor, biz_token: str, rule_id: str | None, extra: str | None, *, client: str | None = None
     ) -> Verification:
         """Accepts a callback: the person is done. Raises the errors of `register`."""
+        self.limits.admit(actor.caller, RateClass.INTAKE)
         now = self.clock()
 
         def change(known: Verification) -> Verification:
@@ -122,7 +128,9 @@ class IntakeService:
 
         Raises:
             GoneError: the verification was erased.
+            TooManyRequestsError: the caller has exceeded its rate.
         """
+        self.limits.admit(actor.caller, RateClass.RETRIEVE)
         now = self.clock()
         async with self.database.write() as tx:
             known = await lock_visible(tx, actor.caller, biz_token, client)

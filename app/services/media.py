@@ -8,6 +8,7 @@ from functools import partial
 from app.domain.api_key import Actor
 from app.domain.audit import Action
 from app.domain.media import MediaItem, MediaKind
+from app.domain.rate import RateClass
 from app.domain.verification import Verification
 from app.errors import NotFoundError, UnavailableError
 from app.sealing.personal_data import PersonalDataCipher
@@ -50,7 +51,12 @@ class MediaService:
             GoneError: the verification was erased.
             NotFoundError: the verification has none, does not exist, or belongs to another client.
             TamperedDataError: the rows of the result were changed.
+            TooManyRequestsError: the caller has exceeded its rate.
         """
+        self.read.limits.admit(actor.caller, RateClass.MEDIA)
+        return await self._find(actor, biz_token, kind, client)
+
+    async def _find(self, actor: Actor, biz_token: str, kind: MediaKind, client: str | None) -> FoundMedia:
         async with self.audit.recorded_refusals(actor, Action.MEDIA, kind):
             stored = await self.read.load(actor, biz_token, client=client)
             self.cipher.verify(stored.verification, stored.text, stored.media)
@@ -76,7 +82,7 @@ class MediaService:
             first = await anext(pieces, memoryview(b""))
         except MediaMissingError:
             owner, biz_token = verification.client, verification.biz_token
-            if (await self.find(actor, biz_token, item.kind, client=owner)).item == item:
+            if (await self._find(actor, biz_token, item.kind, owner)).item == item:
                 raise
             raise MediaReplacedError("The media item was replaced; try again.") from None
         await self.audit.record_now(

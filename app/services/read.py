@@ -5,15 +5,15 @@ import time
 from collections.abc import Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from datetime import timedelta
 
 from app.domain.api_key import Actor, Caller
 from app.domain.audit import Action
 from app.domain.detection import Detection, SealedText, personal
 from app.domain.listing import Order, Position, VerificationFilter, decode_cursor, encode_cursor
 from app.domain.media import MediaItem
+from app.domain.rate import RateClass
 from app.domain.verification import Result, State, Verification
-from app.errors import GoneError, ServiceError, TooManyRequestsError
+from app.errors import GoneError, ServiceError
 from app.sealing.aead import TamperedDataError
 from app.sealing.personal_data import PersonalDataCipher
 from app.services.api_keys import ApiKeyService
@@ -26,9 +26,6 @@ from app.storage.wakeups import Wakeups
 
 # A lost wake-up costs a waiting caller no more than this.
 _POLL_SECONDS = 1.0
-# A key may make this many searches at once, then one per interval.
-_SEARCH_BURST = 60
-_SEARCH_INTERVAL = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +124,9 @@ class ReadService:
         Raises:
             ForbiddenError: the caller cannot see the wanted client's verifications.
             InvalidRequestError: the cursor is invalid or belongs to another list.
+            TooManyRequestsError: the caller has exceeded its rate.
         """
+        self.limits.admit(actor.caller, RateClass.LISTS)
         require_client(actor.caller, wanted.client)
         wanted = replace(wanted, client=wanted.client or actor.caller.visible_client)
         after = decode_cursor(cursor, wanted.order) if cursor else None
@@ -144,17 +143,15 @@ class ReadService:
         Raises:
             ForbiddenError: the caller cannot see the client's verifications.
             InvalidRequestError: the cursor is invalid or belongs to another list.
-            TooManyRequestsError: the key has made too many searches, which could guess numbers.
+            TooManyRequestsError: the caller has exceeded its rate. Searches could guess numbers.
         """
+        self.limits.admit(actor.caller, RateClass.SEARCHES)
         require_client(actor.caller, wanted.client)
         client = wanted.client or actor.caller.client
         wanted, order = replace(wanted, client=client), Order(is_ascending=wanted.is_ascending)
         after = decode_cursor(cursor, order) if cursor else None
         index = self.cipher.find_by(client, person.id_card, person.name)
         async with self.database.write() as tx:
-            slot = await tx.quota.reserve(f"search {actor.caller.id}", interval=_SEARCH_INTERVAL, slots=1)
-            if slot - time.monotonic() > _SEARCH_BURST * _SEARCH_INTERVAL.total_seconds():
-                raise TooManyRequestsError("Search rate limit exceeded; retry after 1 second.", retry_after=1)
             found = await tx.verifications.search(wanted, limit=limit + 1, after=after, person=index)
             fields = ["id_card", "name"] if person.name else ["id_card"]
             outcome = f"found {len(found[:limit])}"
@@ -169,8 +166,9 @@ class ReadService:
     async def reveal(self, actor: Actor, biz_token: str, *, client: str | None = None) -> Result:
         """Like `get`, with the unmasked identity. The audit row is committed before the result is returned.
 
-        A refusal is recorded as well.
+        A refusal is recorded as well, unless the caller has exceeded its rate.
         """
+        self.limits.admit(actor.caller, RateClass.REVEALS)
         async with self.audit.recorded_refusals(actor, Action.IDENTITY), self.database.write() as tx:
             # Locked, because the text is read after it, and both must be of one result.
             verification = _readable(await lock_visible(tx, actor.caller, biz_token, client))

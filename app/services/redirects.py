@@ -15,6 +15,7 @@ from itsdangerous.encoding import base64_decode, base64_encode
 
 from app.domain import lifecycle, redirect_state
 from app.domain.api_key import Actor
+from app.domain.rate import RateClass
 from app.domain.redirect_state import RedirectState
 from app.domain.verification import State, Verification
 from app.errors import ConflictError, InvalidRequestError, ServiceError
@@ -61,7 +62,9 @@ class RedirectService:
         Raises:
             InvalidRequestError: neither the caller nor the settings name the rule, the client of the caller may not use
                 it, or it has no `redirect_state`.
+            TooManyRequestsError: the caller has exceeded its rate.
         """
+        self.intake.limits.admit(actor.caller, RateClass.INTAKE)
         # Without an exception for admins: the state belongs to the client of the key.
         rule_id = self.rules.usable(rule_id, actor.caller.client)
         if not self.rules.rule(rule_id).redirect_state:

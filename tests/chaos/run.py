@@ -22,7 +22,7 @@ from tests.support.postgres import Postgres, durable_postgres
 from tests.support.processes import Child, Command, answers, minded, temporary_folder
 from tests.support.relay import relaying
 from tests.support.servers import free_ports, s3, script_path
-from tests.support.service import environment_of, set_up, settings_for
+from tests.support.service import UNLIMITED, environment_of, set_up, settings_for
 
 QUIET_SECONDS = 60.0
 """The time after the last fault within which everything must be retrieved."""
@@ -111,6 +111,7 @@ async def run(options: Options) -> Report:
             **media_settings,
             faceid_requests_per_second=_REQUESTS_PER_SECOND,
             faceid_timeout_seconds=options.call_seconds,
+            **UNLIMITED,
         )
         async with _processes(folder, settings, await set_up(settings), postgres) as (client, children):
             scene = Scene(

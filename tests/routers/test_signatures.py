@@ -1,27 +1,19 @@
 """Signed callbacks: accepted like those with a key, rejected like those without one."""
 
 import json
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from standardwebhooks import Webhook
 
 from app.domain.api_key import Scope
-from tests.support.api import SECRETS, get, list_tokens, retrieve_new, token, url
+from tests.support.api import SIGNATURE_HEADERS, get, list_tokens, retrieve_new, signed, token, url
 from tests.support.service import Running
 from tests.support.simulator import LiveSimulator
 
 URL = "/v1/callbacks"
-NAMES = ("webhook-id", "webhook-timestamp", "webhook-signature")
-
-
-def signed(secret: str, body: bytes, *, age: timedelta = timedelta(0)) -> dict[str, str]:
-    at = datetime.now(UTC) - age
-    values = ("msg_1", str(int(at.timestamp())), Webhook(SECRETS[secret]).sign("msg_1", at, body.decode()))
-    return {"Content-Type": "application/json", **dict(zip(NAMES, values, strict=True))}
 
 
 def body_for(biz_token: str) -> bytes:
@@ -104,7 +96,10 @@ async def test_every_invalid_signature_gets_the_same_401(
     """Some headers are of a valid signature for another body, the others are arbitrary."""
     body = body_for("bad-signature")
     valid = signed("old", body_for("another"), age=timedelta(seconds=age))
-    sent = {name: valid[name].encode() if value is None else value for name, value in zip(NAMES, values, strict=True)}
+    sent = {
+        name: valid[name].encode() if value is None else value
+        for name, value in zip(SIGNATURE_HEADERS, values, strict=True)
+    }
 
     headers = [(b"X-Request-Id", b"the-same-for-all"), (b"Content-Type", b"application/json")]
     answer = await post(shared_service, body, [*headers, *((name.encode(), value) for name, value in sent.items())])

@@ -3,11 +3,12 @@
 import asyncio
 import secrets
 from base64 import b64encode
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 import pytest
+from standardwebhooks import Webhook
 
 from app.domain.verification import Verification
 from app.factory import Services
@@ -18,8 +19,16 @@ PAGE = "https://shop.test/ok"
 STATEFUL = "stateful"
 """The RuleId of the rule with redirect_state."""
 SECRETS = {name: f"whsec_{b64encode(name.encode() * 8).decode()}" for name in ("old", "new", "shop")}
+SIGNATURE_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
 EXAMPLE = "CE661F1A-0F1E-45BD-BE13-34C05CEA7681"
 """The BizToken of the examples in the API description."""
+
+
+def signed(secret: str, body: bytes, *, age: timedelta = timedelta(0)) -> dict[str, str]:
+    """Returns the headers of a callback with this body, signed with a secret of `SECRETS`."""
+    at = datetime.now(UTC) - age
+    values = ("msg_1", str(int(at.timestamp())), Webhook(SECRETS[secret]).sign("msg_1", at, body.decode()))
+    return {"Content-Type": "application/json", **dict(zip(SIGNATURE_HEADERS, values, strict=True))}
 
 
 def url(biz_token: str, *parts: str) -> str:

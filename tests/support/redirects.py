@@ -7,6 +7,7 @@ from app.sealing.keyring import KeyRing
 from app.sealing.personal_data import PersonalDataCipher
 from app.services.audit import AuditService
 from app.services.intake import IntakeService
+from app.services.limits import LimitService, LimitSettings
 from app.services.redirects import RedirectService
 from app.services.rule_settings import RuleSettings, RulesSettings
 from app.storage.database import Database
@@ -24,5 +25,6 @@ def redirect_service(database: Database, keyring: KeyRing, clock: Callable[[], d
         database=database,
         wakeups=wakeups,
         clock=clock,
+        limits=LimitService(settings=LimitSettings()),
     )
     return RedirectService(intake=intake, rules=rules, keyring=keyring, database=database, wakeups=wakeups, clock=clock)

@@ -15,6 +15,7 @@ from pydantic import SecretStr
 from app.cli.server import listen, serving
 from app.config import Settings
 from app.domain.api_key import OPERATOR, Actor, Caller, Scope
+from app.domain.rate import RateClass
 from app.factory import Services, open_services
 from app.main import create_app
 from app.sealing.keyring import KeyRing
@@ -39,6 +40,9 @@ DOCTOR_CHECKS = [
     "disk",
 ]
 """The checks of `doctor`, in their order."""
+
+UNLIMITED = {f"rate_{of}": "0" for of in RateClass} | {"waits_per_key": 0}
+"""Settings without limits per caller, for loads that one key sends."""
 
 SETTING_NAMES = {
     name for field in fields(Settings) for name in getattr(Settings.default(), field.name).__class__.model_fields
