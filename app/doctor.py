@@ -22,7 +22,7 @@ from app.faceid.client import FaceIdClient, server_time
 from app.faceid.credentials import AccountSettings, CredentialSource
 from app.faceid.error_codes import CLOCK, ENDPOINT, KEY_PAIR, advice, classify
 from app.factory import has_sealed_rows, open_keyring
-from app.sealing.keyring import Ring
+from app.sealing.keyring import Ring, is_open_to_others
 from app.services.clock import now
 from app.services.health import HealthService
 from app.services.media_guard import ADOPT, FOREIGN_STORE
@@ -139,6 +139,8 @@ class Doctor:
             if database.is_embedded:
                 return Finding("key ring", Status.OK, f"{found} The first start creates it.")
             return Finding("key ring", Status.FAILED, found, "Create it: `faceid-results keyring new`.")
+        if path.exists() and is_open_to_others(path):
+            return Finding("key ring", Status.FAILED, "Other users may read KEYRING_FILE.", f"Run `chmod 600 {path}`.")
         keyring = await open_keyring(path, database)
         versions = ", ".join(f"{ring} {keyring.newest(ring)}" for ring in Ring)
         found = f"The key ring decrypts the database; newest versions: {versions}."
@@ -146,10 +148,6 @@ class Doctor:
             found = f"{found} An earlier version created it: results are not bound together, or the audit has no key."
             todo = "Run `faceid-results keyring rotate` once all processes are of this version."
             return Finding("key ring", Status.WARNING, found, todo)
-        if keyring.is_open_to_others:
-            return Finding(
-                "key ring", Status.WARNING, f"{found} Other users may read its file.", "chmod 0600 KEYRING_FILE."
-            )
         return Finding("key ring", Status.OK, found)
 
     async def _check_quota(self, database: Database) -> Finding:

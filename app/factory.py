@@ -12,7 +12,7 @@ from app.domain.verification import Verification
 from app.errors import ConfigurationError
 from app.faceid.client import FaceIdClient
 from app.sealing.aead import TamperedDataError
-from app.sealing.keyring import KeyRing, Ring
+from app.sealing.keyring import KeyRing, Ring, is_open_to_others
 from app.sealing.personal_data import PersonalDataCipher
 from app.services.api_keys import ApiKeyService
 from app.services.audit import AuditService
@@ -177,8 +177,15 @@ async def open_keyring(path: Path, database: Database) -> KeyRing:
     """Opens the key ring of a database. Only the first start of the embedded database creates one.
 
     Raises:
-        ConfigurationError: the key ring is missing or belongs to another database.
+        ConfigurationError: the key ring is missing, belongs to another database, or can be read by other users.
     """
+    keyring = await _open_keyring(path, database)
+    if is_open_to_others(path):
+        raise ConfigurationError(f"Other users may read KEYRING_FILE. Run `chmod 600 {path}`.")
+    return keyring
+
+
+async def _open_keyring(path: Path, database: Database) -> KeyRing:
     if not await has_sealed_rows(database):
         return KeyRing.create(path) if database.is_embedded else KeyRing(path)
     try:

@@ -13,12 +13,12 @@ from collections.abc import Hashable
 from types import TracebackType
 
 import structlog
-from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from structlog.typing import EventDict, Processor, WrappedLogger
 
 _ALLOWED_FIELDS = {
     *("event", "level", "timestamp", "logger", "error", "where"),
-    *("request_id", "method", "route", "status", "duration_ms", "key_id"),
+    *("request_id", "method", "route", "status", "duration_ms", "key_id", "address"),
     *("verification", "token", "step", "error_code", "removed", "concurrency"),
     *("cause", "sqlstate", "version", "database", "port"),
     *("account", "rule_id", "advice", "pending", "hours", "found", "known"),
@@ -39,7 +39,15 @@ CALL_SECONDS = Histogram(
     buckets=(0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30, 60),
 )
 RECEIVED_BYTES = Counter("faceid_upstream_received_bytes_total", "Bytes received from Tencent", ["action"])
-PAUSED = Gauge("faceid_paused", "1 for each pause that waits for an operator", ["account", "rule_id", "error_code"])
+DETAILS = CollectorRegistry()
+"""Metrics that name accounts, rules or API keys. Only admins see them."""
+PAUSED = Gauge(
+    "faceid_paused",
+    "1 for each pause that waits for an operator",
+    ["account", "rule_id", "error_code"],
+    registry=DETAILS,
+)
+PAUSES = Gauge("faceid_pauses", "Pauses that wait for an operator")
 PENDING = Gauge(
     "faceid_pending_verifications", "Pending verifications with less than so many hours left", ["less_than_hours"]
 )
@@ -47,7 +55,9 @@ KEY_EXPIRES = Gauge(
     "faceid_api_key_expires_timestamp_seconds",
     "When an API key expires that does so within 14 days, in seconds since the epoch",
     ["key_id", "name"],
+    registry=DETAILS,
 )
+EXPIRING_KEYS = Gauge("faceid_expiring_api_keys", "API keys that expire within 14 days, at most 100")
 CLOCK_IN_DOUBT = Gauge("faceid_clock_in_doubt", "1 while nothing expires and nothing is erased, because of the clock")
 ERASURE_STOPPED = Gauge("faceid_erasure_stopped", "1 while the erasure of expired data waits for an operator")
 ERASED = Counter("faceid_erased_total", "Verifications whose media or text were erased after their retention")

@@ -440,14 +440,16 @@ async def test_pauses_and_late_verifications_are_reported(settings: Settings, da
     ]
 
 
-async def test_checks_continue_after_a_warning(settings: Settings) -> None:
-    await run_checks(settings)
-    settings.keyring.keyring_path.chmod(0o644)
+async def test_key_ring_that_others_may_read_is_a_failure(settings: Settings) -> None:
+    async with open_services(settings):
+        pass
+    path = settings.keyring.keyring_path
+    path.chmod(0o640)
 
-    findings = await run_checks(settings)
+    finding = (await run_checks(settings))["key ring"]
 
-    assert findings["key ring"].status is Status.WARNING
-    assert findings["quota"].status is Status.OK
+    assert (finding.status, finding.found) == (Status.FAILED, "Other users may read KEYRING_FILE.")
+    assert finding.advice == f"Run `chmod 600 {path}`."
 
 
 async def test_key_ring_of_an_earlier_version_is_to_be_rotated(settings: Settings) -> None:

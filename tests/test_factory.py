@@ -1,7 +1,9 @@
 """The composition root opens what the settings name, rejects what cannot work, and closes everything."""
 
 import asyncio
+import os
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from pydantic import SecretStr
@@ -9,6 +11,7 @@ from pydantic import SecretStr
 from app.config import Settings
 from app.errors import ConfigurationError, UnavailableError
 from app.factory import open_retrieval, open_services
+from app.sealing.keyring import KeyRing, is_open_to_others
 from app.storage import schema
 from app.storage.database import Database
 from tests.support.databases import fresh_database
@@ -44,6 +47,34 @@ async def test_shared_database_with_another_schema_is_rejected_unchanged(tmp_pat
         database = Database(settings.database)
         assert not await schema.is_current(database)
         await database.aclose()
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o644])
+async def test_key_ring_that_others_may_read_is_rejected(tmp_path: Path, mode: int) -> None:
+    settings = settings_for(tmp_path, NOWHERE)
+    async with open_services(settings):
+        pass
+    path = settings.keyring.keyring_path
+    path.chmod(mode)
+
+    with pytest.raises(ConfigurationError) as raised:
+        async with open_services(settings):
+            pass
+
+    assert str(raised.value) == f"Other users may read KEYRING_FILE. Run `chmod 600 {path}`."
+    path.chmod(0o600)
+    async with open_services(settings):
+        pass
+
+
+@pytest.mark.skipif(not os.access("/run", os.W_OK), reason="only root may write to /run")
+def test_mounted_key_ring_may_be_readable_by_all_users() -> None:
+    with TemporaryDirectory(dir="/run") as folder:
+        path = Path(folder) / "keyring.json"
+        KeyRing.create(path)
+        path.chmod(0o444)
+
+        assert not is_open_to_others(path)
 
 
 async def test_health_check_fails_if_the_schema_has_changed(tmp_path: Path) -> None:

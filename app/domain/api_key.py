@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 
+from app.domain.address import parse_address
 from app.domain.rule import DEFAULT_CLIENT
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -106,13 +107,8 @@ class ApiKey(Caller):
         """Returns whether the key may be used from this address. None and malformed ones are in no network."""
         if not self.networks:
             return True
-        try:
-            known = ipaddress.ip_address(address or "")
-        except ValueError:
-            return False
-        # A dual-stack socket reports IPv4 clients as ::ffff:192.0.2.1.
-        known = getattr(known, "ipv4_mapped", None) or known
-        return any(known in network for network in self.networks)
+        known = parse_address(address)
+        return known is not None and any(known in network for network in self.networks)
 
 
 OPERATOR = Caller(id="command-line", name="command line", client=DEFAULT_CLIENT, scopes=frozenset({Scope.ADMIN}))

@@ -95,6 +95,20 @@ class _Key(_KeyScheme):
         return actor
 
 
+class _OptionalKey(_KeyScheme):
+    """Authenticates an API key if there is one. Returns None without a key, and for a key without the scope."""
+
+    def __init__(self, scope: Scope) -> None:
+        super().__init__()
+        self._scope = scope
+
+    async def __call__(self, request: Request) -> Actor | None:
+        if "Authorization" not in request.headers:
+            return None
+        key = await self.authenticate(request)
+        return _actor(request, key) if key.allows(self._scope) else None
+
+
 class _KeyOrSignature(_Key):
     """Like `_Key`, or authenticates a signature of the body, which `app.routers.openapi` describes."""
 
@@ -134,7 +148,7 @@ def _address(request: Request) -> str | None:
     return request.client.host if request.client else None
 
 
-def _by(kind: type[_Key], scope: Scope) -> params.Security:
+def _by(kind: type[_Key | _OptionalKey], scope: Scope) -> params.Security:
     # The `scopes` make the OpenAPI document name the scope.
     return params.Security(kind(scope), scopes=[scope])
 
@@ -154,4 +168,5 @@ Revealer = Annotated[Actor, _for_a_purpose(Scope.RESULTS_REVEAL)]
 Viewer = Annotated[Actor, _for_a_purpose(Scope.MEDIA_READ)]
 Eraser = Annotated[Actor, _by(_Key, Scope.RESULTS_ERASE)]
 Admin = Annotated[Actor, _by(_Key, Scope.ADMIN)]
+PossibleAdmin = Annotated[Actor | None, _by(_OptionalKey, Scope.ADMIN)]
 AdminWithPurpose = Annotated[Actor, _for_a_purpose(Scope.ADMIN)]

@@ -15,6 +15,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from app.domain.address import parse_address
 from app.observability import HTTP_SECONDS, digest_of, where
 from app.routers.problems import problem
 from app.routers.rates import headers_of
@@ -137,6 +138,8 @@ def _log(scope: Scope, answer: _Answer) -> None:
     write = log.debug if route in _PROBES and answer.status == HTTPStatus.OK else log.info
     fields = {"method": method, "route": route, "status": answer.status, "duration_ms": round(seconds * 1000, 1)}
     state = scope.get("state", {})
+    if address := parse_address((scope.get("client") or ("",))[0]):
+        fields["address"] = str(address)
     if caller := state.get("caller"):
         fields["key_id"] = caller.id
     # Another text may be an ID number in the wrong place, which a digest would not hide.

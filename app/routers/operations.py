@@ -1,16 +1,22 @@
 """Endpoints for monitoring."""
 
+from typing import Any
+
 import structlog
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from app.errors import UnavailableError
-from app.routers.dependencies import services_of
-from app.routers.problems import declared
+from app.observability import DETAILS
+from app.routers.dependencies import PossibleAdmin, services_of
+from app.routers.problems import AUTH_ERRORS, declared
 from app.routers.schemas import Readiness
 
 router = APIRouter(tags=["meta"])
+
+# The key is optional.
+_WITHOUT_KEY: dict[str, Any] = {"security": [{}]}
 
 log = structlog.get_logger()
 
@@ -21,18 +27,26 @@ async def live() -> dict[str, str]:
     return {"status": "ok"}
 
 
-@router.get("/readyz", responses=declared(503))
-async def ready(request: Request) -> Readiness:
-    """Callbacks can be accepted; otherwise 503 with the reason. `warnings` say what an operator should do."""
+@router.get("/readyz", responses=declared(*AUTH_ERRORS), openapi_extra=_WITHOUT_KEY)
+async def ready(request: Request, admin: PossibleAdmin) -> Readiness:
+    """Callbacks can be accepted; otherwise 503 with the reason. Needs no key.
+
+    `warnings` say what an operator should do. Only a request with an admin key gets them, others get their number.
+    """
     condition = await services_of(request).health.check()
-    return Readiness(status="ok", warnings=[*condition.warnings, *condition.key_warnings])
+    warnings = [*condition.warnings, *condition.key_warnings]
+    return Readiness(status="ok", warning_count=len(warnings), warnings=warnings if admin else None)
 
 
-@router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(request: Request) -> Response:
-    """Metrics in Prometheus' text format. While the database does not answer, those that it provides are outdated."""
+@router.get("/metrics", response_class=PlainTextResponse, responses=declared(*AUTH_ERRORS), openapi_extra=_WITHOUT_KEY)
+async def metrics(request: Request, admin: PossibleAdmin) -> Response:
+    """Metrics in Prometheus' text format. While the database does not answer, those that it provides are outdated.
+
+    Needs no key. Those that name accounts, rules or API keys are added for a request with an admin key.
+    """
     try:
         await services_of(request).health.measure()
     except UnavailableError:
         log.warning("metrics_incomplete")
-    return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+    details = generate_latest(DETAILS) if admin else b""
+    return Response(generate_latest() + details, media_type=CONTENT_TYPE_LATEST)

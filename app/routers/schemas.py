@@ -102,10 +102,11 @@ Several = Annotated[list[T], BeforeValidator(_listed)]
 
 
 class Readiness(BaseModel):
-    """Readiness, with warnings for the operator."""
+    """Readiness, with warnings for the operator. Their text names accounts, keys and paths, so only admins get it."""
 
     status: str
-    warnings: list[str]
+    warning_count: int
+    warnings: list[str] | None
 
 
 class Registration(BaseModel):

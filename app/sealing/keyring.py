@@ -32,6 +32,7 @@ from app.sealing.aead import TamperedDataError, context_of, fresh_key, seal, uns
 VERSION_BYTES = 4
 """The length of the version number that every wrapped key and every digest begins with."""
 
+_MOUNTED = Path("/run")
 # 128 bits: no collisions by chance, and no successful guess.
 _MAC_BYTES = 16
 
@@ -105,12 +106,6 @@ class KeyRing:
             if not path.exists():
                 _write(path, {ring: [_new_version(1)] for ring in Ring})
         return cls(path)
-
-    @property
-    def is_open_to_others(self) -> bool:
-        """Whether the file belongs to this user and other users may read it."""
-        found = self.path.stat()
-        return found.st_uid == os.getuid() and bool(found.st_mode & (stat.S_IRGRP | stat.S_IROTH))
 
     def versions(self, ring: Ring) -> Sequence[KeyVersion]:
         """Returns the versions of a ring, oldest first."""
@@ -260,6 +255,16 @@ def _locked(path: Path) -> Iterator[None]:
             os.close(folder)
     except OSError as error:
         raise ConfigurationError(f"KEYRING_FILE cannot be written: {error.strerror}.") from None
+
+
+def is_open_to_others(path: Path) -> bool:
+    """Returns whether other users may read a key ring that belongs to this user.
+
+    Containers mount secrets and volumes below /run, readable by each user that they contain.
+    """
+    found = path.stat()
+    is_shared = found.st_uid == os.getuid() and bool(found.st_mode & (stat.S_IRGRP | stat.S_IROTH))
+    return is_shared and not path.is_relative_to(_MOUNTED)
 
 
 def _write(path: Path, rings: _Versions) -> None:

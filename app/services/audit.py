@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 import structlog
 
+from app.domain.address import parse_address
 from app.domain.api_key import Actor
 from app.domain.audit import DONE, GENESIS, Action, AuditFilter, AuditRecord, ChainLink
 from app.domain.listing import decode_audit_cursor, encode_audit_cursor
@@ -264,9 +265,8 @@ class AuditService:
 
 def _network(address: str | None) -> tuple[str | None, str | None]:
     """Returns an address, and the network that one sender controls; None if it is malformed."""
-    try:
-        known = ipaddress.ip_address(address or "")
-    except ValueError:
+    known = parse_address(address)
+    if known is None:
         return None, None
     bits = _IPV6_NETWORK_BITS if isinstance(known, ipaddress.IPv6Address) else known.max_prefixlen
     return str(known), str(ipaddress.ip_network((known, bits), strict=False))

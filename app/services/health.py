@@ -11,7 +11,16 @@ from app.domain.api_key import EXPIRY_WARNING, ApiKey
 from app.domain.pause import Pause
 from app.errors import ConfigurationError, DiskFullError, UnavailableError
 from app.faceid.error_codes import CLOCK, advice
-from app.observability import CLOCK_IN_DOUBT, ERASURE_STOPPED, KEY_EXPIRES, PAUSED, PENDING, PERSONS
+from app.observability import (
+    CLOCK_IN_DOUBT,
+    ERASURE_STOPPED,
+    EXPIRING_KEYS,
+    KEY_EXPIRES,
+    PAUSED,
+    PAUSES,
+    PENDING,
+    PERSONS,
+)
 from app.services.media_guard import DiskSpace, space_of
 from app.storage import schema
 from app.storage.database import Database
@@ -67,7 +76,7 @@ class Condition:
 
     @property
     def key_warnings(self) -> Sequence[str]:
-        """Returns the API keys that expire soon, one sentence each. Only the ids, because anybody may read them."""
+        """Returns the API keys that expire soon, one sentence each."""
         return [
             f"API key {key.id} expires at {key.expires_at:%Y-%m-%dT%H:%M:%SZ}. Replace it: run `keys create`."
             for key in self.expiring_keys
@@ -96,7 +105,7 @@ class HealthService:
         except ConfigurationError as error:
             raise UnavailableError("The database schema does not match this version.", cause=error.detail) from None
         if (folder := self.database.folder) and (space := space_of(folder)).is_full:
-            raise DiskFullError(f"{space}.")
+            raise DiskFullError("The disk of the database is full.", cause=f"{space}.")
         # Fails on a server that accepts no writes.
         async with self.database.write():
             pass
@@ -117,9 +126,11 @@ class HealthService:
                 for hours in (WARNING_HOURS, ALARM_HOURS)
             }
             keys = await tx.api_keys.list_expiring(now, now + EXPIRY_WARNING, limit=_MAX_KEYS)
+        EXPIRING_KEYS.set(len(keys))
         KEY_EXPIRES.clear()
         for key in keys:
             KEY_EXPIRES.labels(key.id, key.name).set(key.expires_at.timestamp())
+        PAUSES.set(len(pauses))
         PAUSED.clear()
         for pause in pauses:
             PAUSED.labels(pause.account, pause.rule_id or "", pause.error_code).set(1)

@@ -33,7 +33,11 @@ def test_description_names_the_scope(operation: Operation) -> None:
     signed: list[dict[str, list[str]]] = [{"Signature": []}] if operation in SIGNED else []
 
     assert DOCUMENT["paths"][path][method].get("security") == (
-        [{"ApiKey": scopes}, *signed] if operation in WITH_KEY else None
+        [{"ApiKey": scopes}, *signed]
+        if operation in WITH_KEY
+        else [{"ApiKey": [row.optional]}, {}]
+        if row.optional
+        else None
     )
 
 
@@ -207,6 +211,20 @@ async def test_token_that_another_client_names_first_stays_its_owners(service: R
         "owner": ("owner", "owner"),
     }
     assert [view["retrieval"]["attempts"] for view in views.values()] == [1, 1]
+
+
+@pytest.mark.parametrize("path", ["/readyz", "/metrics"])
+async def test_optional_key_must_be_valid_and_reveals_only_to_admins(shared_service: Running, path: str) -> None:
+    keys = [await shared_service.key(*everything()), "unknown", await shared_service.key(Scope.ADMIN)]
+
+    answers = [await call(shared_service, key, ("get", path), "any") for key in keys]
+
+    assert [answer.status_code for answer in answers] == [200, 401, 200]
+    assert ["faceid_paused" in answer.text or '"warnings":[' in answer.text for answer in answers] == [
+        False,
+        False,
+        True,
+    ]
 
 
 @pytest.mark.parametrize("operation", PUBLIC, ids=" ".join)

@@ -3,6 +3,8 @@
 import subprocess
 from typing import Any
 
+import httpx
+import pytest
 import structlog
 
 from app.observability import digest_of
@@ -50,6 +52,29 @@ async def test_line_of_a_request_names_the_key(shared_service: Running) -> None:
         (403, key_id),
         (401, None),
     ]
+
+
+@pytest.mark.parametrize(
+    ("reported", "logged"),
+    [
+        ("192.0.2.7", "192.0.2.7"),
+        ("::ffff:192.0.2.7", "192.0.2.7"),
+        ("2001:DB8:0::1", "2001:db8::1"),
+        ("fe80::1%000000199001011234", "fe80::1"),
+        ("000000199001011234", None),
+        ("x" * 10_000, None),
+        ("", None),
+    ],
+)
+async def test_line_of_a_request_has_the_address_of_the_client(
+    shared_service: Running, reported: str, logged: str | None
+) -> None:
+    transport = httpx.ASGITransport(shared_service.app, client=(reported, 1))
+    with structlog.testing.capture_logs() as logs:
+        async with httpx.AsyncClient(transport=transport, base_url="http://service") as stranger:
+            await stranger.get("/v1/verifications")
+
+    assert [entry.get("address") for entry in logs if entry["event"] == "request"] == [logged]
 
 
 async def test_text_that_is_no_known_token_leaves_no_digest(shared_service: Running) -> None:

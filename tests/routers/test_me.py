@@ -70,14 +70,19 @@ async def test_keys_that_expire_soon_are_reported(idle_service: Running) -> None
     for name, valid_for in (("late", 15 * DAY), ("expired", timedelta(0))):
         await create(idle_service, valid_for, name)
 
-    async with idle_service.client(None) as api:
-        warnings = (await api.get("/readyz")).json()["warnings"]
+    async with idle_service.client(await idle_service.key(Scope.ADMIN)) as api:
+        ready = (await api.get("/readyz")).json()
         measured = await metrics(api)
+    async with idle_service.client(None) as stranger:
+        public = (await stranger.get("/readyz")).json()
+        public_metrics = (await stranger.get("/metrics")).text
     findings = {finding.check: finding for finding in await Doctor(idle_service.services.settings).run_checks()}
 
-    assert warnings == [
-        f"API key {soon.id} expires at {soon.expires_at:%Y-%m-%dT%H:%M:%SZ}. Replace it: run `keys create`."
-    ]
+    warning = f"API key {soon.id} expires at {soon.expires_at:%Y-%m-%dT%H:%M:%SZ}. Replace it: run `keys create`."
+    assert ready == {"status": "ok", "warning_count": 1, "warnings": [warning]}
+    assert public == {"status": "ok", "warning_count": 1, "warnings": None}
+    assert "faceid_expiring_api_keys 1.0" in public_metrics
+    assert soon.id not in public_metrics
     assert measured == {(soon.id, "soon")}
     assert findings["API keys"].status is Status.WARNING
     assert findings["API keys"].found == f"soon ({soon.id}) of client shop expires on {soon.expires_at:%Y-%m-%d}."
@@ -85,7 +90,7 @@ async def test_keys_that_expire_soon_are_reported(idle_service: Running) -> None
 
 async def test_report_ends_when_the_key_is_revoked(idle_service: Running) -> None:
     key, _ = await create(idle_service, DAY)
-    async with idle_service.client(None) as api:
+    async with idle_service.client(await idle_service.key(Scope.ADMIN)) as api:
         before = await metrics(api)
         await idle_service.services.api_keys.revoke(actor(), key.id)
         after = await metrics(api)

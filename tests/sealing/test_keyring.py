@@ -7,7 +7,7 @@ import structlog
 
 from app.errors import ConfigurationError
 from app.sealing.aead import TamperedDataError, fresh_key
-from app.sealing.keyring import KeyRing, Ring, version_of
+from app.sealing.keyring import KeyRing, Ring, is_open_to_others, version_of
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def test_new_ring_is_private_and_never_overwritten(path: Path) -> None:
 
     assert (path.stat().st_mode & 0o777, path.read_bytes()) == (0o600, content)
     assert [first.newest(ring) for ring in Ring] == [1, 1, 1, 1]
-    assert not first.is_open_to_others
+    assert not is_open_to_others(path)
 
 
 def test_older_version_unwraps_until_it_is_destroyed(path: Path) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy import text
 
 from app.config import Settings
 from app.domain import pause
+from app.domain.api_key import Scope
 from app.domain.pause import Pause
 from app.faceid.credentials import AccountSettings
 from app.factory import RetrievalServices
@@ -231,12 +232,11 @@ async def test_pause_is_reported_with_advice_in_log_and_readiness(idle_service: 
         ("paused", advice),
         ("still_paused", advice),
     ]
-    ready = (await idle_api.get("/readyz")).json()
-    assert ready["status"] == "ok"
-    (warning,) = ready["warnings"]
+    async with idle_service.client(await idle_service.key(Scope.ADMIN)) as admin:
+        (warning,) = (await admin.get("/readyz")).json()["warnings"]
+        metrics = (await admin.get("/metrics")).text
     assert warning.startswith("Account default is paused since 20")
     assert warning.endswith(f"Z: UnauthorizedOperation.Arrears. {advice}")
-    metrics = (await idle_api.get("/metrics")).text
     assert 'faceid_paused{account="default",error_code="UnauthorizedOperation.Arrears",rule_id=""} 1.0' in metrics
     assert biz_token not in metrics + repr(logs)
 

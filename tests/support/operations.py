@@ -20,8 +20,9 @@ Operation = tuple[str, str]
 class Row:
     """The scope, status and request of a successful call, and whether it concerns one verification.
 
-    Without a scope a call needs no key, or with `any_key` any key. `naming` are further requests, which name all that a
-    `Target` has and the operation accepts. An operation that is not about one verification must list them.
+    Without a scope a call needs no key, or with `any_key` any key. An optional key must have the scope
+    `optional`. `naming` are further requests, which name all that a `Target` has and the operation accepts. An
+    operation that is not about one verification must list them.
     """
 
     scope: Scope | None
@@ -29,6 +30,7 @@ class Row:
     request: dict[str, Any] = field(default_factory=dict)
     is_about_one: bool = True
     any_key: bool = False
+    optional: Scope | None = None
     naming: Sequence[dict[str, Any]] | None = None
 
     @property
@@ -103,8 +105,8 @@ ROWS: dict[Operation, Row] = {
     ("delete", "/v1/verifications/{biz_token}"): Row(Scope.RESULTS_ERASE, 204),
     ("get", "/v1/me"): Row(None, 200, is_about_one=False, any_key=True, naming=[{}]),
     ("get", "/livez"): Row(None, 200, is_about_one=False, naming=[{}]),
-    ("get", "/readyz"): Row(None, 200, is_about_one=False, naming=[{}]),
-    ("get", "/metrics"): Row(None, 200, is_about_one=False, naming=[{}]),
+    ("get", "/readyz"): Row(None, 200, is_about_one=False, naming=[{}], optional=Scope.ADMIN),
+    ("get", "/metrics"): Row(None, 200, is_about_one=False, naming=[{}], optional=Scope.ADMIN),
 }
 DOCUMENT = create_app(settings_for(Path(), "http://127.0.0.1:9")).openapi()
 OPERATIONS: Sequence[Operation] = [(method, path) for path, item in DOCUMENT["paths"].items() for method in item]
