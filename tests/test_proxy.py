@@ -41,7 +41,8 @@ class Upstream:
         head = await reader.readuntil(b"\r\n\r\n")
         self.requests.append(head.decode().partition(" HTTP")[0])
         self.asked.set()
-        await self.may_answer.wait()
+        if b"wait=" in head:
+            await self.may_answer.wait()
         if not self.is_ending:
             writer.write(ANSWER)
             await writer.drain()
@@ -119,6 +120,75 @@ async def test_request_of_an_api_that_ends_is_sent_to_the_other(
     assert seen == {200, status}
     assert ending.requests == [f"{method} {path}"] * 2
     assert lasting.requests == [f"{method} {path}"] * (4 if status == 200 else 2)
+
+
+Connection = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+async def send_from(address: str, port: int, sent: bytes, count: int) -> list[Connection]:
+    """Opens connections from an address of this machine and sends the same bytes on each."""
+    connections = [await asyncio.open_connection("127.0.0.1", port, local_addr=(address, 0)) for _ in range(count)]
+    for _, writer in connections:
+        writer.write(sent)
+    return connections
+
+
+async def statuses(port: int, address: str) -> list[int]:
+    """Returns the answers to a read, a callback and the probes from an address of this machine."""
+    transport = httpx.AsyncHTTPTransport(local_address=address)
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", transport=transport, timeout=20) as api:
+        answers = [
+            await api.get("/v1/verifications/one"),
+            await api.post("/v1/callbacks", content=b"{}"),
+            await api.get("/livez"),
+            await api.get("/readyz"),
+        ]
+    return [answer.status_code for answer in answers]
+
+
+HALF_A_HEAD = b"GET /v1/verifications/one HTTP/1.1\r\nHost: test"
+HALF_A_BODY = b" HTTP/1.1\r\nHost: test\r\nContent-Length: 1000\r\n\r\n{"
+
+
+@pytest.mark.parametrize("start", [b"POST /v1/callbacks", b"POST /v1/redirects", b"GET /v1/verifications/one"])
+async def test_unfinished_requests_lock_nobody_out(proxied: Proxied, start: bytes) -> None:
+    _, api, _ = proxied
+    port = api.base_url.port or 80
+    # More than all clients may have open in the API.
+    addresses = [f"127.0.0.{number}" for number in range(10, 18)]
+    open_ones = [one for address in addresses for one in await send_from(address, port, start + HALF_A_BODY, 230)]
+    open_ones += await send_from(addresses[0], port, HALF_A_HEAD, 300)
+    try:
+        assert await statuses(port, "127.0.0.2") == [200] * 4
+        assert (await statuses(port, addresses[0]))[2:] == [200] * 2
+    finally:
+        for _, writer in open_ones:
+            writer.close()
+
+
+async def test_waits_of_a_client_leave_room_for_its_callbacks_and_probes(proxied: Proxied) -> None:
+    upstreams, api, _ = proxied
+    port = api.base_url.port or 80
+    for upstream in upstreams:
+        upstream.may_answer.clear()
+    waiting = b"GET /v1/verifications/one?wait=60 HTTP/1.1\r\nHost: test\r\n\r\n"
+
+    async def all_wait() -> bool:
+        return sum(len(upstream.requests) for upstream in upstreams) == 256
+
+    held = await send_from("127.0.0.3", port, waiting, 256)
+    try:
+        async with asyncio.timeout(20):
+            await until(all_wait)
+        seen, others = await statuses(port, "127.0.0.3"), await statuses(port, "127.0.0.2")
+    finally:
+        for upstream in upstreams:
+            upstream.may_answer.set()
+        for reader, writer in held:
+            await reader.readuntil(b"ok")
+            writer.close()
+
+    assert (seen, others) == ([429, 200, 200, 200], [200] * 4)
 
 
 async def test_stopping_proxy_waits_for_the_open_answer_of_the_api(proxied: Proxied) -> None:
