@@ -52,6 +52,7 @@ bench-latency: venv  ## measure the time that the service adds between a callbac
 
 bench-flood: venv  ## measure the cost of forged redirects for the quota and for honest callers; ARGS="--seconds 20 --database postgres"
 	$(BIN)/python -m benchmarks.flood $(ARGS)
+	$(BIN)/python -m benchmarks.attacks
 
 check: venv prose  ## check style, prose, spelling, types and imports
 	$(BIN)/ruff format --check .
