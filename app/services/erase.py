@@ -76,6 +76,7 @@ class EraseService:
             await self._delete([item.object_key for item in media])
             keys = await self._erase_one(actor, biz_token, client)
         await self._delete(keys)
+        await self.database.truncate_log()
 
     async def _erase_one(self, actor: Actor, biz_token: str, client: str | None) -> Collection[str]:
         async with self.database.write() as tx:
@@ -105,6 +106,8 @@ class EraseService:
         """
         # Read once, together with the trust in it: the clock may jump while the erasure runs.
         now = self.clocks.clock()
+        # In addition, for what earlier erasures and other processes could not truncate.
+        await self.database.truncate_log()
         if not self.clocks.is_trusted or await self._is_stopped(now):
             return 0
         return await self._erase_until(now, Actor(caller=RETENTION, request_id=secrets.token_hex(16)))
@@ -130,6 +133,8 @@ class EraseService:
         total = 0
         while count := await self._erase_batch(now, actor):
             total += count
+        if total:
+            await self.database.truncate_log()
         return total
 
     async def _is_stopped(self, now: datetime) -> bool:

@@ -210,6 +210,21 @@ class Database:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             yield connection
 
+    async def truncate_log(self) -> None:
+        """Removes deleted content from SQLite's WAL, where it stays after a commit. Does nothing on Postgres.
+
+        A reader that needs the WAL, or a full disk, only delays it: the worker repeats it every minute.
+        """
+        if not self.is_embedded:
+            return
+        try:
+            async with self._translated_errors(), asyncio.timeout(TRANSACTION_SECONDS):
+                is_truncated = await sqlite.truncate_log(self.engine)
+        except (UnavailableError, DiskFullError):
+            is_truncated = False
+        if not is_truncated:
+            log.info("log_not_truncated")
+
     @asynccontextmanager
     async def _begin(
         self, lock: asyncio.Lock | None, seconds: float | None, options: dict[str, Any]

@@ -1,5 +1,6 @@
 """SQLite: how its file is created and how connections are configured."""
 
+import asyncio
 import os
 import secrets
 import sqlite3
@@ -20,6 +21,9 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolResetState
 BUSY_TIMEOUT_SECONDS = 8
 """How long a second process waits for the writer."""
 
+_BUSY_TIMEOUT = f"PRAGMA busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}"
+_TRUNCATE_ATTEMPTS = 20
+_TRUNCATE_PAUSE_SECONDS = 0.05
 
 OPTIONS = {"timeout": "[0-9]{1,6}", "cached_statements": "[0-9]{1,6}"}
 """The options that a URL may contain, with the patterns of their values. The others of the driver are ours to set."""
@@ -62,6 +66,25 @@ def read_only(url: URL) -> URL:
     has_wal = path.with_name(f"{path.name}-wal").exists()
     query = {"uri": "true", "mode": "ro"} | ({} if has_wal else {"immutable": "1"})
     return url.set(database=f"file:{quote(str(path))}", query=query)
+
+
+async def truncate_log(engine: AsyncEngine) -> bool:
+    """Copies the WAL into the database and truncates it; returns False if a reader needs it for longer than a second.
+
+    While SQLite waits for a reader, it lets nobody write. So it does not wait, and is asked again.
+    """
+    async with engine.connect() as connection:
+        await connection.execution_options(has_transaction=False)
+        await connection.exec_driver_sql("PRAGMA busy_timeout=0")
+        try:
+            for _ in range(_TRUNCATE_ATTEMPTS):
+                # The first of three columns is 1 if a reader or a writer prevented it.
+                if (await connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")).scalar() == 0:
+                    return True
+                await asyncio.sleep(_TRUNCATE_PAUSE_SECONDS)
+        finally:
+            await connection.exec_driver_sql(_BUSY_TIMEOUT)
+    return False
 
 
 class _BufferedCursor(sqlite3.Cursor):
@@ -153,8 +176,8 @@ def _create_file(_: Dialect, __: ConnectionPoolEntry, arguments: list[str], ___:
 
 def _set_pragmas(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()
+    cursor.execute(_BUSY_TIMEOUT)
     for pragma in (
-        f"busy_timeout={BUSY_TIMEOUT_SECONDS * 1000}",
         "journal_mode=WAL",
         "synchronous=FULL",
         "foreign_keys=ON",
@@ -168,6 +191,8 @@ def _set_pragmas(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
 def _begin(connection: Connection) -> None:
     """Begins the transaction, which the driver does not do. A writer locks at once, so it cannot fail halfway."""
     options = connection.get_execution_options()
+    if not options.get("has_transaction", True):
+        return
     if not options.get("has_foreign_keys", True):
         # It has no effect within a transaction.
         connection.exec_driver_sql("PRAGMA foreign_keys=OFF")

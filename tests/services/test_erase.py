@@ -12,7 +12,7 @@ import structlog
 from sqlalchemy import text
 
 from app.config import Settings
-from app.domain.api_key import Scope
+from app.domain.api_key import OPERATOR, Actor, Scope
 from app.factory import open_retrieval, open_services
 from tests.support.api import get, retrieve_new, token, url
 from tests.support.service import Running, everything
@@ -47,6 +47,74 @@ async def test_delete_removes_rows_key_and_objects(
     assert [(read.status_code, read.json()["code"]) for read in reads] == [(410, "erased")] * 5
     (item,) = (await api.get("/v1/verifications")).json()["items"]
     assert (item["state"], item["identity"]["name"], item["media"], item["outcome"]) == ("erased", None, [], None)
+
+
+def is_stored(settings: Settings, content: bytes) -> dict[str, bool]:
+    """Returns which files of the embedded database contain these bytes."""
+    path = Path(str(settings.database.url().database))
+    return {part: content in path.with_name(f"{path.name}{part}").read_bytes() for part in ("", "-wal")}
+
+
+async def sealed_key(service: Running) -> bytes:
+    async with service.services.database.read() as tx:
+        return bytes(await tx.connection.scalar(text("SELECT sealed_key FROM verification")))
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_delete_leaves_the_key_neither_in_the_file_nor_in_its_wal(
+    service: Running, settings: Settings, api: httpx.AsyncClient
+) -> None:
+    biz_token = await retrieve_new(api)
+    key = await sealed_key(service)
+    before = is_stored(settings, key)
+
+    assert (await api.delete(url(biz_token))).status_code == 204
+
+    assert any(before.values())
+    assert is_stored(settings, key) == {"": False, "-wal": False}
+    async with service.services.database.read() as tx:
+        pragmas = [await tx.connection.scalar(text(f"PRAGMA {name}")) for name in ("secure_delete", "busy_timeout")]
+    assert pragmas == [1, 8000]
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_reader_only_delays_the_removal_of_the_key_from_the_wal(
+    idle_service: Running, settings: Settings, idle_api: httpx.AsyncClient
+) -> None:
+    biz_token = token("passed")
+    await idle_api.post("/v1/callbacks", json={"BizToken": biz_token})
+    database = idle_service.services.database
+    key = await sealed_key(idle_service)
+
+    async with database.read() as reader:
+        await reader.connection.scalar(text("SELECT count(*) FROM verification"))
+        assert (await idle_api.delete(url(biz_token))).status_code == 204
+        during = is_stored(settings, key)
+        assert await reader.connection.scalar(text("SELECT sealed_key FROM verification")) == key
+    await idle_service.services.erase.erase_expired()
+
+    assert any(during.values())
+    assert is_stored(settings, key) == {"": False, "-wal": False}
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_retention_and_revocation_leave_nothing_in_the_wal(
+    service: Running, settings: Settings, api: httpx.AsyncClient
+) -> None:
+    await retrieve_new(api)
+    key, database = await sealed_key(service), service.services.database
+    async with database.read() as tx:
+        key_id, digest = (await tx.connection.execute(text("SELECT id, sealed_digest FROM api_key"))).one()
+
+    async with open_services(settings, clock=lambda: datetime.now(UTC) + timedelta(days=181)) as later:
+        await later.erase.erase_expired()
+    before = is_stored(settings, bytes(digest))
+    async with database.read() as tx:
+        assert await tx.connection.scalar(text("SELECT state FROM verification")) == "erased"
+    await service.services.api_keys.revoke(Actor(caller=OPERATOR, request_id="test"), key_id)
+
+    assert any(before.values())
+    assert is_stored(settings, key) == is_stored(settings, bytes(digest)) == {"": False, "-wal": False}
 
 
 async def test_objects_that_cannot_be_deleted_are_left_to_the_sweeper(
