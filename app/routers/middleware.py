@@ -28,7 +28,13 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9_-]{8,64}")
 _PROBES = {"/livez", "/readyz", "/metrics"}
 _ABOUT_A_KNOWN_TOKEN = {HTTPStatus.CONFLICT, HTTPStatus.GONE}
 _METHODS = {"GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH"}
-_HEADERS = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+_HEADERS = {
+    "Cache-Control": "no-store",
+    # Our pages have inline styles and no scripts. Swagger UI has a policy of its own.
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 
 log = structlog.get_logger()
 

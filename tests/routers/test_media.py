@@ -31,6 +31,7 @@ WHOLE = {
     "Cache-Control": "no-store",
     "Content-Length": str(SIZE),
     "Content-Type": "image/jpeg",
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
     "X-Request-Id": "given-by-the-caller",

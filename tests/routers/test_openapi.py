@@ -1,10 +1,12 @@
 """The API description: complete, correct, and compared with the service by generated requests."""
 
 import asyncio
+import hashlib
 import re
 import socket
 from collections.abc import Iterator
 from datetime import timedelta
+from pathlib import Path
 from threading import Thread
 from typing import Any
 
@@ -18,11 +20,13 @@ from schemathesis.specs.openapi.checks import positive_data_acceptance
 from app.config import Settings
 from app.factory import open_services
 from app.main import create_app
+from app.routers import openapi
 from tests.support.api import EXAMPLE
 from tests.support.operations import DOCUMENT, OPERATIONS, Operation
 from tests.support.service import Running, actor, everything, settings_for
 from tests.support.simulator import LiveSimulator
 
+VENDORED = Path(openapi.__file__).parent / "swagger_ui"
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 schema = schemathesis.openapi.from_dict(DOCUMENT)
 
@@ -151,13 +155,33 @@ async def test_documentation_page_loads_local_files_only(shared_service: Running
         answers = [await client.get(link) for link in links]
 
     assert sorted(links) == [
-        "/docs/assets/favicon.png",
+        "/docs/assets/favicon-32x32.png",
         "/docs/assets/swagger-ui-bundle.js",
         "/docs/assets/swagger-ui.css",
         "/openapi.json",
     ]
     assert [answer.status_code for answer in answers] == [200] * 4
     assert "default-src 'self'" in page.headers["Content-Security-Policy"]
+    assert "frame-ancestors 'none'" in page.headers["Content-Security-Policy"]
+
+
+async def test_documentation_page_serves_the_recorded_files(shared_service: Running) -> None:
+    lines = (VENDORED / "SHA256SUMS").read_text().splitlines()
+    recorded = {name: digest for digest, name in (line.split() for line in lines)}
+    async with shared_service.client(None) as client:
+        served = {name: hashlib.sha256((await client.get(f"/docs/assets/{name}")).content) for name in recorded}
+
+    assert {name: digest.hexdigest() for name, digest in served.items()} == recorded
+    assert {path.name for path in VENDORED.iterdir()} == {*recorded, "SHA256SUMS"}
+
+
+@pytest.mark.parametrize("path", ["/livez", "/docs/errors", "/v1/callbacks/done", "/v1/me", "/nowhere"])
+async def test_answer_forbids_active_content_and_framing(shared_service: Running, path: str) -> None:
+    async with shared_service.client(None) as client:
+        answer = await client.get(path)
+
+    policy = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'"
+    assert answer.headers["Content-Security-Policy"] == policy
 
 
 async def test_default_redirect_page_confirms_the_completion(shared_service: Running) -> None:
