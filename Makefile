@@ -9,7 +9,7 @@ PROSE += app simulator tests tools migrations benchmarks/*.py deploy docker-comp
 # The decisions, and the reading of Tencent's answers: their own tests cover every line and branch.
 CORE := tests/domain tests/faceid
 
-.PHONY: help demo test coverage test-compose ten-thousand chaos bench bench-smoke bench-quota bench-latency bench-flood check prose format venv lock clean
+.PHONY: help demo test coverage test-compose ten-thousand chaos bench bench-smoke bench-quota bench-latency bench-flood check prose format venv lock audit licences clean
 .DEFAULT_GOAL := demo
 
 help:  ## list all targets
@@ -85,9 +85,27 @@ venv: .venv/installed  ## create .venv from the hash-locked requirements
 
 # The files keep extras. Without them pip would resolve an extra to its newest version, whose hash is not locked.
 # The larger set is solved first, because a library of the benchmarks may need an older version of a dependency.
-lock:  ## update both requirements files, without index addresses; needs uv
+lock:  ## update the requirements files, without index addresses; needs uv
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras --all-extras pyproject.toml -o requirements-dev.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras -c requirements-dev.txt pyproject.toml -o requirements.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras --group audit -o requirements-audit.txt
+
+# Asks both sources, because a mirror of PyPI has no advisories. pip-audit fails if a source cannot be reached; the report says so.
+audit: .venv/audit/installed  ## check the locked requirements for known vulnerabilities, where an advisory source is reachable
+	@rm -f .venv/audit/*.json
+	@for source in pypi osv; do .venv/audit/bin/pip-audit --require-hashes --disable-pip --requirement requirements-dev.txt \
+	  --vulnerability-service $$source --timeout 15 --progress-spinner off --format json --output .venv/audit/$$source.json \
+	  >.venv/audit/$$source.log 2>&1 || true; done
+	@$(BIN)/python -m tools.audit .venv/audit/pypi.json .venv/audit/osv.json
+
+# An environment of its own, because pip-audit requires a newer pip.
+.venv/audit/installed: requirements-audit.txt | .venv/runtime
+	$(PYTHON) -m venv .venv/audit
+	.venv/audit/bin/python -m pip install --disable-pip-version-check --no-deps --require-hashes --only-binary :all: -r requirements-audit.txt
+	@touch $@
+
+licences: venv  ## write the licences of all runtime requirements to docs/licences.md
+	$(BIN)/python -m tools.licences
 
 clean:  ## remove .venv
 	rm -rf .venv
