@@ -6,6 +6,8 @@
 #   /settings/api, /settings/worker         one file per setting, with these passwords and the operator's files
 #                                           from deploy/secrets; TENCENTCLOUD_* only for the worker
 #
+# In addition, /settings/migrate has the settings of the database, with the role that owns the tables.
+#
 # `make-secrets.sh demo` gives the worker the simulator's keys, and API and worker the demo's RuleId. It fails if the
 # worker has Tencent keys.
 set -eu
@@ -26,11 +28,28 @@ give() {
   printf 'postgresql+asyncpg://faceid:%s@postgres:5432/faceid' "$(cat postgres/faceid_password)" >"$1/database_url"
   for file in "$root"/operator/*; do
     case $1/${file##*/} in
-      api/tencentcloud_* | */keyring.json) ;;
+      api/tencentcloud_* | */keyring.json | */database_owner_url) ;;
       *) [ ! -f "$file" ] || cp "$file" "$1" ;;
     esac
   done
   chmod 0444 "$1"/*
+}
+
+# The operator's database_owner_url or database_url replaces the one of our Postgres.
+give_owner() {
+  rm -f migrate/*
+  if [ ! -f "$root/operator/database_url" ]; then
+    printf 'postgresql+asyncpg://faceid_owner:%s@postgres:5432/faceid' "$(cat postgres/owner_password)" >migrate/database_url
+    printf faceid >migrate/database_service_role
+  fi
+  for name in database_url database_listen_url database_service_role; do
+    [ ! -f "$root/operator/$name" ] || cp "$root/operator/$name" migrate
+  done
+  if [ -f "$root/operator/database_owner_url" ]; then
+    cp "$root/operator/database_owner_url" migrate/database_url
+    rm -f migrate/database_listen_url
+  fi
+  chmod 0444 migrate/*
 }
 
 # Creates the key ring once. Later only `keyring rotate` changes it.
@@ -84,11 +103,13 @@ PYTHON
   fi
 else
   make postgres/postgres_password
+  make postgres/owner_password
   make postgres/faceid_password
   make objects/aws_access_key_id
   make objects/aws_secret_access_key
-  mkdir -p keyring
+  mkdir -p keyring migrate
   make_keyring
   give api
   give worker
+  give_owner
 fi

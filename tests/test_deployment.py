@@ -92,7 +92,16 @@ def test_database_is_created_with_the_encoding_that_the_service_needs() -> None:
     script = (ROOT / "deploy" / "create-database.sql").read_text()
 
     assert re.findall("CREATE DATABASE .*", script) == [
-        "CREATE DATABASE faceid OWNER faceid ENCODING 'UTF8' TEMPLATE template0;"
+        "CREATE DATABASE faceid OWNER faceid_owner ENCODING 'UTF8' TEMPLATE template0$$"
+    ]
+
+
+def test_only_the_migration_has_the_password_of_the_role_that_owns_the_tables() -> None:
+    mounts = {name: service.get("volumes", []) for name, service in SERVICES.items()}
+
+    assert [name for name, mounted in mounts.items() if any("migrate-secrets" in each for each in mounted)] == [
+        "secrets",
+        "migrate",
     ]
 
 
@@ -149,15 +158,44 @@ async def test_passwords_are_made_once_and_services_see_only_their_own(tmp_path:
     shared = {"aws_access_key_id", "aws_secret_access_key", "database_url", "redirect_page_url"}
     assert {name: set(files) for name, files in first.items()} == {
         "keyring": {"keyring.json"},
-        "postgres": {"postgres_password", "faceid_password"},
+        "postgres": {"postgres_password", "owner_password", "faceid_password"},
         "objects": {"aws_access_key_id", "aws_secret_access_key"},
         "api": shared,
         "worker": shared | {"tencentcloud_secret_id", "tencentcloud_secret_key"},
+        "migrate": {"database_url", "database_service_role"},
+    }
+    owners = first["postgres"]["owner_password"]
+    assert first["migrate"] == {
+        "database_url": f"postgresql+asyncpg://faceid_owner:{owners}@postgres:5432/faceid",
+        "database_service_role": "faceid",
     }
     password = first["postgres"]["faceid_password"]
     assert re.fullmatch(r"[0-9a-f]{48}", password)
     assert first["api"]["database_url"] == f"postgresql+asyncpg://faceid:{password}@postgres:5432/faceid"
     assert {stat.S_IMODE(file.stat().st_mode) for file in (settings / "worker").iterdir()} == {0o444}
+
+
+@pytest.mark.parametrize(
+    ("placed", "given"),
+    [
+        ({"database_url": "one"}, {"database_url": "one"}),
+        (
+            {"database_url": "one", "database_owner_url": "two", "database_service_role": "three"},
+            {"database_url": "two", "database_service_role": "three"},
+        ),
+    ],
+)
+async def test_migration_uses_the_database_of_the_operator(
+    tmp_path: Path, placed: dict[str, str], given: dict[str, str]
+) -> None:
+    settings = _folders(tmp_path)
+    for name, content in placed.items():
+        (tmp_path / "operator" / name).write_text(content)
+    await _make_secrets(tmp_path)
+
+    assert _contents(settings)["migrate"] == given
+    assert {_contents(settings)[name]["database_url"] for name in ("api", "worker")} == {"one"}
+    assert [name for name in ("api", "worker") if "database_owner_url" in _contents(settings)[name]] == []
 
 
 async def test_worker_without_keys_gets_the_simulators_only_for_the_demo(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from app.cli.runtime import load_settings, run
 from app.config import Settings
 from app.doctor import Doctor, Finding, Status
 from app.factory import open_services
-from app.storage import schema
+from app.storage import roles, schema
 from app.storage.database import Database
 
 app = typer.Typer()
@@ -22,6 +22,8 @@ _STYLES = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILED: "bold re
 @app.command(epilog=examples("faceid-results migrate", "DATABASE_URL=postgresql+asyncpg://… faceid-results migrate"))
 def migrate() -> None:
     """Update the database to the schema of this version. Safe to repeat and to run while the service is up.
+
+    With DATABASE_SERVICE_ROLE it also lets this role of Postgres read and write rows, and only append to the audit.
 
     The embedded database is updated by every command that opens it, so it does not need this one.
     """
@@ -59,6 +61,8 @@ async def _migrate(settings: Settings) -> None:
             async with open_services(settings):
                 return
         await schema.migrate(database)
+        if role := settings.database.database_service_role:
+            await roles.permit(database, role)
     finally:
         await database.aclose()
 

@@ -44,13 +44,15 @@ class DatabaseSettings(BaseModel):
     """`sqlite+aiosqlite:///file` or `postgresql+asyncpg://…`; by default a SQLite file in `data_dir`.
 
     `database_listen_url` declares that `database_url` leads to PgBouncer in transaction mode. It is a URL that leads to
-    Postgres itself, for LISTEN, or `none` to poll only.
+    Postgres itself, for LISTEN, or `none` to poll only. `database_service_role` is the role of the service if another
+    one migrates.
     """
 
     model_config = ConfigDict(hide_input_in_errors=True)
 
     database_url: SecretStr | None = None
     database_listen_url: SecretStr | None = None
+    database_service_role: str | None = Field(default=None, pattern=r"^\w{1,63}$")
     database_pool_size: int = Field(default=10, ge=1, le=1000)
     data_dir: Path = Path("data")
 
