@@ -39,9 +39,9 @@ _TAIL = """| swagger-ui-dist, a copy | 5.35.0 | Apache-2.0 |
 The copy of Swagger UI is in `app/routers/swagger_ui`. `swagger-ui-bundle.js.LICENSE.txt` beside it has the licences of
 the libraries that it contains.
 
-This list does not name the libraries within wheels of native code: for example OpenSSL in cryptography, libuv in
-uvloop, and Rust crates in obstore and pydantic-core. The base image contains Debian and Python. Some of Debian's programs are
-under the GPL. They are separate programs that the service does not link.
+This list does not name the libraries within wheels of native code: for example OpenSSL in cryptography, libuv
+in uvloop, and Rust crates in obstore and pydantic-core. The base image contains Debian and Python. Some of
+Debian's programs are under the GPL. They are separate programs that the service does not link.
 """
 
 
@@ -58,7 +58,7 @@ def licence_of(name: str) -> str:
             about = metadata(name)
         except PackageNotFoundError:
             raise ValueError(f"{name} is not installed: add its licence to STATED.") from None
-        expression = about.get("License-Expression") or about.get("License") or ""
+        expression = next((about[name] for name in ("License-Expression", "License") if name in about), "")
     if not expression or set(re.split(r" (?:AND|OR) ", expression)) - ACCEPTED:
         raise ValueError(
             f"{name} has no accepted licence: {expression[:80]!r}. Read it, then add it to STATED or ACCEPTED."
