@@ -1,4 +1,4 @@
-# Builds with the classic builder and with BuildKit. To pin the base image: --build-arg PYTHON=python:…@sha256:…
+# Builds with the classic builder and with BuildKit. `make pin-images` pins the base image.
 ARG PYTHON=python:3.13-slim-bookworm
 
 FROM ${PYTHON} AS build

@@ -120,7 +120,9 @@ def test_idle_connections_outlive_those_of_a_proxy_in_front() -> None:
 
 def test_third_party_images_are_pinned_to_a_version() -> None:
     images = {service["image"] for service in SERVICES.values()} - {COMPOSE["x-image"]}
-    assert [image for image in images if not re.fullmatch(r"[a-z/]+:[0-9][0-9a-z.-]+", image)] == []
+    assert [
+        image for image in images if not re.fullmatch(r"[a-z/]+:[0-9][0-9a-z.-]+(@sha256:[0-9a-f]{64})?", image)
+    ] == []
 
 
 def test_settings_in_the_compose_file_exist() -> None:

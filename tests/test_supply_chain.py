@@ -1,6 +1,10 @@
 """The supply chain: licences, locks, the report about known vulnerabilities, and the digests of images."""
 
 import json
+import os
+import re
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -87,3 +91,55 @@ def test_audited_lock_contains_every_runtime_requirement() -> None:
     audited = locked((ROOT / "requirements-dev.txt").read_text())
 
     assert locked((ROOT / "requirements.txt").read_text()).items() <= audited.items()
+
+
+TAGS = ["postgres:18-bookworm", "chrislusf/seaweedfs:4.48", "nginx:1.28-alpine", "python:3.13-slim-bookworm"]
+PINNED = re.compile(r"(?:image: |ARG PYTHON=)([a-z/]+:[0-9][0-9a-z.-]*)(@sha256:[0-9a-f]{64})?$", re.MULTILINE)
+
+
+def pin_images(folder: Path, docker: str) -> subprocess.CompletedProcess[str]:
+    """Runs the script on copies of the files, with a `docker` that is a shell script."""
+    (folder / "deploy").mkdir(exist_ok=True)
+    for name in ("docker-compose.yml", "Dockerfile", "deploy/pin-images.sh"):
+        if not (folder / name).exists():
+            shutil.copy(ROOT / name, folder / name)
+    (folder / "docker").write_text(f"#!/bin/sh\n{docker}\n")
+    (folder / "docker").chmod(0o755)
+    return subprocess.run(
+        [folder / "deploy/pin-images.sh"],
+        env={"PATH": f"{folder}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def tags_only(folder: Path) -> list[str]:
+    """Returns the content of both files without digests."""
+    return [re.sub(r"@sha256:\w{64}", "", (folder / name).read_text()) for name in ("docker-compose.yml", "Dockerfile")]
+
+
+def pinned(folder: Path) -> list[tuple[str, str]]:
+    """Returns the tag and digest of each third-party image."""
+    return PINNED.findall((folder / "docker-compose.yml").read_text() + (folder / "Dockerfile").read_text())
+
+
+def test_images_are_pinned_to_their_digests_again_and_again(tmp_path: Path) -> None:
+    for digest in (f"sha256:{digit * 64}" for digit in "ab"):
+        assert pin_images(tmp_path, f"echo {digest}").stderr == ""
+        assert pinned(tmp_path) == [(tag, f"@{digest}") for tag in TAGS]
+
+    assert tags_only(tmp_path) == tags_only(ROOT)
+
+
+@pytest.mark.parametrize(
+    "docker", ["exit 1", "echo unknown", 'case "$*" in *nginx*) exit 1;; esac; echo sha256:' + "a" * 64]
+)
+def test_unknown_digest_changes_no_file(tmp_path: Path, docker: str) -> None:
+    result = pin_images(tmp_path, docker)
+
+    assert result.returncode == 1
+    assert "cannot be read. Nothing was changed." in result.stderr
+    assert [(tmp_path / name).read_text() for name in ("docker-compose.yml", "Dockerfile")] == [
+        (ROOT / name).read_text() for name in ("docker-compose.yml", "Dockerfile")
+    ]
