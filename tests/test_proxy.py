@@ -191,6 +191,19 @@ async def test_waits_of_a_client_leave_room_for_its_callbacks_and_probes(proxied
     assert (seen, others) == ([429, 200, 200, 200], [200] * 4)
 
 
+async def test_error_of_the_proxy_has_the_headers_of_the_api(proxied: Proxied, idle_api: httpx.AsyncClient) -> None:
+    _, through_proxy, _ = proxied
+    asked = {"X-Request-Id": "given-by-the-caller"}
+
+    refused = await through_proxy.get("/metrics", headers=asked)
+    unknown = await idle_api.get("/nowhere", headers=asked)
+
+    of_a_connection = {"server", "date", "connection", "content-length"}
+    headers = {name: value for name, value in refused.headers.items() if name not in of_a_connection}
+    assert headers == {name: value for name, value in unknown.headers.items() if name != "content-length"}
+    assert (refused.status_code, refused.json()["code"]) == (404, unknown.json()["code"])
+
+
 async def test_stopping_proxy_waits_for_the_open_answer_of_the_api(proxied: Proxied) -> None:
     upstreams, api, process = proxied
     for upstream in upstreams:
