@@ -74,6 +74,13 @@ def test_each_asvs_requirement_is_assessed_once() -> None:
     assert len(assessed) == 253
 
 
+def test_summary_names_each_gap() -> None:
+    summary = (ROOT / "docs" / "asvs.md").read_text().partition("## Gaps in short")[2].partition("\n## ")[0]
+    gaps = [one for row in ASSESSMENT if row[1] in {"partly", "gap"} for one in requirements(row[0])]
+
+    assert sorted(requirements(summary)) == sorted(gaps)
+
+
 @pytest.mark.parametrize("row", ASSESSMENT, ids=lambda row: row[0][:40])
 def test_asvs_status_has_evidence_that_exists(row: list[str]) -> None:
     _, status, text = row
