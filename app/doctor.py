@@ -174,6 +174,9 @@ class Doctor:
             found = f"Objects can be written to the folder {media.media_folder}."
             return replace(folder, found=found) if folder.status is Status.OK else folder
         async with aclosing(open_media_store(media)) as store:
+            if not self._with_worker:
+                await store.owner()
+                return Finding("media store", Status.OK, "The bucket can be read. Only workers write to it.")
             await store.check()
         return Finding("media store", Status.OK, "An object can be written to, read from and deleted in the bucket.")
 

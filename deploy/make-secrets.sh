@@ -21,10 +21,19 @@ make() {
   fi
 }
 
+# The API may only read objects. Both identities are limited to our bucket.
+permit() {
+  cat <<JSON
+{"name": "$1", "actions": [$3], "credentials": [
+  {"accessKey": "$(cat "objects/$2aws_access_key_id")", "secretKey": "$(cat "objects/$2aws_secret_access_key")"}]}
+JSON
+}
+
 # Copies the generated passwords first; the operator's settings replace them.
 give() {
   rm -f "$1"/*
-  cp objects/aws_access_key_id objects/aws_secret_access_key "$1"
+  cp "objects/$2aws_access_key_id" "$1/aws_access_key_id"
+  cp "objects/$2aws_secret_access_key" "$1/aws_secret_access_key"
   printf 'postgresql+asyncpg://faceid:%s@postgres:5432/faceid' "$(cat postgres/faceid_password)" >"$1/database_url"
   for file in "$root"/operator/*; do
     case $1/${file##*/} in
@@ -107,9 +116,17 @@ else
   make postgres/faceid_password
   make objects/aws_access_key_id
   make objects/aws_secret_access_key
+  make objects/reader_aws_access_key_id
+  make objects/reader_aws_secret_access_key
   mkdir -p keyring migrate
   make_keyring
-  give api
-  give worker
+  bucket=faceid-results
+  printf '{"identities": [%s, %s]}' \
+    "$(permit worker '' "\"Read:$bucket\", \"List:$bucket\", \"Write:$bucket\"")" \
+    "$(permit api reader_ "\"Read:$bucket\", \"List:$bucket\"")" >objects/s3.json
+  # The object store runs as another user.
+  chmod 0444 objects/s3.json
+  give api reader_
+  give worker ''
   give_owner
 fi

@@ -1,6 +1,7 @@
 """Checks of the container files that need no container engine."""
 
 import asyncio
+import json
 import os
 import re
 import stat
@@ -67,12 +68,24 @@ def test_without_the_demo_only_proxy_and_worker_reach_the_outside() -> None:
 
 def test_services_stop_before_the_stores_that_they_use() -> None:
     # Services stop in the reverse order of their direct dependencies.
-    stores = {"database": "postgres", "objects": "objects"}
+    stores = {"database": "postgres", "objects": "gate", "storage": "objects"}
     lasting = [name for name, service in SERVICES.items() if service["restart"] != "no" and name not in stores.values()]
     used = {name: {stores[net] for net in SERVICES[name].get("networks", []) if net in stores} for name in lasting}
 
     assert {name for name, needed in used.items() if needed} == {"api", "worker"}
     assert [name for name, needed in used.items() if needed - SERVICES[name].get("depends_on", {}).keys()] == []
+
+
+def test_only_the_gate_reaches_the_object_store_and_forwards_its_s3_port() -> None:
+    on_storage = {name for name, service in SERVICES.items() if "storage" in service.get("networks", [])}
+    gate = (ROOT / "deploy" / "gate.conf").read_text()
+
+    assert on_storage == {"gate", "objects"}
+    assert [*SERVICES["objects"]["networks"]] == ["storage"]
+    assert SERVICES["gate"]["networks"]["objects"] == {"aliases": ["objects"]}
+    assert re.findall(r"(?:listen|set \$store) (.*);", gate) == ["8333", "http://store:8333"]
+    # It stops after its clients, and before the store.
+    assert "objects" in SERVICES["gate"]["depends_on"]
 
 
 def test_proxy_and_api_stop_at_the_same_time() -> None:
@@ -157,15 +170,26 @@ async def test_passwords_are_made_once_and_services_see_only_their_own(tmp_path:
     await _make_secrets(tmp_path)
     assert _contents(settings) == first
 
-    shared = {"aws_access_key_id", "aws_secret_access_key", "database_url", "redirect_page_url"}
+    keys = ("aws_access_key_id", "aws_secret_access_key")
+    shared = {*keys, "database_url", "redirect_page_url"}
     assert {name: set(files) for name, files in first.items()} == {
         "keyring": {"keyring.json"},
         "postgres": {"postgres_password", "owner_password", "faceid_password"},
-        "objects": {"aws_access_key_id", "aws_secret_access_key"},
+        "objects": {*keys, *(f"reader_{name}" for name in keys), "s3.json"},
         "api": shared,
         "worker": shared | {"tencentcloud_secret_id", "tencentcloud_secret_key"},
         "migrate": {"database_url", "database_service_role"},
     }
+    pairs = {name: [first[name][key] for key in keys] for name in ("api", "worker")}
+    stored = {
+        identity["name"]: ([*identity["credentials"][0].values()], identity["actions"])
+        for identity in json.loads(first["objects"]["s3.json"])["identities"]
+    }
+    assert stored == {
+        "worker": (pairs["worker"], ["Read:faceid-results", "List:faceid-results", "Write:faceid-results"]),
+        "api": (pairs["api"], ["Read:faceid-results", "List:faceid-results"]),
+    }
+    assert len({*pairs["api"], *pairs["worker"]}) == 4
     owners = first["postgres"]["owner_password"]
     assert first["migrate"] == {
         "database_url": f"postgresql+asyncpg://faceid_owner:{owners}@postgres:5432/faceid",

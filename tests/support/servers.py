@@ -3,6 +3,7 @@
 Each runs in a temporary folder of its own and ends with the process that started it, even if that is killed.
 """
 
+import json
 import os
 import pwd
 import secrets
@@ -47,12 +48,13 @@ WATCHED = 'exec 3<&0; (read -r _ <&3; kill -s "$0" $$) 2>/dev/null & exec "$@" <
 
 @dataclass(frozen=True, slots=True)
 class S3:
-    """The address of an S3 server, and the one key pair that it accepts."""
+    """The address of an S3 server, and a key pair; `reader` may only read and list."""
 
     endpoint: str
     bucket: str
     access_key_id: str
     secret_access_key: str
+    reader: "S3 | None" = None
 
     def settings(self, prefix: str) -> dict[str, str]:
         """Returns the settings that store the media below this prefix of the bucket."""
@@ -149,8 +151,12 @@ def s3() -> Iterator[S3]:
     with TemporaryDirectory(prefix="s3-") as name, ExitStack() as stack:
         ports = free_ports(_WEED_PORTS)
         sockets = {f"{part}.localSocket": f"{name}/{part}.sock" for part in ("s3", "filer")}
-        places = {"dir": name, **sockets, **ports}
-        server = S3(f"http://127.0.0.1:{ports['s3.port']}", "media", "test-key", secrets.token_hex(16))
+        places = {"dir": name, "s3.config": f"{name}/s3.json", **sockets, **ports}
+        endpoint = f"http://127.0.0.1:{ports['s3.port']}"
+        reader = S3(endpoint, "media", "reader-key", secrets.token_hex(16))
+        server = S3(endpoint, "media", "test-key", secrets.token_hex(16), reader)
+        identities = [_identity(server, "Admin"), _identity(reader, "Read:media", "List:media")]
+        (Path(name) / "s3.json").write_text(json.dumps({"identities": identities}))
         stack.enter_context(
             _server(
                 [script_path("weed"), "mini", *_WEED_FLAGS, *(f"-{flag}={value}" for flag, value in places.items())],
@@ -160,14 +166,17 @@ def s3() -> Iterator[S3]:
                 environment={
                     "TMPDIR": name,  # for its own logs
                     "GOMEMLIMIT": "256MiB",
-                    "AWS_ACCESS_KEY_ID": server.access_key_id,
-                    "AWS_SECRET_ACCESS_KEY": server.secret_access_key,
                     "S3_BUCKET": server.bucket,
                 },
                 is_ready=lambda: _accepts_objects(server),
             )
         )
         yield server
+
+
+def _identity(server: S3, *actions: str) -> dict[str, object]:
+    keys = {"accessKey": server.access_key_id, "secretKey": server.secret_access_key}
+    return {"name": server.access_key_id, "credentials": [keys], "actions": actions}
 
 
 _WEED_FLAGS = (
