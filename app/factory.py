@@ -28,6 +28,7 @@ from app.services.limits import LimitService
 from app.services.media import MediaService
 from app.services.media_guard import MediaGuard
 from app.services.orphans import OrphanService
+from app.services.pauses import PauseService
 from app.services.read import ReadService
 from app.services.record import RecordService
 from app.services.redirects import RedirectService
@@ -79,6 +80,7 @@ class RetrievalServices:
 
     claims: ClaimService
     retrieve: RetrieveService
+    pauses: PauseService
     billing: BillingService
 
 
@@ -148,6 +150,7 @@ async def open_retrieval(services: Services) -> AsyncIterator[RetrievalServices]
                 clocks=services.clocks,
                 media_guard=services.media_guard,
             ),
+            pauses=PauseService(database=services.database, wakeups=services.wakeups, clocks=services.clocks),
             billing=BillingService(
                 accounts=accounts,
                 rules=settings.rules,

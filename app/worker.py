@@ -184,6 +184,7 @@ def _chores(services: Services, retrieval: RetrievalServices) -> Sequence[Chore]
         Chore(services.health.alarm, ALARM_SECONDS),
         Chore(services.erase.erase_expired, ALARM_SECONDS),
         Chore(services.audit.link, ALARM_SECONDS),
+        Chore(retrieval.pauses.settle, ALARM_SECONDS),
     ]
     if services.settings.billing.faceid_reconcile:
         chores.append(Chore(retrieval.billing.reconcile, BILLING_SECONDS))

@@ -132,7 +132,10 @@ async def _working(services: Services) -> AsyncIterator[None]:
         ]
         claims = replace(opened.claims, accounts=accounts)
         retrieval = RetrievalServices(
-            claims=claims, retrieve=replace(opened.retrieve, claims=claims), billing=opened.billing
+            claims=claims,
+            retrieve=replace(opened.retrieve, claims=claims),
+            pauses=opened.pauses,
+            billing=opened.billing,
         )
         worker = Worker(retrieval, services.wakeups, concurrency=concurrency)
         task = asyncio.create_task(worker.run())

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 import structlog
+from hypothesis import settings as settings_of_hypothesis
 from pydantic import SecretStr
 
 from app.config import Settings
@@ -17,6 +18,10 @@ from tests.support.databases import PostgresPool, migrate
 from tests.support.servers import S3, postgres, s3
 from tests.support.service import Running, everything, running, settings_for
 from tests.support.simulator import LiveSimulator, live_simulator
+
+# No test asserts a time.
+settings_of_hypothesis.register_profile("tests", deadline=None)
+settings_of_hypothesis.load_profile("tests")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

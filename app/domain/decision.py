@@ -39,6 +39,12 @@ FAILURES_BEFORE_SPLIT = 2
 POLL_BASE = timedelta(seconds=2)
 POLL_CAP = timedelta(minutes=10)
 
+# Between two calls for one token, however often it is reported: at first, and after many polls. A person takes minutes.
+CALL_INTERVAL = timedelta(seconds=2)
+CALL_INTERVAL_CAP = timedelta(seconds=30)
+# Between two calls for a stored result, however often it is requested again.
+REPEAT_INTERVAL = timedelta(seconds=10)
+
 
 class ErrorClass(StrEnum):
     """The kinds of errors, by what has to happen next."""

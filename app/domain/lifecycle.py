@@ -5,7 +5,10 @@ from datetime import datetime, timedelta
 from typing import TypeVar, assert_never
 
 from app.domain.decision import (
+    CALL_INTERVAL,
+    CALL_INTERVAL_CAP,
     FIRST_POLL,
+    REPEAT_INTERVAL,
     FetchSeparately,
     GiveUp,
     NoChange,
@@ -14,6 +17,7 @@ from app.domain.decision import (
     Retry,
     Step,
     Store,
+    backoff,
     deadline,
 )
 from app.domain.detection import Outcome
@@ -30,7 +34,7 @@ _CLOCK_SKEW = timedelta(minutes=5)
 _INTERNAL = {
     *("id", "account", "is_rule_assumed", "sealed_key", "digest", "revision", "nonce", "updated_at"),
     *("priority", "fetched_parts", "fetch_separately", "claim", "is_leased", "wake_requested", "failures", "polls"),
-    *("awaited_parts", "media_polls"),
+    *("awaited_parts", "media_polls", "called_at"),
 }
 _VISIBLE = [field.name for field in fields(Verification) if field.name not in _INTERNAL]
 
@@ -168,7 +172,9 @@ def billed(verification: Verification, now: datetime) -> Verification:
     return verification if is_known else registered(verification, TokenFacts(), now, due_now=True)
 
 
-def called_back(verification: Verification, extra: bytes | None, now: datetime) -> Verification:
+def called_back(
+    verification: Verification, extra: bytes | None, now: datetime, *, is_keyless: bool = False
+) -> Verification:
     """Accepts a callback: the person is done. A final result stays; everything else is due at once.
 
     A callback also revives an expired verification. The clock that expired it may have been wrong.
@@ -185,15 +191,36 @@ def called_back(verification: Verification, extra: bytes | None, now: datetime) 
     if verification.state is State.EXPIRED:
         verification = replace(verification, state=State.PENDING, failures=0)
     may_change = verification.provisional or verification.outcome is Outcome.UNFINISHED
-    return wake(verification, now) if may_change or verification.state is State.PENDING else verification
+    if not may_change and verification.state is not State.PENDING:
+        return verification
+    return _wake(verification, now, is_keyless=is_keyless)
 
 
-def wake(verification: Verification, now: datetime) -> Verification:
-    """Makes the verification due at once; if a worker holds it, as soon as that worker reports back."""
+def _wake(
+    verification: Verification, now: datetime, *, interval: timedelta | None = None, is_keyless: bool = False
+) -> Verification:
+    """Makes the verification due, an `interval` after its last call at the earliest.
+
+    If a worker holds it, it becomes due when that worker reports back. `is_keyless`: a browser alone reports it. Once
+    Tencent was asked, that moves the token ahead of no other one.
+    """
     if verification.is_leased:
         return replace(verification, wake_requested=True)
-    due_at = min(now, verification.due_at or now, verification.deadline_at)
-    return replace(verification, due_at=due_at, priority=Priority.FRESH)
+    due_at = _next_call_at(verification, now, interval)
+    is_repeated = is_keyless and verification.attempts > 0
+    return replace(
+        verification,
+        due_at=min(due_at, verification.due_at or due_at, verification.deadline_at),
+        priority=min(verification.priority, Priority.POLL) if is_repeated else Priority.FRESH,
+    )
+
+
+def _next_call_at(verification: Verification, now: datetime, interval: timedelta | None = None) -> datetime:
+    """Returns the earliest time of the next call. A last call in the future had a wrong clock."""
+    if verification.called_at is None:
+        return now
+    interval = interval or backoff(CALL_INTERVAL, CALL_INTERVAL_CAP, max(verification.polls - 1, 0))
+    return max(now, min(verification.called_at, now) + interval)
 
 
 def retrieve_again(verification: Verification, now: datetime) -> Verification:
@@ -206,7 +233,8 @@ def retrieve_again(verification: Verification, now: datetime) -> Verification:
         raise GoneError("The verification was erased.")
     if verification.state in {State.FAILED, State.EXPIRED}:
         verification = replace(verification, state=State.PENDING, failures=0)
-    return wake(replace(verification, awaited_parts=frozenset(), media_polls=0), now)
+    interval = REPEAT_INTERVAL if verification.state is State.RETRIEVED else None
+    return _wake(replace(verification, awaited_parts=frozenset(), media_polls=0), now, interval=interval)
 
 
 def erased(verification: Verification, now: datetime) -> Verification:
@@ -254,10 +282,16 @@ def held(verification: Verification, *, is_held: bool) -> Verification:
     return replace(verification, legal_hold=is_held, erase_at=None if is_held else verification.retain_media_until)
 
 
+def rejected(verification: Verification, error_code: str) -> Verification:
+    """Ends the retrieval without another call, because Tencent rejects everything of its kind with this code."""
+    return replace(verification, state=State.FAILED, due_at=None, last_error_code=error_code)
+
+
 def after(verification: Verification, step: Step, call: UpstreamCall, now: datetime) -> Verification:
     """Applies the step that a worker decided after `call`, and releases the claim."""
     verification = replace(
         verification,
+        called_at=now,
         attempts=verification.attempts + 1,
         failures=0 if call.error_code is None else verification.failures + 1,
         polls=verification.polls + isinstance(step, PollAgain),
@@ -301,7 +335,9 @@ def after(verification: Verification, step: Step, call: UpstreamCall, now: datet
         case _:
             assert_never(step)
     if verification.wake_requested and verification.due_at:
-        verification = replace(verification, due_at=now, priority=Priority.FRESH)
+        due_at = min(verification.due_at, _next_call_at(verification, now))
+        priority = Priority.FRESH if verification.attempts == 1 else min(verification.priority, Priority.POLL)
+        verification = replace(verification, due_at=due_at, priority=priority)
     if verification.due_at:
         verification = replace(verification, due_at=min(verification.due_at, verification.deadline_at))
     return replace(verification, is_leased=False, wake_requested=False)

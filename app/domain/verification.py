@@ -78,8 +78,8 @@ class Verification:
     The queue: `due_at` is the time of the next call, or None. `claim` counts the claims; only the newest may write
     a result. `is_leased`: a worker holds the claim. `wake_requested`: a callback arrived during the lease.
 
-    The counters: `attempts` counts all calls to Tencent, `failures` the consecutive calls without an answer, `polls`
-    the calls that returned "unfinished".
+    The counters: `called_at` is the time of the last call to Tencent. `attempts` counts all calls, `failures`
+    the consecutive calls without an answer, `polls` the calls that returned "unfinished".
 
     The parts: `fetched_parts` are the stored parts while others are still missing (empty before the first and after the
     last). `awaited_parts` are those that Tencent lacks so far, or whose media were unreadable: they are polled for
@@ -123,6 +123,7 @@ class Verification:
     claim: int = 0
     is_leased: bool = False
     wake_requested: bool = False
+    called_at: datetime | None = None
     attempts: int = 0
     failures: int = 0
     polls: int = 0

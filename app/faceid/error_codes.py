@@ -18,6 +18,8 @@ CONNECTION_FAILED = "network.connection"
 PROXY_FAILED = "network.proxy"
 UNREADABLE = "reply.unreadable"
 TOO_LARGE = "reply.too_large"
+# Tencent's code for a RuleId that its account does not have.
+RULE_MISSING = "InvalidParameterValue.RuleIdNotExist"
 # Followed by a dot and the status.
 HTTP_STATUS = "http"
 # Our own media store failed while a good answer arrived, or after that.
@@ -84,7 +86,7 @@ _CODES: Mapping[ErrorClass, Mapping[str, str | None]] = {
         "IpNotInWhitelist": "Add this machine's address to the allow list in Tencent's console.",
     },
     ErrorClass.RULE: {
-        "InvalidParameterValue.RuleIdNotExist": _RULE,
+        RULE_MISSING: _RULE,
         "InvalidParameterValue.RuleIdDisabled": _RULE,
     },
     ErrorClass.EXPIRED: {"InvalidParameterValue.BizTokenExpired": None},

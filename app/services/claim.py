@@ -2,13 +2,15 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from app.domain.decision import LAST_TRY, LONGEST_STEP
 from app.domain.pause import Pause, has_due_probe, next_probe_at
 from app.domain.rule import DEFAULT_ACCOUNT
+from app.domain.turns import Turn, in_order
 from app.domain.verification import Verification
 from app.faceid.client import FaceIdClient
 from app.services.clock import ClockService
@@ -26,6 +28,10 @@ _FARTHEST_SLOT = timedelta(seconds=2.5)
 _RENEW_TIMEOUT_SECONDS = 3.0
 # A slot that is used later than this comes too close to the next one.
 _MAX_LATE_SECONDS = 0.02
+# Of an account's calls, at most one in so many probes a pause.
+_CALLS_PER_PROBE = 20
+# The prefix of the quota's row for probes. No account is named like that.
+_PROBES = "probes:"
 # A machine that is always late proceeds all the same.
 _SLOT_TRIES = 2
 
@@ -61,6 +67,7 @@ class ClaimService:
     database: Database
     clocks: ClockService
     media_guard: MediaGuard
+    _claims: Counter[str] = field(init=False, default_factory=Counter)
 
     async def adopt(self) -> None:
         """Moves what waits for accounts that are no longer configured to the default account."""
@@ -119,7 +126,7 @@ class ClaimService:
             free_slots = (_FARTHEST_SLOT - await tx.quota.wait(account.name)) // account.interval + 1
             if (limit := min(limit, free_slots)) <= 0:
                 return []
-            taken = await self._keep_own(tx, account.name, await self._take_due(tx, account.name, limit))
+            taken = await self._keep_own(tx, account.name, await self._take_due(tx, account, limit))
             if not taken:
                 return []
             slot = await tx.quota.reserve(account.name, interval=account.interval, slots=len(taken))
@@ -129,35 +136,50 @@ class ClaimService:
             for place, (verification, probe) in enumerate(taken.items())
         ]
 
-    async def _take_due(self, tx: Transaction, account: str, limit: int) -> dict[Verification, Pause | None]:
-        """Claims due verifications. A claim that probes a pause carries it."""
+    async def _take_due(self, tx: Transaction, account: Account, limit: int) -> dict[Verification, Pause | None]:
+        """Claims due verifications, by turns of the clients. A claim that probes a pause carries it, and comes last."""
         now = self.clocks.clock()
-        pauses = await tx.pauses.list(account)
-        taken: dict[Verification, Pause | None] = {}
-        for pause in pauses:
-            if has_due_probe(pause, now) and len(taken) < limit:
-                taken |= dict.fromkeys(await self._take_probe(tx, pause, now), pause)
-        due = Due(
-            account=account,
+        if not (due := await tx.queue.turns(account.name, now)):
+            return {}
+        self._claims[account.name] += 1
+        turns = in_order(due, self._claims[account.name])
+        pauses = await tx.pauses.list(account.name)
+        probes = await self._take_probe(tx, account, pauses, turns, now)
+        wanted = Due(
+            account=account.name,
             now=now,
             last_deadline=now + LAST_TRY,
             is_paused=any(pause.rule_id is None for pause in pauses),
             paused_rule_ids=[pause.rule_id for pause in pauses if pause.rule_id],
         )
-        claimed = await tx.queue.claim(due, lease=LEASE, limit=limit - len(taken))
-        return taken | dict.fromkeys(claimed)
+        claimed = await tx.queue.claim(wanted, turns, lease=LEASE, limit=limit - len(probes))
+        return dict.fromkeys(claimed) | probes
 
-    async def _take_probe(self, tx: Transaction, pause: Pause, now: datetime) -> Sequence[Verification]:
-        """Claims one verification to check whether the pause can end, unless another worker probes it."""
-        due = Due(account=pause.account, now=now, last_deadline=now, rule_id=pause.rule_id)
-        found = await tx.queue.claim(due, lease=LEASE, limit=1)
-        if not found and not await tx.queue.has_any(pause.account, pause.rule_id):
-            # Nothing waits for the pause to end. The next verification finds out whether the cause persists.
-            await tx.pauses.end(pause)
-        if not found or await tx.pauses.take_probe(pause, next_at=next_probe_at(pause, now)):
-            return found
-        await tx.queue.hand_back(found, now=now)
-        return []
+    async def _take_probe(
+        self,
+        tx: Transaction,
+        account: Account,
+        pauses: Sequence[Pause],
+        turns: Sequence[Sequence[Turn]],
+        now: datetime,
+    ) -> dict[Verification, Pause | None]:
+        """Claims one verification to check whether a pause can end. The pause that was to be probed first has its turn.
+
+        However many pauses there are, probes use a twentieth of the quota.
+        """
+        row = _PROBES + account.name
+        waiting = sorted((pause for pause in pauses if has_due_probe(pause, now)), key=lambda pause: pause.probe_at)
+        if not waiting or await tx.quota.wait(row):
+            return {}
+        for pause in waiting:
+            due = Due(account=pause.account, now=now, last_deadline=now, rule_id=pause.rule_id)
+            if found := await tx.queue.claim(due, turns, lease=LEASE, limit=1):
+                if await tx.pauses.take_probe(pause, next_at=next_probe_at(pause, now)):
+                    await tx.quota.reserve(row, interval=account.interval * _CALLS_PER_PROBE, slots=1)
+                    return dict.fromkeys(found, pause)
+                # Another worker probes it.
+                await tx.queue.hand_back(found, now=now)
+        return {}
 
     async def _keep_own(
         self, tx: Transaction, account: str, taken: dict[Verification, Pause | None]

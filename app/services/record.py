@@ -1,13 +1,13 @@
 """Step 6 of the story: writes the outcomes of fetches, many in one transaction under load."""
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import structlog
 
 from app.domain import lifecycle, pause
-from app.domain.decision import ErrorClass, PauseCalls, Step, Store
+from app.domain.decision import ErrorClass, PauseCalls, Retry, Step, Store
 from app.domain.detection import SealedText
 from app.domain.media import MediaItem, MediaRow
 from app.domain.verification import UpstreamCall, Verification
@@ -20,6 +20,9 @@ from app.storage.wakeups import DUE, Wakeups
 
 # Tencent counts calls per second.
 _SLOW_DOWN = timedelta(seconds=1)
+# Per account. The tokens of further rules are retried late.
+_MAX_PAUSED_RULES = 20
+_LATE = timedelta(minutes=30)
 # Errors that Tencent returns only while the account and the rule work.
 _ENDS_PAUSE = {ErrorClass.FINAL, ErrorClass.EXPIRED, ErrorClass.SLOW_DOWN, ErrorClass.ASK_FOR_LESS}
 
@@ -69,6 +72,7 @@ class RecordService:
         changes: list[tuple[Verification, Verification]] = []
         stored: list[FetchOutcome] = []
         async with self.database.write() as tx:
+            outcomes = await self._with_bounded_pauses(tx, outcomes)
             ids = [outcome.claim.verification.id for outcome in outcomes]
             rows = {row.id: row for row in await tx.verifications.lock_by_id(ids)}
             for outcome in outcomes:
@@ -96,6 +100,26 @@ class RecordService:
         if any(after.due_at and after.due_at <= now for _, after in changes):
             self.wakeups.send(DUE)
         return unreferenced
+
+    async def _with_bounded_pauses(self, tx: Transaction, outcomes: Sequence[FetchOutcome]) -> Sequence[FetchOutcome]:
+        """Retries late instead of pausing yet another rule: every pause costs probes and a line in each report."""
+
+        def rule_of(outcome: FetchOutcome) -> tuple[str, str] | None:
+            is_of_rule = isinstance(outcome.step, PauseCalls) and outcome.step.rule_only
+            return (outcome.claim.account.name, outcome.claim.verification.rule_id) if is_of_rule else None
+
+        if not any(map(rule_of, outcomes)):
+            return outcomes
+        paused = {(pause.account, pause.rule_id) for pause in await tx.pauses.list() if pause.rule_id}
+        bounded = []
+        for outcome in outcomes:
+            if (rule := rule_of(outcome)) and rule not in paused:
+                if sum(account == rule[0] for account, _ in paused) >= _MAX_PAUSED_RULES:
+                    bounded.append(replace(outcome, step=Retry(self.clock() + _LATE)))
+                    continue
+                paused.add(rule)
+            bounded.append(outcome)
+        return bounded
 
     async def _replace(self, tx: Transaction, before: Verification, outcome: FetchOutcome) -> Collection[MediaRow]:
         """Removes an earlier result as far as the new one replaces it."""

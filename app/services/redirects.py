@@ -188,4 +188,4 @@ class RedirectService:
         # Anyone can send a hint. Reviving an expired verification costs a call, so it takes a key or a signature.
         if verification.state is State.EXPIRED:
             return verification
-        return lifecycle.called_back(verification, None, self.clock())
+        return lifecycle.called_back(verification, None, self.clock(), is_keyless=True)

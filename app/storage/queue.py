@@ -8,12 +8,16 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
+from typing import Any
 
 from sqlalchemy import (
+    BindParameter,
     ColumnElement,
     Executable,
     Integer,
+    Select,
     bindparam,
+    func,
     literal_column,
     select,
     true,
@@ -23,6 +27,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.turns import Turn
 from app.domain.verification import Priority, Verification
 from app.storage.tables import verification as table
 from app.storage.verifications import COLUMNS, as_verification
@@ -49,12 +54,28 @@ class QueueStore:
 
     connection: AsyncConnection
 
-    async def claim(self, due: Due, *, lease: timedelta, limit: int) -> Sequence[Verification]:
-        """Claims at most `limit` rows for the lease: by priority, then the longest due first."""
+    async def turns(self, account: str, now: datetime) -> Sequence[Turn]:
+        """Returns which clients have due rows, by priority."""
+        rows = await self.connection.execute(_TURNS, {"of_account": account, "at": now})
+        return [Turn(Priority(row.priority), row.client) for row in rows]
+
+    async def claim(
+        self, due: Due, turns: Sequence[Sequence[Turn]], *, lease: timedelta, limit: int
+    ) -> Sequence[Verification]:
+        """Claims at most `limit` rows for the lease.
+
+        Within a group of turns, the row that is due longest is claimed for each turn, then the second for each, and so
+        on. The groups follow one another.
+        """
+        branches = [(rank, turn) for rank, group in enumerate(turns) for turn in group]
+        if not branches or limit <= 0:
+            return []
+        # Few different numbers, so few statements are built and prepared.
+        size = 1 << (len(branches) - 1).bit_length()
         statement = _claim_statement(
-            of_rule=due.rule_id is not None, is_paused=due.is_paused, has_paused_rules=bool(due.paused_rule_ids)
+            size, of_rule=due.rule_id is not None, is_paused=due.is_paused, has_paused_rules=bool(due.paused_rule_ids)
         )
-        parameters = {
+        parameters: dict[str, object] = {
             "of_account": due.account,
             "at": due.now,
             "last_deadline": due.last_deadline,
@@ -63,6 +84,14 @@ class QueueStore:
             "until": due.now + lease,
             "at_most": limit,
         }
+        for place in range(size):
+            rank, turn = branches[place] if place < len(branches) else (0, None)
+            parameters |= {
+                f"rank_{place}": rank,
+                f"priority_{place}": turn.priority if turn else Priority.FRESH,
+                # No client is NULL.
+                f"client_{place}": turn.client if turn else None,
+            }
         claimed = [as_verification(row) for row in await self.connection.execute(statement, parameters)]
         return sorted(claimed, key=lambda verification: verification.priority)
 
@@ -101,9 +130,37 @@ class QueueStore:
         await self.connection.execute(update(table).where(condition).values(**values))
 
 
+def _clients_of(priority: Priority) -> Select[tuple[int, str]]:
+    """Selects the clients with due rows by a loose scan: one step in the index per client, however many rows it has."""
+    of_priority = (
+        (table.c.account == bindparam("of_account"))
+        & (table.c.priority == literal_column(str(int(priority))))
+        & table.c.due_at.is_not(None)
+    )
+    first = select(table.c.client).where(of_priority).order_by(table.c.client).limit(1)
+    clients = select(first.scalar_subquery().label("client")).cte(f"clients_{int(priority)}", recursive=True)
+    following = first.where(table.c.client > clients.c.client).correlate(clients)
+    clients = clients.union_all(select(following.scalar_subquery()).where(clients.c.client.is_not(None)))
+    longest_due = (
+        select(table.c.due_at)
+        .where(of_priority, table.c.client == clients.c.client)
+        .order_by(table.c.due_at)
+        .limit(1)
+        .correlate(clients)
+        .scalar_subquery()
+    )
+    return select(literal_column(str(int(priority)), Integer).label("priority"), clients.c.client).where(
+        clients.c.client.is_not(None), longest_due <= bindparam("at", type_=table.c.due_at.type)
+    )
+
+
+# Built once: building a statement takes several times as long as running it.
+_TURNS = union_all(*(_clients_of(priority) for priority in Priority))
+
+
 @cache
-def _claim_statement(*, of_rule: bool, is_paused: bool, has_paused_rules: bool) -> Executable:
-    """Builds the statement once per kind of claim: building takes several times as long as running it."""
+def _claim_statement(size: int, *, of_rule: bool, is_paused: bool, has_paused_rules: bool) -> Executable:
+    """Builds the statement for so many turns."""
     conditions = [table.c.account == bindparam("of_account"), table.c.due_at <= bindparam("at")]
     if of_rule:
         conditions.append(table.c.rule_id == bindparam("of_rule_id"))
@@ -113,27 +170,44 @@ def _claim_statement(*, of_rule: bool, is_paused: bool, has_paused_rules: bool) 
     elif has_paused_rules:
         conditions.append(table.c.rule_id.not_in(bindparam("paused_rule_ids", expanding=True)) | is_last_try)
     at_most = bindparam("at_most", type_=Integer)
-    by_priority = [
-        select(table.c.id)
-        .where(table.c.priority == literal_column(str(int(priority))), *conditions)
-        .order_by(table.c.due_at)
-        .limit(at_most)
-        # SQLite has one writer and omits the clause.
-        .with_for_update(skip_locked=True)
-        .subquery()
-        for priority in Priority
-    ]
-    # Both databases read the parts in this order: only parallel plans mix them, and locking rows rules those out.
+    turns = [_turn(place, conditions, at_most) for place in range(size)]
+    everything = union_all(*turns).subquery()
     # Postgres may run a plain subquery once per row and then claim more than the limit. It may also inline a common
     # table expression, unless that is materialized.
     first = (
-        union_all(*(select(part.c.id) for part in by_priority)).limit(bindparam("at_most", type_=Integer)).cte("first")
+        select(everything.c.id)
+        .order_by(everything.c.rank, everything.c.number, everything.c.place)
+        .limit(at_most)
+        .cte("first")
     )
     return (
         update(table)
         .where(table.c.id.in_(select(first.prefix_with("MATERIALIZED", dialect="postgresql").c.id)))
         .values(due_at=bindparam("until"), claim=table.c.claim + 1, is_leased=true(), wake_requested=False)
         .returning(*COLUMNS)
+    )
+
+
+def _turn(place: int, conditions: Collection[ColumnElement[bool]], at_most: BindParameter[int]) -> Select[Any]:
+    """Selects the rows of one turn, numbered from the one that is due longest."""
+    rows = (
+        select(table.c.id, table.c.due_at)
+        .where(
+            table.c.priority == bindparam(f"priority_{place}", type_=table.c.priority.type),
+            table.c.client == bindparam(f"client_{place}", type_=table.c.client.type),
+            *conditions,
+        )
+        .order_by(table.c.due_at)
+        .limit(at_most)
+        # SQLite has one writer and omits the clause.
+        .with_for_update(skip_locked=True)
+        .subquery()
+    )
+    return select(
+        rows.c.id,
+        bindparam(f"rank_{place}", type_=Integer).label("rank"),
+        literal_column(str(place), Integer).label("place"),
+        func.row_number().over(order_by=rows.c.due_at).label("number"),
     )
 
 

@@ -194,6 +194,7 @@ verification = Table(
     Column("claim", Integer, nullable=False, default=0),
     Column("leased", Boolean, key="is_leased", nullable=False, default=False),
     Column("woken", Boolean, key="wake_requested", nullable=False, default=False),
+    Column("called_at", UtcDateTime),
     Column("attempts", Integer, nullable=False, default=0),
     Column("failures", Integer, nullable=False, default=0),
     Column("looks", Integer, key="polls", nullable=False, default=0),
@@ -210,7 +211,7 @@ verification = Table(
     Index(None, "biz_token", "client", unique=True),
     Index("ix_verification_nonce", "nonce", unique=True, sqlite_where=_HAS_NONCE, postgresql_where=_HAS_NONCE),
     _partial_index("erase_at", "erase_at IS NOT NULL", "erase_at"),
-    _partial_index("queue", "due_at IS NOT NULL", "account", "priority", "due_at"),
+    _partial_index("turns", "due_at IS NOT NULL", "account", "priority", "client", "due_at"),
     _partial_index("deadline_at", "state = 'pending' OR pulled <> ''", "deadline_at"),
     # One index per list (`app.storage.listing`). Those without a client serve admins.
     _partial_index("subject_ref_id", "subject_ref IS NOT NULL", "subject_ref", "id"),

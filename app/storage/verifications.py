@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Executable, bindparam, func, select, update
+from sqlalchemy import Executable, bindparam, func, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -78,6 +78,29 @@ class VerificationStore:
         """Locks and returns rows with something to erase, the longest overdue first; skips locked rows."""
         due = select(*COLUMNS).where(table.c.erase_at <= now).order_by(table.c.erase_at).limit(limit)
         return await self._select(due.with_for_update(skip_locked=True))
+
+    async def lock_rejected(
+        self, error_code: str, rules: Collection[tuple[str, str]], *, deadline_before: datetime, limit: int
+    ) -> Sequence[Verification]:
+        """Locks and returns pending rows that end before a deadline and that Tencent rejects; skips leased rows.
+
+        Args:
+            error_code: the code of their last call.
+            rules: pairs of account and rule that Tencent rejects with this code, so their rows need no call.
+            deadline_before: the end of the range of their deadlines.
+            limit: the maximum number of rows.
+        """
+        is_rejected = table.c.last_error_code == error_code
+        if rules:
+            is_rejected |= tuple_(table.c.account, table.c.rule_id).in_(rules)
+        rejected = (
+            select(*COLUMNS)
+            .where(table.c.state == State.PENDING, table.c.deadline_at < deadline_before, is_rejected)
+            .where(table.c.due_at.is_not(None), table.c.is_leased.is_(False))
+            .order_by(table.c.id)
+            .limit(limit)
+        )
+        return await self._select(rejected.with_for_update(skip_locked=True))
 
     async def has_any(self) -> bool:
         """Returns whether there is any row, even of an erased verification."""

@@ -395,7 +395,7 @@ def verifications(draw: st.DrawFn) -> Verification:
     )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(verification=verifications(), reply=REPLIES, age=SPANS, jitter=st.floats(0, 1, exclude_max=True))
 def test_next_call_is_after_now_and_before_the_deadline(
     verification: Verification, reply: Reply, age: timedelta, jitter: float
@@ -411,7 +411,7 @@ def test_next_call_is_after_now_and_before_the_deadline(
         assert now < due_at <= verification.deadline_at - LAST_TRY
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(verification=verifications(), age=SPANS, jitter=st.floats(0, 1, exclude_max=True))
 def test_unfinished_is_no_verdict_while_the_person_has_time(
     verification: Verification, age: timedelta, jitter: float
@@ -423,7 +423,7 @@ def test_unfinished_is_no_verdict_while_the_person_has_time(
     assert has_time or getattr(step, "outcome", None) in {None, Outcome.UNFINISHED}
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(verification=verifications(), reply=REPLIES, age=SPANS)
 def test_only_a_pending_verification_is_given_up_on(verification: Verification, reply: Reply, age: timedelta) -> None:
     step = decide(verification, reply, NOW + age, jitter=0)

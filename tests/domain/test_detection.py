@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 from itertools import permutations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.detection import Detection, InfoType, LivenessAttempt, Outcome, Part, instant_of
@@ -75,7 +75,6 @@ def test_info_type_requests_the_parts_of_its_digits(digits: tuple[str, ...]) -> 
     assert (info_type.parts, str(info_type)) == (frozenset(map(Part, digits)), "".join(digits))
 
 
-@settings(deadline=None)
 @given(text=st.text() | st.text("01234"))
 def test_info_type_is_0_or_any_of_four_digits_each_once(text: str) -> None:
     orders = {"".join(order) for size in (1, 2, 3, 4) for order in permutations("1234", size)}

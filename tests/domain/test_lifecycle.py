@@ -247,7 +247,7 @@ def test_text_is_kept_after_the_media_are_erased() -> None:
     assert lifecycle.without_media(PASSED).erase_at == PASSED.retain_until
 
 
-BACK = replace(CLAIMED, attempts=1, is_leased=False, last_request_id="request-1")
+BACK = replace(CLAIMED, called_at=LATER, attempts=1, is_leased=False, last_request_id="request-1")
 STORED = replace(BACK, state=State.RETRIEVED, revision=1)
 
 
@@ -326,7 +326,13 @@ def test_lacking_media_are_polled_at_the_lowest_priority() -> None:
     step = Store(Outcome.PASSED, due_at=NOW + HOUR, awaited=AWAITED, unreadable=UNREADABLE)
 
     assert lifecycle.after(CLAIMED, step, ANSWERED, LATER) == replace(
-        AWAITING, claim=1, attempts=1, last_request_id="request-1", retrieved_at=LATER, revision=1
+        AWAITING,
+        claim=1,
+        called_at=LATER,
+        attempts=1,
+        last_request_id="request-1",
+        retrieved_at=LATER,
+        revision=1,
     )
 
 
@@ -379,26 +385,30 @@ def test_unchanged_provisional_result_becomes_final() -> None:
     claimed = replace(PROVISIONAL, is_leased=True, due_at=NOW + LEASE)
 
     assert lifecycle.after(claimed, NoChange(), ANSWERED, LATER) == replace(
-        PROVISIONAL, provisional=False, due_at=None, attempts=1, last_request_id="request-1"
+        PROVISIONAL, provisional=False, due_at=None, called_at=LATER, attempts=1, last_request_id="request-1"
     )
 
 
 @pytest.mark.parametrize(
     ("step", "due_at"),
     [
-        (PollAgain(NOW + HOUR), LATER),
-        (Retry(NOW + HOUR), LATER),
-        (Store(Outcome.FAILED, provisional=True, due_at=NOW + HOUR), LATER),
+        (PollAgain(NOW + HOUR), LATER + 2 * SECOND),
+        (Retry(NOW + HOUR), LATER + 2 * SECOND),
+        (Retry(LATER + SECOND), LATER + SECOND),
+        (Store(Outcome.FAILED, provisional=True, due_at=NOW + HOUR), LATER + 2 * SECOND),
         (Store(Outcome.PASSED), None),
         (GiveUp(State.FAILED), None),
     ],
 )
 def test_callback_during_a_call_makes_unsettled_rows_due_once(step: Step, due_at: datetime | None) -> None:
     woken = replace(CLAIMED, wake_requested=True)
+    again = replace(woken, attempts=3)
 
     undisturbed = lifecycle.after(CLAIMED, step, ANSWERED, LATER)
     priority = Priority.FRESH if due_at else undisturbed.priority
     assert lifecycle.after(woken, step, ANSWERED, LATER) == replace(undisturbed, due_at=due_at, priority=priority)
+    # Only the first call is more urgent than those of others.
+    assert lifecycle.after(again, step, ANSWERED, LATER).priority == (undisturbed.priority if due_at else priority)
 
 
 def test_calls_are_counted_and_the_last_request_id_is_kept() -> None:
@@ -473,8 +483,54 @@ def test_hundred_callbacks_during_a_call_make_one_more_call() -> None:
         row = lifecycle.called_back(row, None, NOW + copy * SECOND)
     row = lifecycle.after(row, PollAgain(NOW + HOUR), ANSWERED, NOW + 100 * SECOND)
 
-    assert row == replace(BACK, polls=1, due_at=NOW + 100 * SECOND)
-    assert live(row, Answered(Outcome.PASSED))[0] == [NOW + 100 * SECOND]
+    assert row == replace(BACK, called_at=NOW + 100 * SECOND, polls=1, due_at=NOW + 102 * SECOND)
+    assert live(row, Answered(Outcome.PASSED))[0] == [NOW + 102 * SECOND]
+
+
+CALLED = replace(BACK, called_at=NOW, due_at=NOW + HOUR, priority=Priority.POLL, polls=1)
+
+
+@pytest.mark.parametrize(
+    ("known", "due_at"),
+    [
+        pytest.param(CALLED, NOW + 2 * SECOND, id="one poll"),
+        pytest.param(replace(CALLED, polls=3), NOW + 8 * SECOND, id="three polls"),
+        pytest.param(replace(CALLED, polls=30), NOW + 30 * SECOND, id="many polls"),
+        pytest.param(replace(CALLED, polls=30, due_at=NOW + SECOND), NOW + SECOND, id="due earlier"),
+        pytest.param(replace(CALLED, called_at=NOW - 9 * SECOND, polls=3), NOW, id="called before the interval"),
+        pytest.param(replace(CALLED, called_at=NOW + HOUR, polls=3), NOW + 8 * SECOND, id="called by a wrong clock"),
+    ],
+)
+def test_report_of_a_polled_token_waits_for_its_interval(known: Verification, due_at: datetime) -> None:
+    by_key = lifecycle.called_back(known, None, NOW)
+    by_browser = lifecycle.called_back(known, None, NOW, is_keyless=True)
+    by_request = lifecycle.retrieve_again(known, NOW)
+
+    assert [row.due_at for row in (by_key, by_browser, by_request)] == [due_at] * 3
+    assert [row.priority for row in (by_key, by_browser, by_request)] == [Priority.FRESH, Priority.POLL, Priority.FRESH]
+
+
+def test_first_report_of_a_browser_is_fresh() -> None:
+    row = lifecycle.called_back(REGISTERED, None, NOW, is_keyless=True)
+
+    assert (row.due_at, row.priority) == (NOW, Priority.FRESH)
+
+
+def test_stored_result_is_requested_again_after_ten_seconds() -> None:
+    known = replace(PASSED, called_at=NOW, attempts=1)
+
+    for seconds, due_at in ((0, 10), (9, 10), (10, 10), (11, 11)):
+        row = lifecycle.retrieve_again(known, NOW + seconds * SECOND)
+        assert (row.due_at, row.priority) == (NOW + due_at * SECOND, Priority.FRESH)
+
+
+def test_rejected_verification_has_failed_and_can_be_retrieved_again() -> None:
+    row = lifecycle.rejected(CALLED, "InvalidParameterValue.RuleIdNotExist")
+
+    assert row == replace(
+        CALLED, state=State.FAILED, due_at=None, last_error_code="InvalidParameterValue.RuleIdNotExist"
+    )
+    assert lifecycle.retrieve_again(row, NOW + MINUTE).state is State.PENDING
 
 
 REPLIES = st.one_of(st.sampled_from(ErrorClass).map(Failure), st.sampled_from([*Outcome, None]).map(Answered))
@@ -593,4 +649,4 @@ class Life(RuleBasedStateMachine):
 
 
 def test_no_order_of_events_loses_facts_results_or_pending_rows() -> None:
-    run_state_machine_as_test(Life, settings=settings(max_examples=100, stateful_step_count=25, deadline=None))
+    run_state_machine_as_test(Life, settings=settings(max_examples=100, stateful_step_count=25))

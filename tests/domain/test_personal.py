@@ -1,7 +1,7 @@
 """Masks: what they show, and how much they hide."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.detection import Detection
@@ -75,13 +75,11 @@ def test_masked_address_shows_its_province_or_nothing(address: str | None, maske
     assert mask_address(address) == masked
 
 
-@settings(deadline=None)
 @given(name=TEXTS)
 def test_masked_name_depends_on_first_character_and_length_alone(name: str) -> None:
     assert mask_name(name) == mask_name(name[0] + "某" * (len(name) - 1))
 
 
-@settings(deadline=None)
 @given(number=TEXTS)
 def test_masked_id_number_depends_on_ends_and_length_alone(number: str) -> None:
     shown = {(at, character) for at, character in enumerate(mask_id_card(number) or "") if character != "*"}
@@ -90,7 +88,6 @@ def test_masked_id_number_depends_on_ends_and_length_alone(number: str) -> None:
     assert len(mask_id_card(number) or "") == len(number)
 
 
-@settings(deadline=None)
 @given(number=ID_CARDS)
 def test_masked_id_number_leaves_over_100_million_candidates(number: str) -> None:
     # The check digit rules out ten of eleven.
@@ -99,7 +96,6 @@ def test_masked_id_number_leaves_over_100_million_candidates(number: str) -> Non
     assert candidates > 10**8
 
 
-@settings(deadline=None)
 @given(number=ID_CARDS, other=ID_CARDS)
 def test_id_numbers_with_the_same_ends_have_the_same_mask(number: str, other: str) -> None:
     twin = number[0] + other[1:-1] + number[-1]
@@ -107,7 +103,6 @@ def test_id_numbers_with_the_same_ends_have_the_same_mask(number: str, other: st
     assert mask_id_card(twin) == mask_id_card(number)
 
 
-@settings(deadline=None)
 @given(address=TEXTS | st.builds("{}{}".format, st.sampled_from(["北京市", "湖南省"]), TEXTS))
 def test_masked_address_shows_no_more_than_the_longest_province(address: str) -> None:
     shown = (mask_address(address) or "").removesuffix("***")

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from io import BytesIO
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentCloudSDKException
 from tencentcloud.faceid.v20180301 import models
@@ -148,7 +148,6 @@ def test_undocumented_bill_is_an_error(body: bytes) -> None:
         read(body)
 
 
-@settings(deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats() | st.text(),

@@ -1,7 +1,7 @@
 """Error codes that Tencent documents, our own, and unknown ones."""
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.decision import ErrorClass
@@ -105,13 +105,11 @@ def test_unknown_code_is_retried(code: str) -> None:
     assert classify(code) is ErrorClass.RETRY
 
 
-@settings(deadline=None)
 @given(family=st.sampled_from(FAMILIES), tails=st.lists(st.from_regex(r"[A-Z]{3}[a-z]{6}", fullmatch=True), max_size=3))
 def test_unknown_code_has_the_class_of_its_longest_known_prefix(family: str, tails: list[str]) -> None:
     assert classify(".".join([family, *tails])) is dict(CODES)[family]
 
 
-@settings(deadline=None)
 @given(code=st.text())
 def test_undocumented_text_is_always_retried(code: str) -> None:
     assert classify(code) is dict(CODES).get(code, ErrorClass.RETRY)

@@ -191,7 +191,7 @@ def test_every_variant_of_base64_is_read(variant: str, is_wrapped: bool) -> None
         assert list(media(lift(body, size=size, threshold=1)).values()) == [data], (length, size)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     st.binary(min_size=1, max_size=400),
     st.lists(st.sampled_from([*VARIANTS.values()]), max_size=2, unique=True),
@@ -347,7 +347,7 @@ def spelled(document: object, wrap: bool, random: Random) -> str:
     return json.dumps({"DetectInfo": slashed}) if wrap else slashed
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(BODIES, st.booleans(), st.integers(1, 90), st.integers(1, 40), st.randoms(use_true_random=True))
 def test_skeleton_and_media_make_up_the_document(
     document: dict[str, object], wrap: bool, threshold: int, most: int, random: Random

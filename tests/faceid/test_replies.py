@@ -199,7 +199,7 @@ THRESHOLDS = st.sampled_from([1, 64, 4096])
 RANDOMS = st.randoms(use_true_random=True)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(DOCUMENTS, PLACED, THRESHOLDS, RANDOMS)
 def test_any_document_is_read_as_if_parsed_whole(
     document: dict[str, Any], place: str, threshold: int, random: Random
@@ -214,7 +214,7 @@ def test_any_document_is_read_as_if_parsed_whole(
     assert media(found) == dict(expected_media(document))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(DOCUMENTS, PLACED, THRESHOLDS, RANDOMS, TEXTS.filter(str.strip), TEXTS)
 def test_error_is_read_alone_whatever_comes_with_it(
     document: dict[str, Any], place: str, threshold: int, random: Random, code: str, message: str
@@ -230,7 +230,7 @@ STRICT = re.compile(r"(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3
 FLAWS = st.sampled_from(["=", "==", "A=", "AA==", "AAA="]) | st.text("A/+=-_\n .", max_size=4)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(MEDIA.filter(bool), st.sampled_from([*PLACES.items()]), THRESHOLDS, RANDOMS, st.data())
 def test_medium_is_read_if_it_is_base64_and_reported_otherwise(
     text: str, place: tuple[MediaKind, tuple[str, str]], threshold: int, random: Random, data: st.DataObject

@@ -134,7 +134,7 @@ async def key_for(settings: Settings) -> str:
 
 
 @schema.parametrize()
-@settings(max_examples=12, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, derandomize=True, suppress_health_check=list(HealthCheck))
 def test_generated_requests_are_answered_as_described(case: schemathesis.Case[Any], served: httpx.Client) -> None:
     query = case.query or {}
     # A token that is only registered stays pending for the whole wait.

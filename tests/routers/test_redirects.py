@@ -231,7 +231,7 @@ async def test_result_with_another_nonce_is_not_stored(
     assert [stored async for stored in service.services.media_store.list()] == []
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(state=st.text(max_size=200), biz_token=st.text(max_size=40))
 async def test_redirect_answers_the_same_for_any_input(shared_service: Running, state: str, biz_token: str) -> None:
     clean = [text.encode(errors="replace").decode() for text in (biz_token, state)]

@@ -88,7 +88,7 @@ async def test_signature_is_accepted_for_callbacks_only(shared_service: Running)
 HEADER = st.binary(max_size=80).map(lambda value: value.translate(None, b"\0\r\n")).filter(bool)
 
 
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(values=st.tuples(*[st.none() | HEADER] * 3), age=st.integers(-400, 400))
 async def test_every_invalid_signature_gets_the_same_401(
     shared_service: Running, values: tuple[bytes | None, ...], age: int

@@ -7,7 +7,7 @@ from io import BytesIO
 import pytest
 import structlog
 from cryptography.cobblestone import Cobblestone256Decryptor
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.sealing.aead import TamperedDataError, context_of, fresh_key
@@ -46,7 +46,6 @@ async def test_blob_is_read_by_the_library_and_by_us(size: int) -> None:
     assert await opened(key, blob, size, 0, size) == data
 
 
-@settings(deadline=None)
 @given(size=st.sampled_from(SIZES), ends=st.tuples(st.floats(0, 1), st.floats(0, 1)), piece=st.integers(1000, 40_000))
 async def test_any_range_is_read_to_the_byte(size: int, ends: tuple[float, float], piece: int) -> None:
     data = random.Random(size).randbytes(size)

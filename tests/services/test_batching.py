@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import ConflictError, UnavailableError
@@ -34,7 +34,6 @@ async def answers_of(batcher: Batcher[int, int], numbers: Sequence[int]) -> Sequ
     return [type(answer) if isinstance(answer, BaseException) else answer for answer in answers]
 
 
-@settings(deadline=None)
 @given(st.lists(st.integers(-5, 50), max_size=2 * MAX_BATCH + 10))
 def test_each_call_gets_the_answer_of_a_call_on_its_own(numbers: list[int]) -> None:
     answers = asyncio.run(answers_of(Batcher(Doubling()), numbers))

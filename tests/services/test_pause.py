@@ -27,6 +27,7 @@ from tests.support.service import Running, running
 from tests.support.simulator import LiveSimulator
 from tests.support.worker import retrieve_all, retrieving
 
+MISSING = "InvalidParameterValue.RuleIdNotExist"
 ARREARS = "error-UnauthorizedOperation.Arrears"
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
 Api = httpx.AsyncClient
@@ -49,13 +50,13 @@ class Worker:
 
     def __init__(self, service: Running, retrieval: RetrievalServices, clock: FixedClock) -> None:
         self._service = service
-        self._retrieval = retrieval
+        self.retrieval = retrieval
         self._clock = clock
 
     async def after(self, span: timedelta) -> int:
         """Moves the clock and returns the number of calls that the worker makes."""
         self._clock.now += span
-        return await retrieve_all(self._retrieval)
+        return await retrieve_all(self.retrieval)
 
     async def pauses(self) -> Sequence[Pause]:
         async with self._service.services.database.read() as tx:
@@ -295,18 +296,80 @@ async def test_each_account_has_its_own_concurrency_limit(
     assert [claim.account.name for claim in more] == ["default", "bank"]
 
 
-async def test_each_paused_rule_is_probed_and_pauses_without_tokens_end(idle_service: Running, idle_api: Api) -> None:
-    for number in range(20):
-        wrong = token("error-InvalidParameterValue.RuleIdNotExist-x1-illegal")
-        await idle_api.post("/v1/callbacks", json={"BizToken": wrong, "RuleId": f"{number:03}"})
+async def test_each_paused_rule_is_probed_by_its_turn(idle_service: Running, idle_api: Api) -> None:
+    await refuse_rules(idle_api, 20, "-x1-illegal")
     async with working(idle_service) as worker:
         assert [await worker.after(SECOND) for _ in range(2)] == [16, 4]
         assert len(await worker.pauses()) == 20
-        assert sorted([await worker.after(10 * SECOND), await worker.after(SECOND)]) == [4, 16]
-        assert await worker.pauses() == []
+        calls = []
+        while await worker.pauses():
+            calls.append(await worker.after(10 * SECOND))
 
-        gone = pause.begin("default", "404", "InvalidParameterValue.RuleIdNotExist", idle_service.services.clock())
+    # The quota of probes uses the real clock, so some claims take none.
+    assert (sum(calls), max(calls)) == (20, 1)
+
+
+async def test_rules_beyond_twenty_are_retried_late_instead_of_paused(idle_service: Running, idle_api: Api) -> None:
+    biz_tokens = await refuse_rules(idle_api, 25)
+    async with working(idle_service) as worker:
+        assert [await worker.after(SECOND) for _ in range(2)] == [16, 9]
+        assert len(await worker.pauses()) == 20
+        rows = [await row_of(idle_service.services, biz_token) for biz_token in biz_tokens]
+        soon = [row for row in rows if row.due_at and row.due_at < idle_service.services.clock() + 10 * MINUTE]
+        assert len(soon) == 20
+
+    ready = (await idle_api.get("/readyz")).json()
+    assert len(ready["warnings"]) == 20
+
+
+async def test_probes_leave_most_of_the_quota_to_fresh_work(idle_service: Running, idle_api: Api) -> None:
+    await refuse_rules(idle_api, 10)
+    async with working(idle_service) as worker:
+        assert await worker.after(SECOND) == 10
+        # The next probe may be made in a minute of the real clock.
         async with idle_service.services.database.write() as tx:
-            await tx.pauses.begin(gone)
-        assert await worker.after(MINUTE) == 0
-        assert await worker.pauses() == []
+            await tx.quota.reserve("probes:default", interval=MINUTE, slots=1)
+        fresh = [await call_back(idle_api, "passed") for _ in range(3)]
+        assert await worker.after(HOUR) == 3
+        assert await states(idle_api, fresh) == ["retrieved"] * 3
+        assert len(await worker.pauses()) == 10
+
+
+async def test_pause_without_tokens_ends(idle_service: Running) -> None:
+    services = idle_service.services
+    gone = pause.begin("default", "404", MISSING, services.clock())
+    async with services.database.write() as tx:
+        await tx.pauses.begin(gone)
+    async with retrieving(idle_service, services.clock) as retrieval:
+        await retrieval.pauses.settle()
+
+    async with services.database.read() as tx:
+        assert await tx.pauses.list() == []
+
+
+async def test_tokens_of_a_missing_rule_fail_after_hours(
+    idle_service: Running, idle_api: Api, clock: FixedClock
+) -> None:
+    called, waiting = (await refuse_rules(idle_api, 1))[0], token("passed")
+    disabled = token("error-InvalidParameterValue.RuleIdDisabled-passed")
+    async with working(idle_service) as worker:
+        assert await worker.after(SECOND) == 1
+        await idle_api.post("/v1/callbacks", json={"BizToken": waiting, "RuleId": "000"})
+        await idle_api.post("/v1/callbacks", json={"BizToken": disabled, "RuleId": "9"})
+        await worker.after(SECOND)
+        for hours, state in ((3.5, "pending"), (7, "failed")):
+            clock.now += hours * HOUR
+            await worker.retrieval.pauses.settle()
+            assert await states(idle_api, [called, waiting, disabled]) == [state, state, "pending"]
+
+    row = await row_of(idle_service.services, waiting)
+    assert (row.attempts, row.due_at, row.last_error_code) == (0, None, MISSING)
+    assert (await idle_api.post(f"/v1/verifications/{waiting}/retrieve")).json()["state"] == "pending"
+
+
+async def refuse_rules(api: Api, count: int, then: str = "") -> Sequence[str]:
+    """Calls back a token for each of so many rules that Tencent refuses."""
+    biz_tokens = [token(f"error-{MISSING}{then}") for _ in range(count)]
+    for number, biz_token in enumerate(biz_tokens):
+        await api.post("/v1/callbacks", json={"BizToken": biz_token, "RuleId": f"{number:03}"})
+    return biz_tokens

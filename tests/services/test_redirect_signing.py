@@ -24,7 +24,7 @@ from tests.support.service import actor
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
 NUMBERS = count()
-WITH_FIXTURES = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+WITH_FIXTURES = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 class Scene:

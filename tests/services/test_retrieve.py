@@ -30,7 +30,7 @@ from tests.support.api import call_back, get, row_of, token
 from tests.support.clocks import ShiftedClock
 from tests.support.service import Running
 from tests.support.simulator import LiveSimulator
-from tests.support.worker import retrieve_all, retrieving
+from tests.support.worker import retrieve_all, retrieve_later, retrieving
 
 INFO_TYPES = ["0", *("".join(digits) for count in range(1, 5) for digits in combinations("1234", count))]
 KINDS = {
@@ -194,11 +194,11 @@ async def test_stale_claim_records_its_call_and_nothing_else(
 
 
 async def test_newer_result_replaces_the_older_one_and_its_objects(
-    idle_service: Running, idle_api: httpx.AsyncClient, retrieval: RetrievalServices
+    idle_service: Running, idle_api: httpx.AsyncClient
 ) -> None:
     biz_token = await call_back(idle_api, "passed")
-    for _ in range(3):
-        assert await retrieve_all(retrieval) == 1
+    for number in range(3):
+        assert await retrieve_later(idle_service, 11 * number) == 1
         assert (await idle_api.post(f"/v1/verifications/{biz_token}/retrieve")).is_success
 
         assert await counts(idle_service.services) == {"texts": 1, "media": 4, "objects": 4}
@@ -215,7 +215,8 @@ async def test_callbacks_during_a_fetch_cause_a_poll_only_if_unfinished(
     answers = await asyncio.gather(*(idle_api.post("/v1/callbacks", json={"BizToken": biz_token}) for _ in range(100)))
     await retrieval.retrieve.retrieve(claim)
 
-    while await retrieve_all(retrieval):
+    assert await retrieve_all(retrieval) == 0
+    while await retrieve_later(idle_service, 3):
         pass
 
     assert {answer.status_code for answer in answers} == {202}

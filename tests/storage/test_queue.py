@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import pytest
 
 from app.domain import lifecycle
+from app.domain.turns import Turn, in_order
 from app.domain.verification import Priority, Verification
 from app.storage.database import Database
 from app.storage.queue import Due
@@ -22,6 +23,7 @@ ROW = Verification(client="default", biz_token="", rule_id="1", due_at=NOW, dead
 
 
 DUE = Due(account="default", now=NOW, last_deadline=NOW + SECOND)
+ALL = [[Turn(priority, "default")] for priority in Priority]
 
 
 async def add(database: Database, dues: Collection[datetime | None]) -> Sequence[Verification]:
@@ -29,9 +31,12 @@ async def add(database: Database, dues: Collection[datetime | None]) -> Sequence
     return await rows.add(database, *(replace(ROW, biz_token=str(place), due_at=due) for place, due in enumerate(dues)))
 
 
-async def claim(database: Database, due: Due = DUE, *, now: datetime = NOW, limit: int = 10) -> Sequence[Verification]:
+async def claim(
+    database: Database, due: Due = DUE, *, now: datetime = NOW, limit: int = 10, number: int = 1
+) -> Sequence[Verification]:
     async with database.write() as tx:
-        return await tx.queue.claim(replace(due, now=now), lease=LEASE, limit=limit)
+        turns = in_order(await tx.queue.turns(due.account, now), number)
+        return await tx.queue.claim(replace(due, now=now), turns, lease=LEASE, limit=limit)
 
 
 def names(claimed: Collection[Verification]) -> set[str]:
@@ -67,7 +72,7 @@ async def test_claim_that_is_rolled_back_takes_nothing(database: Database) -> No
 
     async def fail() -> None:
         async with database.write() as tx:
-            assert await tx.queue.claim(DUE, lease=LEASE, limit=1)
+            assert await tx.queue.claim(DUE, ALL, lease=LEASE, limit=1)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -201,7 +206,7 @@ async def test_callback_during_a_claim_is_kept_until_the_next_claim(database: Da
     async with database.write() as tx:
         row = await lock_row(tx, "0")
         assert row is not None
-        await tx.verifications.save(row, lifecycle.wake(row, NOW + SECOND), NOW)
+        await tx.verifications.save(row, lifecycle.called_back(row, None, NOW + SECOND), NOW)
     woken = await find(database, "0")
     (again,) = await claim(database, now=NOW + LEASE)
 
@@ -231,6 +236,48 @@ async def test_fresh_rows_come_before_retries_and_these_before_polls(database: D
     assert [sorted(batch) for batch in batches] == [["FRESH 1", "FRESH 2", "RETRY 2"], ["POLL 1", "POLL 2", "RETRY 1"]]
     assert batches[0][-1] == "RETRY 2"
     assert batches[1][0] == "RETRY 1"
+
+
+async def test_each_client_with_due_rows_has_a_turn(database: Database) -> None:
+    later = replace(ROW, due_at=NOW + SECOND)
+    await rows.add(
+        database,
+        *(replace(ROW, biz_token=f"a{number}", client="a") for number in range(3)),
+        replace(ROW, biz_token="b", client="b", priority=Priority.POLL),
+        replace(ROW, biz_token="b later", client="b", due_at=NOW + SECOND),
+        replace(later, biz_token="c later", client="c"),
+        replace(ROW, biz_token="d of a bank", client="d", account="bank"),
+        replace(ROW, biz_token="e done", client="e", due_at=None),
+    )
+
+    async with database.read() as tx:
+        found = [await tx.queue.turns("default", at) for at in (NOW - SECOND, NOW, NOW + SECOND)]
+
+    now = {Turn(Priority.FRESH, "a"), Turn(Priority.POLL, "b")}
+    assert [set(turns) for turns in found] == [set(), now, now | {Turn(Priority.FRESH, "b"), Turn(Priority.FRESH, "c")}]
+    assert [len(turns) for turns in found] == [0, 2, 4]
+
+
+async def test_rows_of_all_clients_are_claimed_in_turns(database: Database) -> None:
+    await rows.add(
+        database,
+        *(replace(ROW, biz_token=f"a{age}", client="a", due_at=NOW - age * SECOND) for age in range(20)),
+        *(replace(ROW, biz_token=f"b{age}", client="b", due_at=NOW - age * SECOND) for age in range(2)),
+        replace(ROW, biz_token="c", client="c"),
+    )
+
+    assert names(await claim(database, limit=6)) == {"a19", "b1", "c", "a18", "b0", "a17"}
+    # What one client lacks, the others get.
+    assert names(await claim(database, limit=3)) == {"a16", "a15", "a14"}
+
+
+async def test_flood_of_one_client_delays_another_by_one_claim(database: Database) -> None:
+    flood = [replace(ROW, biz_token=f"a{n}", client="a", due_at=NOW - HOUR) for n in range(500)]
+    await rows.add(database, *flood, replace(ROW, biz_token="b", client="b"))
+
+    claimed = [names(await claim(database, limit=1, number=number)) for number in (1, 2)]
+
+    assert {"b"} in claimed
 
 
 async def test_each_account_has_its_own_queue(database: Database) -> None:

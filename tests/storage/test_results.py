@@ -77,7 +77,7 @@ async def stored_media(database: Database, number: int) -> Sequence[MediaItem]:
         return (await tx.results.media([number])).get(number, [])
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(first=detections, second=detections)
 async def test_every_field_of_a_text_is_read_as_it_was_written(
     database: Database, first: Detection, second: Detection

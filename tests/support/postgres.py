@@ -50,14 +50,12 @@ class Postgres:
         The server then ends all others and recovers.
         """
         backends = self._backends()
-        for pid in backends[-1:]:
-            os.kill(pid, signal.SIGKILL)
-        return bool(backends)
+        return any(_has_sent(signal.SIGKILL, pid) for pid in backends[-1:])
 
     def cut_sessions(self) -> None:
         """Ends every session, like an administrator."""
         for pid in self._backends():
-            os.kill(pid, signal.SIGTERM)
+            _has_sent(signal.SIGTERM, pid)
 
     async def accept_writes(self, *, is_writable: bool) -> None:
         """Makes the server read-only, like the former primary after a switchover, or writable again."""
@@ -95,3 +93,12 @@ def _title(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
     except OSError:
         return ""
+
+
+def _has_sent(number: signal.Signals, pid: int) -> bool:
+    """Sends a signal; returns False if the process has ended since it was found."""
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True

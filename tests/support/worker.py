@@ -3,10 +3,12 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import timedelta
 
 from app.factory import RetrievalServices, Services, open_retrieval
 from app.services.clock import Clock, ClockService
 from app.services.media_guard import MediaGuard
+from tests.support.clocks import ShiftedClock
 from tests.support.service import Running, changed
 
 
@@ -27,6 +29,12 @@ async def retrieving(
     await guard.confirm_owner()
     async with open_retrieval(own) as retrieval:
         yield retrieval
+
+
+async def retrieve_later(service: Running, seconds: float) -> int:
+    """Retrieves one batch of what is due by a clock that is ahead by so many seconds; returns how many."""
+    async with retrieving(service, ShiftedClock(timedelta(seconds=seconds))) as retrieval:
+        return await retrieve_all(retrieval)
 
 
 async def retrieve_all(retrieval: RetrievalServices) -> int:

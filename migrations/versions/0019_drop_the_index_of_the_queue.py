@@ -1,0 +1,10 @@
+"""Drop the index of the queue without clients, which `ix_verification_turns` replaces."""
+
+from alembic import op
+
+revision = "0019"
+down_revision = "0018"
+
+
+def upgrade() -> None:
+    op.drop_index("ix_verification_queue", table_name="verification")
