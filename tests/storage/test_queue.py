@@ -267,7 +267,7 @@ async def test_rows_of_all_clients_are_claimed_in_turns(database: Database) -> N
     )
 
     assert names(await claim(database, limit=6)) == {"a19", "b1", "c", "a18", "b0", "a17"}
-    # What one client lacks, the others get.
+    # The others get the turns of a client that has nothing left.
     assert names(await claim(database, limit=3)) == {"a16", "a15", "a14"}
 
 

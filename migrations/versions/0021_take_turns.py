@@ -6,8 +6,8 @@ On Postgres `app.storage.schema` builds the index afterwards, without blocking w
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0020"
-down_revision = "0019"
+revision = "0021"
+down_revision = "0020"
 
 
 def upgrade() -> None:
