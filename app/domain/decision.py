@@ -182,13 +182,12 @@ def decide(
         provisional = verification.provisional and Part.TEXT in verification.fetched_parts
     if reply.missing:
         return Store(reply.outcome, provisional, now, reply.fetched_parts, reply.awaited, reply.unreadable)
-    if provisional:
-        # Everything is requested again then.
-        settled_at = max(now, _settled_at(verification, now))
-        return Store(reply.outcome, provisional, settled_at, unreadable=reply.unreadable)
+    # Everything is requested again when a provisional verdict is settled.
+    settled_at = max(now, _settled_at(verification, now)) if provisional else None
     poll_at = _next_media_poll(verification, now) if reply.awaited else None
-    awaited = reply.awaited if poll_at else frozenset()
-    return Store(reply.outcome, provisional, poll_at, awaited=awaited, unreadable=reply.unreadable)
+    if poll_at is None or (settled_at and settled_at <= poll_at):
+        return Store(reply.outcome, provisional, settled_at, unreadable=reply.unreadable)
+    return Store(reply.outcome, provisional, poll_at, awaited=reply.awaited, unreadable=reply.unreadable)
 
 
 def backoff(base: timedelta, cap: timedelta, times: int) -> timedelta:

@@ -19,6 +19,7 @@ from cryptography.cobblestone import Cobblestone256Decryptor
 from sqlalchemy import Table, func, or_, select
 
 from app.config import Settings
+from app.domain.decision import TOKEN_LIFETIME
 from app.domain.detection import Detection, LivenessAttempt, Outcome, SealedText
 from app.domain.media import MediaItem, MediaKind
 from app.domain.verification import Priority, State, Verification
@@ -262,7 +263,7 @@ async def _check(
     try:
         row = asdict(owner) | {"callback_extra": stored.cipher.open_extra(owner)}
         found = [
-            *_differences("row", row, _expected_row(token, acknowledged)),
+            *_differences("row", row, _expected_row(token, acknowledged, owner)),
             *_wrong_texts(token, stored.text(owner)),
             *_wrong_media(token, media, stored.cipher, owner, contents),
             *_wrong_calls(row, calls, answered[token.biz_token]),
@@ -283,13 +284,15 @@ def _differences(where: str, found: Row, expected: Row) -> Iterator[str]:
             yield f"{where} has {name} {found[name]!r}, not {value!r}"
 
 
-def _expected_row(token: Token, acknowledged: Acknowledged) -> Row:
+def _expected_row(token: Token, acknowledged: Acknowledged, owner: Verification) -> Row:
+    # The person of an old token can no longer change a verdict.
+    is_settled = owner.retrieved_at is not None and owner.retrieved_at >= owner.born_at + TOKEN_LIFETIME
     is_retrieved = token.scenario.state == "retrieved"
     outcome = "failed" if token.scenario.err_code else "passed"
     values: dict[str, Any] = {
         "state": token.scenario.state,
         "outcome": outcome if is_retrieved else None,
-        "provisional": token.scenario.err_code != 0,
+        "provisional": token.scenario.err_code != 0 and not is_settled,
         "is_leased": False,
     }
     if acknowledged.received:

@@ -302,8 +302,15 @@ UNREADABLE = (UnreadableMedia(MediaKind.LIVENESS_VIDEO, UnreadableReason.NOT_BAS
             PENDING,
             Answered(Outcome.FAILED, awaited=VIDEO, unreadable=UNREADABLE),
             NOW,
+            replace(MAYBE_PASSES_LATER, due_at=NOW + 5 * SECOND, awaited=VIDEO, unreadable=UNREADABLE),
+            id="with a provisional verdict, too",
+        ),
+        pytest.param(
+            replace(PROVISIONAL, media_polls=4),
+            Answered(Outcome.FAILED, awaited=VIDEO, unreadable=UNREADABLE),
+            NOW,
             replace(MAYBE_PASSES_LATER, unreadable=UNREADABLE),
-            id="a provisional verdict is requested again in full",
+            id="a provisional verdict is requested again in full when it is settled",
         ),
         pytest.param(
             PENDING,
