@@ -150,7 +150,9 @@ async def open_retrieval(services: Services) -> AsyncIterator[RetrievalServices]
                 clocks=services.clocks,
                 media_guard=services.media_guard,
             ),
-            pauses=PauseService(database=services.database, wakeups=services.wakeups, clocks=services.clocks),
+            pauses=PauseService(
+                database=services.database, cipher=services.cipher, wakeups=services.wakeups, clocks=services.clocks
+            ),
             billing=BillingService(
                 accounts=accounts,
                 rules=settings.rules,

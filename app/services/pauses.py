@@ -7,7 +7,9 @@ import structlog
 
 from app.domain import lifecycle
 from app.domain.decision import KEPT_FROM_CREATION
+from app.domain.verification import Verification
 from app.faceid.error_codes import RULE_MISSING
+from app.sealing.personal_data import PersonalDataCipher
 from app.services.clock import ClockService
 from app.storage.database import Database
 from app.storage.wakeups import Wakeups
@@ -24,6 +26,7 @@ class PauseService:
     """Settles pauses in the background. For workers."""
 
     database: Database
+    cipher: PersonalDataCipher
     wakeups: Wakeups
     clocks: ClockService
 
@@ -47,10 +50,12 @@ class PauseService:
             found = await tx.verifications.lock_rejected(
                 RULE_MISSING, missing, deadline_before=now + KEPT_FROM_CREATION - _PATIENCE, limit=_BATCH
             )
-            ended = [(known, lifecycle.rejected(known, RULE_MISSING)) for known in found]
-            await tx.verifications.save_all(ended, now)
+            await tx.verifications.save_all([(known, self._ended(known)) for known in found], now)
         for known in found:
             self.wakeups.send(str(known.id))
         if found:
             log.error("rule_missing", found=len(found))
         return len(found)
+
+    def _ended(self, known: Verification) -> Verification:
+        return self.cipher.with_digest(known, lifecycle.rejected(known, RULE_MISSING))

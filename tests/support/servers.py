@@ -13,7 +13,7 @@ import subprocess
 import sysconfig
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -39,6 +39,7 @@ NGINX = shutil.which("nginx", path=_SERVER_PATH)
 
 START_SECONDS = 30
 STOP_SECONDS = 20
+_PORT_TRIES = 5
 POLL_SECONDS = 0.05
 
 # The server keeps the process id of this shell. Its watchdog reads from a pipe that ends when the server must stop, or
@@ -141,6 +142,10 @@ def pgbouncer(server_url: str, *, connections: int) -> Iterator[str]:
         yield f"postgresql+asyncpg://{url.username}@127.0.0.1:{port}/{url.database}"
 
 
+class PortTakenError(RuntimeError):
+    """Another process took a port between its choice and the start of the server."""
+
+
 @contextmanager
 def s3() -> Iterator[S3]:
     """Yields an S3 server with one empty bucket. It checks signatures and ranges.
@@ -148,6 +153,16 @@ def s3() -> Iterator[S3]:
     Raises:
         RuntimeError: the server did not start. The text has its log.
     """
+    with ExitStack() as stack:
+        for _ in range(_PORT_TRIES):
+            with suppress(PortTakenError):
+                yield stack.enter_context(_s3())
+                return
+        raise RuntimeError("Another process takes the ports of the S3 server again and again.")
+
+
+@contextmanager
+def _s3() -> Iterator[S3]:
     with TemporaryDirectory(prefix="s3-") as name, ExitStack() as stack:
         ports = free_ports(_WEED_PORTS)
         sockets = {f"{part}.localSocket": f"{name}/{part}.sock" for part in ("s3", "filer")}
@@ -230,7 +245,9 @@ def _wait(server: subprocess.Popen[bytes], is_ready: Callable[[], bool], log: Pa
     give_up_at = time.monotonic() + START_SECONDS
     while not is_ready():
         if server.poll() is not None or time.monotonic() > give_up_at:
-            raise RuntimeError(f"The server did not start:\n{log.read_text(errors='replace')}")
+            text = log.read_text(errors="replace")
+            error = PortTakenError if "is not available on 127.0.0.1" in text else RuntimeError
+            raise error(f"The server did not start:\n{text}")
         time.sleep(POLL_SECONDS)
 
 
