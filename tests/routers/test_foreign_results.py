@@ -16,7 +16,7 @@ from tests.services.test_redirects import wait_for_hints
 from tests.support.api import SECRETS, STATEFUL, get, list_tokens, row_of, url
 from tests.support.service import Running, changed, everything, running
 from tests.support.simulator import LiveSimulator
-from tests.support.worker import retrieve_all, retrieving
+from tests.support.worker import retrieve_all, retrieve_later, retrieving
 
 Claim = Callable[[Running, httpx.AsyncClient, str, str], Awaitable[object]]
 
@@ -85,7 +85,7 @@ async def test_owner_claims_a_token_whose_result_was_foreign(
             stolen = await get(api, theft.biz_token)
             await claim(idle_service, api, theft.biz_token, theft.right_state)
             claimed = await get(api, theft.biz_token)
-            await retrieve_all(retrieval)
+        assert await retrieve_later(idle_service, 3) == 1
         view = await get(api, theft.biz_token)
 
     assert (stolen["state"], stolen["retrieval"]["last_error_code"]) == ("failed", FOREIGN)
@@ -143,11 +143,10 @@ async def test_foreign_result_is_restarted_once_per_state(idle_service: Running,
     async with idle_service.client(await idle_service.key(*everything())) as api:
         theft = await Theft.begin(idle_service, api, faceid)
         wrong = (await issue_redirect(api))["state"]
-        async with retrieving(idle_service) as retrieval:
-            for state in (theft.wrong_state, wrong, wrong, theft.right_state):
-                await browse(idle_service, theft.biz_token, state)
-                await wait_for_hints()
-                calls.append(await retrieve_all(retrieval))
+        for number, state in enumerate((theft.wrong_state, wrong, wrong, theft.right_state)):
+            await browse(idle_service, theft.biz_token, state)
+            await wait_for_hints()
+            calls.append(await retrieve_later(idle_service, 3 * number))
         view = await standing(api, theft.biz_token)
 
     assert calls == [1, 1, 0, 1]
