@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.domain.api_key import EXPIRY_WARNING, OPERATOR, ApiKey, Scope, digest, new_key, parse
+from app.domain.api_key import DESTROYED, EXPIRY_WARNING, OPERATOR, ApiKey, Scope, digest, new_key, parse
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
 MOMENT = timedelta.resolution
@@ -152,3 +152,8 @@ def test_every_right_is_a_bound_value(name: str) -> None:
 @pytest.mark.parametrize(("left", "is_soon"), [(EXPIRY_WARNING, True), (EXPIRY_WARNING + MOMENT, False)])
 def test_key_expires_soon_within_14_days(left: timedelta, is_soon: bool) -> None:
     assert replace(KEY, expires_at=NOW + left).expires_soon(NOW) is is_soon
+
+
+@pytest.mark.parametrize(("digest_of_secret", "has_digest"), [(b"digest", True), (DESTROYED, False)])
+def test_revoked_key_has_no_digest(digest_of_secret: bytes, has_digest: bool) -> None:
+    assert replace(KEY, sealed_digest=digest_of_secret).has_digest is has_digest

@@ -37,7 +37,7 @@ from app.domain.media import MediaKind, UnreadableMedia, UnreadableReason
 from app.domain.redirect_state import FOREIGN, is_released
 from app.domain.rule import Rule
 from app.domain.verification import Priority, State, TokenFacts, UpstreamCall, Verification
-from app.errors import ConflictError, GoneError
+from app.errors import ConflictError, GoneError, InvalidRequestError
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
 SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
@@ -310,6 +310,18 @@ UNREADABLE = (UnreadableMedia(MediaKind.LIVENESS_VIDEO, UnreadableReason.ADDRESS
 AWAITING = replace(
     PASSED, due_at=NOW + HOUR, priority=Priority.LAST, awaited_parts=AWAITED, media_polls=1, unreadable=UNREADABLE
 )
+
+
+def test_token_of_the_future_is_rejected() -> None:
+    for known in (NEW, PASSED):
+        lifecycle.registered(known, TokenFacts(created_at=NOW + 5 * MINUTE), NOW)
+        with pytest.raises(InvalidRequestError):
+            lifecycle.registered(known, TokenFacts(created_at=NOW + 6 * MINUTE), NOW)
+
+
+@pytest.mark.parametrize("known", [CALLED_BACK, replace(PASSED, nonce="nonce"), replace(FAILED, nonce="nonce")])
+def test_further_state_changes_only_a_token_that_waits_for_one(known: Verification) -> None:
+    assert lifecycle.claimed(known, NOW) is known
 
 
 def test_only_a_visible_change_is_an_update() -> None:

@@ -46,3 +46,8 @@ def test_next_parts(
 
 def test_missing_parts_are_those_wanted_and_not_fetched() -> None:
     assert Rule(info_type=InfoType("14")).missing([TEXT, CARD]) == {VIDEO}
+
+
+@pytest.mark.parametrize(("clients", "is_open"), [((), True), (("a", "shop"), True), (("a",), False)])
+def test_rule_is_open_to_its_clients(clients: tuple[str, ...], is_open: bool) -> None:
+    assert Rule(clients=frozenset(clients)).is_open_to("shop") is is_open

@@ -24,3 +24,7 @@ def test_medium_of_an_earlier_answer_is_not_reported_as_unreadable() -> None:
     )
 
     assert Result(verification=replace(MINIMAL, unreadable=(VIDEO, FRAME)), media=(stored,)).unreadable == [VIDEO]
+
+
+def test_client_and_token_identify_a_verification() -> None:
+    assert MINIMAL.owner == ("default", "minimal")
