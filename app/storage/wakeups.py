@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 import asyncpg
 import structlog
@@ -27,6 +27,8 @@ _COLLECT_SECONDS = 0.005
 _RECONNECT_SECONDS = 1.0
 # A connection that takes longer is dead.
 _NOTIFY_SECONDS = 10.0
+# Between cancellations while the exchange ends.
+_STOP_SECONDS = 1.0
 # A payload holds at most 8,000 bytes.
 _MAX_PER_NOTIFY = 400
 # While the server is away, further topics are dropped: their subscribers find out by polling.
@@ -94,9 +96,10 @@ class PostgresWakeups(Wakeups):
 
     async def aclose(self) -> None:
         """Stops the exchange with other processes."""
-        self._task.cancel()
-        with suppress(asyncio.CancelledError):
-            await self._task
+        # On Python 3.11 `wait_for`, which the driver uses, loses a cancellation that arrives together with its result.
+        while not self._task.done():
+            self._task.cancel()
+            await asyncio.wait([self._task], timeout=_STOP_SECONDS)
 
     async def _run(self) -> None:
         reported_at = -_REPORT_SECONDS
