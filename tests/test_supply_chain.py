@@ -25,7 +25,7 @@ SAFE = {"name": "safe", "version": "1.0", "vulns": []}
 OLD = {"name": "old", "version": "1.0", "vulns": [{"id": "PYSEC-1", "fix_versions": ["1.1"], "aliases": []}]}
 UNKNOWN = {"name": "safe", "skip_reason": "Dependency not found on PyPI and could not be audited: safe (1.0)"}
 OTHER = {"name": "other", "skip_reason": "Dependency not found on PyPI and could not be audited: other (1.0)"}
-NOT_CHECKED = "NOT CHECKED: no advisory source was reachable. Run `make audit` where pypi.org or api.osv.dev is."
+NOT_CHECKED = "NOT CHECKED: no advisory source was reachable. Run `make audit` where PyPI or OSV is."
 CLEAN = "1 packages were checked. Known vulnerabilities: 0."
 
 

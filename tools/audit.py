@@ -39,10 +39,7 @@ class Audit:
     def report(self) -> tuple[int, str]:
         """Returns the exit code and the text: 1 if a vulnerability is known, otherwise 0."""
         if not self.checked:
-            return (
-                0,
-                "NOT CHECKED: no advisory source was reachable. Run `make audit` where pypi.org or api.osv.dev is.",
-            )
+            return 0, "NOT CHECKED: no advisory source was reachable. Run `make audit` where PyPI or OSV is."
         lines = sorted(self.vulnerable)
         if unchecked := self.unchecked - self.checked:
             lines.append(f"NOT CHECKED, unknown to every source: {', '.join(sorted(unchecked))}.")

@@ -334,13 +334,18 @@ def after(verification: Verification, step: Step, call: UpstreamCall, now: datet
             )
         case _:
             assert_never(step)
-    if verification.wake_requested and verification.due_at:
-        due_at = min(verification.due_at, _next_call_at(verification, now))
-        priority = Priority.FRESH if verification.attempts == 1 else min(verification.priority, Priority.POLL)
-        verification = replace(verification, due_at=due_at, priority=priority)
-    if verification.due_at:
-        verification = replace(verification, due_at=min(verification.due_at, verification.deadline_at))
-    return replace(verification, is_leased=False, wake_requested=False)
+    return replace(_woken(verification, now), is_leased=False, wake_requested=False)
+
+
+def _woken(verification: Verification, now: datetime) -> Verification:
+    """Applies a report that arrived during the call. No call is scheduled after the deadline."""
+    if verification.due_at is None:
+        return verification
+    due_at, priority = verification.due_at, verification.priority
+    if verification.wake_requested:
+        due_at = min(due_at, _next_call_at(verification, now))
+        priority = Priority.FRESH if verification.attempts == 1 else min(priority, Priority.POLL)
+    return replace(verification, due_at=min(due_at, verification.deadline_at), priority=priority)
 
 
 def _priority_after(step: Store) -> Priority:

@@ -7,7 +7,7 @@ from itertools import chain, groupby, islice
 from app.domain.verification import Priority
 
 _MAX_TURNS = 32
-# Every so many claims begin with what is least urgent. A flood of callbacks then cannot stop retries and polls.
+# One claim in so many begins with the least urgent work. A flood of callbacks then cannot stop retries and polls.
 _LESS_URGENT_EVERY = 8
 
 
