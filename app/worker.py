@@ -6,11 +6,12 @@ It runs inside `serve` or alone, in any number. Workers share only the database.
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import structlog
 
+from app import tasks
 from app.errors import ConfigurationError, ServiceError
 from app.factory import RetrievalServices, Services, open_retrieval
 from app.observability import where
@@ -75,14 +76,13 @@ class Worker:
         """Works until `stop`."""
         log.info("worker_started", concurrency=self._concurrency)
         await self._guarded(self._claims.adopt)
-        tasks = [asyncio.create_task(self._renew_forever()), *map(asyncio.create_task, map(self._repeat, self._chores))]
+        repeated = [self._renew_forever(), *map(self._repeat, self._chores)]
+        running = [asyncio.create_task(work) for work in repeated]
         try:
             await self._retrieve_until_stopped()
             await self._finish()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await tasks.end(*running)
         log.info("worker_stopped")
 
     async def _retrieve_until_stopped(self) -> None:
@@ -91,8 +91,7 @@ class Worker:
             while not self._stopping.is_set():
                 wake.clear()
                 await self._guarded(lambda: self._claim(wake))
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(wake.wait(), POLL_SECONDS)
+                await tasks.wait_for(wake, POLL_SECONDS)
             await stop
 
     async def _wake_on_stop(self, wake: asyncio.Event) -> None:
@@ -121,9 +120,7 @@ class Worker:
             return
         _, late = await asyncio.wait(self._in_flight, timeout=self._grace_seconds)
         claims = [self._in_flight[task] for task in late]
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
+        await tasks.end(*late)
         await self._guarded(lambda: self._claims.hand_back(claims))
 
     async def _renew_forever(self) -> None:

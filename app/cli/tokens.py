@@ -1,12 +1,11 @@
 """Commands that register tokens by hand, one or many."""
 
-import asyncio
 import os
 import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AsyncExitStack, contextmanager, nullcontext, suppress
+from contextlib import AsyncExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from datetime import timedelta
 from pathlib import Path
@@ -17,6 +16,7 @@ from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from app import tasks
 from app.cli.output import AsJson, Client, examples, print_error, print_json, print_record
 from app.cli.runtime import event_loop, load_settings, operator, run_with
 from app.cli.token_files import Line, read_batches
@@ -114,8 +114,7 @@ async def _retrieve(services: Services, actor: Actor, biz_token: str, facts: Tok
                 result = await services.read.get(actor, biz_token, client=client)
                 if _is_settled(result.verification, before) or time.monotonic() > end:
                     return result
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), _POLL_SECONDS)
+                await tasks.wait_for(changed, _POLL_SECONDS)
                 changed.clear()
 
 

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 from fastapi import Request
 from starlette.requests import ClientDisconnect
 
+from app import tasks
+
 Result = TypeVar("Result")
 
 
@@ -24,10 +26,8 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -
             raise ClientDisconnect
         return task.result()
     finally:
-        task.cancel()
-        disconnect.cancel()
         # The slot of the work is free before the next request is served.
-        await asyncio.gather(task, disconnect, return_exceptions=True)
+        await tasks.end(task, disconnect)
 
 
 async def _disconnect(request: Request) -> None:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from app import tasks
 from app.errors import ServiceError, UnavailableError
 from app.faceid.client import server_time
 from app.faceid.credentials import AccountSettings
@@ -112,9 +113,7 @@ class ClockService:
         try:
             yield
         finally:
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
+            await tasks.end(task)
 
     async def check(self) -> None:
         """Sets the clock, and compares it with the last check and in doubt with Tencent's time. For workers.

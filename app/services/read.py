@@ -1,11 +1,10 @@
 """Reads verifications: one, many, one person's, and the unmasked identity."""
 
-import asyncio
 import time
 from collections.abc import Collection, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from app import tasks
 from app.domain.api_key import Actor, Caller
 from app.domain.audit import Action
 from app.domain.detection import Detection, SealedText, personal
@@ -109,8 +108,7 @@ class ReadService:
             return result
         with self.limits.waiting(actor.caller), self.wakeups.subscribed(str(result.verification.id)) as changed:
             while not self.wakeups.is_over and (left := end - time.monotonic()) > 0:
-                with suppress(TimeoutError):
-                    await asyncio.wait_for(changed.wait(), min(left, _POLL_SECONDS))
+                await tasks.wait_for(changed, min(left, _POLL_SECONDS))
                 changed.clear()
                 await self.api_keys.confirm(actor)
                 result = await self.get(actor, biz_token, client=result.verification.client)

@@ -5,7 +5,6 @@ import hashlib
 import re
 import secrets
 from collections.abc import Callable, Collection
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -13,6 +12,7 @@ import structlog
 from itsdangerous import BadSignature, URLSafeSerializer
 from itsdangerous.encoding import base64_decode, base64_encode
 
+from app import tasks
 from app.domain import lifecycle, redirect_state
 from app.domain.api_key import Actor
 from app.domain.rate import RateClass
@@ -100,9 +100,7 @@ class RedirectService:
     async def aclose(self) -> None:
         """Drops the hints that have not been checked yet."""
         if self._task:
-            self._task.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._task
+            await tasks.end(self._task)
 
     def _serializer(self) -> URLSafeSerializer:
         """Signs with the newest version of the index ring and verifies with all versions."""

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
+from app import tasks
 from app.storage import postgres
 from app.storage.causes import cause_of
 from app.storage.database import Database
@@ -27,8 +28,6 @@ _COLLECT_SECONDS = 0.005
 _RECONNECT_SECONDS = 1.0
 # A connection that takes longer is dead.
 _NOTIFY_SECONDS = 10.0
-# Between cancellations while the exchange ends.
-_STOP_SECONDS = 1.0
 # A payload holds at most 8,000 bytes.
 _MAX_PER_NOTIFY = 400
 # While the server is away, further topics are dropped: their subscribers find out by polling.
@@ -96,10 +95,7 @@ class PostgresWakeups(Wakeups):
 
     async def aclose(self) -> None:
         """Stops the exchange with other processes."""
-        # On Python 3.11 `wait_for`, which the driver uses, loses a cancellation that arrives together with its result.
-        while not self._task.done():
-            self._task.cancel()
-            await asyncio.wait([self._task], timeout=_STOP_SECONDS)
+        await tasks.end(self._task)
 
     async def _run(self) -> None:
         reported_at = -_REPORT_SECONDS
