@@ -83,7 +83,9 @@ async def truncate_log(engine: AsyncEngine) -> bool:
                     return True
                 await asyncio.sleep(_TRUNCATE_PAUSE_SECONDS)
         finally:
-            await connection.exec_driver_sql(_BUSY_TIMEOUT)
+            # A cancelled statement closes its connection. Another one would replace the cancellation by an error.
+            if not connection.invalidated:
+                await connection.exec_driver_sql(_BUSY_TIMEOUT)
     return False
 
 

@@ -94,6 +94,20 @@ async def test_write_cancelled_as_its_statement_ends_releases_its_lock(database:
         assert await tx.verifications.add_all([MINIMAL])
 
 
+async def test_truncation_of_the_log_can_be_cancelled_at_any_moment(sqlite_url: str) -> None:
+    database = Database(DatabaseSettings(database_url=SecretStr(sqlite_url)))
+    for turns in range(40):
+        task = asyncio.create_task(database.truncate_log())
+        for _ in range(turns):
+            await asyncio.sleep(0.00005)
+        is_late = task.done()
+        task.cancel()
+        await asyncio.wait([task])
+
+        assert task.cancelled() or is_late
+    await database.aclose()
+
+
 async def test_write_beyond_its_deadline_is_rolled_back(database: Database) -> None:
     async def hang() -> None:
         async with database.write(seconds=0.05) as tx:
