@@ -33,7 +33,7 @@ test-compose: venv  ## test docker-compose.yml on a container engine; COMPOSE=do
 	TEST_COMPOSE=1 $(BIN)/pytest tests/test_compose.py $(ARGS)
 
 ten-thousand: venv  ## retrieve 10,000 tokens with lost, repeated and reordered callbacks, on a simulated clock and both databases
-	TEST_TOKENS=10000 $(BIN)/pytest tests/test_ten_thousand.py --numprocesses 2 $(ARGS)
+	TEST_TOKENS=10000 $(BIN)/pytest tests/test_ten_thousand.py --override-ini faulthandler_timeout=0 --numprocesses 2 $(ARGS)
 
 chaos: venv  ## inject faults into real processes, then check all tokens; ARGS="--seed 7 --kills 1000 --database postgres"
 	$(BIN)/python -m tests.chaos $(ARGS)
