@@ -1,11 +1,8 @@
-"""Signatures after Standard Webhooks (https://www.standardwebhooks.com): signed, and verified on callbacks."""
+"""Callbacks that are signed instead of carrying an API key: the secrets of clients, and who has signed."""
 
-import hmac
-import re
-from base64 import b64decode, b64encode
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
@@ -13,39 +10,12 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, mo
 from app.domain.api_key import Caller, Scope
 from app.domain.rule import DEFAULT_CLIENT
 from app.errors import UnauthenticatedError
-
-TOLERANCE = timedelta(minutes=5)
-"""How far a signature's timestamp may lie in the past or future."""
-
-_PREFIX = "whsec_"
-# The standard's limits.
-_SECRET_BYTES = range(24, 65)
-_SECONDS = re.compile(r"[1-9][0-9]{0,10}")
-
-
-def sign(secret: str, message_id: str, signed_at: datetime, body: bytes) -> str:
-    """Returns the value of `webhook-signature`, version 1: HMAC-SHA256 over id, timestamp and body.
-
-    Args:
-        secret: `whsec_` and the base64 of 24 to 64 bytes.
-        message_id: the value of `webhook-id`.
-        signed_at: the value of `webhook-timestamp`, which has whole seconds.
-        body: the request's body.
-    """
-    key = b64decode(secret.removeprefix(_PREFIX))
-    content = f"{message_id}.{int(signed_at.timestamp())}.".encode() + body
-    return f"v1,{b64encode(hmac.digest(key, content, 'sha256')).decode()}"
+from app.webhooks.signatures import is_secret, is_signed
 
 
 def _valid_secrets(secrets: Sequence[SecretStr]) -> Sequence[SecretStr]:
-    for secret in secrets:
-        text = secret.get_secret_value()
-        try:
-            size = len(b64decode(text.removeprefix(_PREFIX), validate=True))
-        except ValueError:
-            size = 0
-        if not text.startswith(_PREFIX) or size not in _SECRET_BYTES:
-            raise ValueError("each secret is whsec_ and the base64 of 24 to 64 bytes")
+    if not all(is_secret(secret.get_secret_value()) for secret in secrets):
+        raise ValueError("each secret is whsec_ and the base64 of 24 to 64 bytes")
     return secrets
 
 
@@ -113,15 +83,8 @@ class SignatureService:
             UnauthenticatedError: a header is missing or malformed, the timestamp is outside the tolerance, or no secret
                 verifies the signature.
         """
-        message_id, signed_at = headers.get("webhook-id"), _instant(headers.get("webhook-timestamp", ""))
-        if message_id and signed_at and abs(self._clock() - signed_at) <= TOLERANCE:
-            signatures = headers.get("webhook-signature", "").encode().split(b" ")
-            for secret, caller in self._signers:
-                expected = sign(secret, message_id, signed_at, body).encode()
-                if any(hmac.compare_digest(expected, signature) for signature in signatures):
-                    return caller
+        now = self._clock()
+        for secret, caller in self._signers:
+            if is_signed(secret, headers, body, now):
+                return caller
         raise UnauthenticatedError("The signature is unknown, malformed or out of date.", reason="signature")
-
-
-def _instant(seconds: str) -> datetime | None:
-    return datetime.fromtimestamp(int(seconds), UTC) if _SECONDS.fullmatch(seconds) else None

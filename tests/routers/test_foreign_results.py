@@ -10,7 +10,7 @@ import pytest
 from app.config import Settings
 from app.domain.redirect_state import FOREIGN
 from app.services.rule_settings import RuleSettings
-from app.services.webhook_signatures import sign
+from app.webhooks.signatures import sign
 from tests.routers.test_redirects import browse, detect_auth, issue_redirect
 from tests.services.test_redirects import wait_for_hints
 from tests.support.api import SECRETS, STATEFUL, get, list_tokens, row_of, url

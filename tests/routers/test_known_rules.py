@@ -16,7 +16,7 @@ from app.domain.api_key import Scope
 from app.domain.rule import DEFAULT_CLIENT
 from app.services.backfill import BackfillSummary, RejectedLine
 from app.services.rule_settings import RuleSettings
-from app.services.webhook_signatures import sign
+from app.webhooks.signatures import sign
 from tests.support.api import SECRETS, get, list_tokens, row_of, token, url
 from tests.support.operations import REQUEST_ID
 from tests.support.service import Running, changed, everything, running

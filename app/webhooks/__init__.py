@@ -1,0 +1,1 @@
+"""Webhooks: signatures after Standard Webhooks, and requests to addresses that clients choose."""
