@@ -10,6 +10,7 @@ The story of one verification, step by step, and where each step lives:
    decide    store, poll again, retry, pause or give up                `domain.decision` -> `domain.lifecycle`
 6. record    then the rows that name them, many at once                `services.record` -> `sealing.personal_data`
 7. query     a business system waits, reads, lists, downloads          `routers` -> `services.read`, `services.media`
+8. notify    the changes, in one order, for those who follow them     `domain.events` -> `services.outbox`, `.events`
 
 In addition, `services.billing` finds verifications that were never reported. `services.health` shows an operator where
 to act. `services.clock` sets the clock and says when it is in doubt, and `services.media_guard` says when media may be

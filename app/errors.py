@@ -6,7 +6,7 @@
     ├── ForbiddenError                403  forbidden            a valid key without the scope
     ├── NotFoundError                 404  not_found            unknown, or another client's
     ├── ConflictError                 409  conflict             contradicts what is already known
-    ├── GoneError                     410  erased               it was erased
+    ├── GoneError                     410  erased               it was erased, or is no longer kept
     ├── RangeNotSatisfiableError      416  range_not_satisfiable
     ├── TooManyRequestsError          429  too_many_requests    a rate limit was exceeded
     ├── TooManyWaitsError             429  too_many_waits       a limit of concurrent waits was reached
@@ -81,7 +81,7 @@ class ConflictError(ServiceError):
 
 
 class GoneError(ServiceError):
-    """It was erased; only that fact is left."""
+    """It was erased, and only that fact is left; or it is no longer kept."""
 
     status = 410
     code = "erased"

@@ -21,6 +21,7 @@ from app.services.billing import BillingService
 from app.services.claim import Account, ClaimService
 from app.services.clock import Clock, ClockService, SteadyClock
 from app.services.erase import EraseService
+from app.services.events import EventService
 from app.services.health import HealthService
 from app.services.intake import IntakeService
 from app.services.key_rotation import KeyRotationService
@@ -28,6 +29,7 @@ from app.services.limits import LimitService
 from app.services.media import MediaService
 from app.services.media_guard import MediaGuard
 from app.services.orphans import OrphanService
+from app.services.outbox import OutboxService
 from app.services.pauses import PauseService
 from app.services.read import ReadService
 from app.services.record import RecordService
@@ -37,7 +39,7 @@ from app.services.webhook_signatures import SignatureService
 from app.storage import schema
 from app.storage.database import Database
 from app.storage.media import MediaStore, open_media_store
-from app.storage.wakeups import Wakeups, open_wakeups
+from app.storage.wakeups import EVENTS, Wakeups, open_wakeups
 
 # So many altered rows in a row would make the right key ring look wrong.
 _SAMPLES = 20
@@ -57,6 +59,7 @@ class Services:
     audit: AuditService
     backfill: BackfillService
     erase: EraseService
+    events: EventService
     health: HealthService
     intake: IntakeService
     key_rotation: KeyRotationService
@@ -64,6 +67,7 @@ class Services:
     media: MediaService
     media_guard: MediaGuard
     orphans: OrphanService
+    outbox: OutboxService
     read: ReadService
     redirects: RedirectService
     signatures: SignatureService
@@ -109,6 +113,7 @@ async def open_services(settings: Settings, *, clock: Clock | None = None) -> As
         media_store = open_media_store(settings.media)
         stack.push_async_callback(media_store.aclose)
         wakeups = open_wakeups(database)
+        database.on_events = lambda: wakeups.send(EVENTS)
         stack.push_async_callback(wakeups.aclose)
         services = build(settings, database, media_store, cipher, wakeups, clock or SteadyClock())
         await services.clocks.follow()
@@ -260,6 +265,7 @@ def build(
         audit=audit,
         backfill=BackfillService(intake=intake, database=database, wakeups=wakeups, clock=clock),
         erase=EraseService(database=database, cipher=cipher, media=media_store, audit=audit, clocks=clocks),
+        events=EventService(database=database, wakeups=wakeups, api_keys=api_keys, limits=limits),
         health=HealthService(database=database, clock=clock, folders=media_guard.folders()),
         intake=intake,
         key_rotation=KeyRotationService(database=database, cipher=cipher, api_keys=api_keys, clock=clock),
@@ -267,6 +273,7 @@ def build(
         media=MediaService(read=read, store=media_store, cipher=cipher, audit=audit),
         media_guard=media_guard,
         orphans=OrphanService(database=database, media=media_store, media_guard=media_guard),
+        outbox=OutboxService(database=database, wakeups=wakeups, clocks=clocks),
         read=read,
         redirects=RedirectService(
             intake=intake,

@@ -14,6 +14,7 @@ from app.factory import open_services
 from app.routers import (
     audit,
     callbacks,
+    events,
     me,
     media,
     openapi,
@@ -61,7 +62,7 @@ def create_app(settings: Settings, *, with_worker: bool = True, clock: Clock | N
         redirect_slashes=False,
     )
     # Routes are matched in this order.
-    for room in (callbacks, verifications, redirects, media, audit, me, operations, openapi, problem_types):
+    for room in (callbacks, verifications, redirects, media, events, audit, me, operations, openapi, problem_types):
         app.include_router(room.router)
     app.include_router(callbacks.browsers)
     app.mount(openapi.ASSETS_PATH, openapi.assets)

@@ -17,7 +17,7 @@ from app.factory import RetrievalServices, Services, open_retrieval
 from app.observability import where
 from app.services.claim import Claim
 from app.services.clock import CHECK_SECONDS
-from app.storage.wakeups import DUE, Wakeups
+from app.storage.wakeups import DUE, EVENTS, Wakeups
 
 # Retries and polls come due without a wake-up.
 POLL_SECONDS = 1.0
@@ -38,10 +38,11 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Chore:
-    """Something to do again and again: at once, then `seconds` after each end."""
+    """Something to do again and again: at once, then `seconds` after each end, or at a wake-up of the topic."""
 
     work: Callable[[], Awaitable[object]]
     seconds: float
+    topic: str | None = None
 
 
 class Worker:
@@ -130,9 +131,15 @@ class Worker:
                 await self._guarded(lambda: self._claims.renew(list(self._in_flight.values())))
 
     async def _repeat(self, chore: Chore) -> None:
-        while True:
-            await self._guarded(chore.work)
-            await asyncio.sleep(chore.seconds)
+        if chore.topic is None:
+            while True:
+                await self._guarded(chore.work)
+                await asyncio.sleep(chore.seconds)
+        with self._wakeups.subscribed(chore.topic) as wake:
+            while True:
+                wake.clear()
+                await self._guarded(chore.work)
+                await tasks.wait_for(wake, chore.seconds)
 
     async def _guarded(self, work: Callable[[], Awaitable[object]]) -> object:
         """Returns the result of one piece of work. A failure is logged and stops neither the loop nor other work."""
@@ -176,6 +183,9 @@ def _chores(services: Services, retrieval: RetrievalServices) -> Sequence[Chore]
 
     chores = [
         Chore(keep_time, CHECK_SECONDS),
+        Chore(services.outbox.sequence, POLL_SECONDS, EVENTS),
+        Chore(services.outbox.announce_deadlines, ALARM_SECONDS),
+        Chore(services.outbox.remove_old, SWEEP_SECONDS),
         Chore(services.orphans.sweep, SWEEP_SECONDS),
         Chore(services.health.count_persons, SWEEP_SECONDS),
         Chore(services.health.alarm, ALARM_SECONDS),

@@ -34,7 +34,7 @@ _CLOCK_SKEW = timedelta(minutes=5)
 _INTERNAL = {
     *("id", "account", "is_rule_assumed", "sealed_key", "digest", "revision", "nonce", "updated_at"),
     *("priority", "fetched_parts", "fetch_separately", "claim", "is_leased", "wake_requested", "failures", "polls"),
-    *("awaited_parts", "media_polls", "called_at"),
+    *("awaited_parts", "media_polls", "called_at", "event_count", "is_expiry_announced"),
 }
 _VISIBLE = [field.name for field in fields(Verification) if field.name not in _INTERNAL]
 
@@ -250,6 +250,8 @@ def erased(verification: Verification, now: datetime) -> Verification:
         is_rule_assumed=verification.is_rule_assumed,
         account=verification.account,
         state=State.ERASED,
+        event_count=verification.event_count,
+        is_expiry_announced=verification.is_expiry_announced,
         created_at=verification.created_at,
         registered_at=verification.registered_at,
         received_at=verification.received_at,
@@ -280,6 +282,11 @@ def held(verification: Verification, *, is_held: bool) -> Verification:
     if verification.state is State.ERASED:
         return verification
     return replace(verification, legal_hold=is_held, erase_at=None if is_held else verification.retain_media_until)
+
+
+def expiry_announced(verification: Verification) -> Verification:
+    """Records that an event reports the approaching deadline, which happens once."""
+    return replace(verification, is_expiry_announced=True)
 
 
 def rejected(verification: Verification, error_code: str) -> Verification:

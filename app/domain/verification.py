@@ -89,7 +89,9 @@ class Verification:
 
     `erase_at` is when to erase next (None: a legal hold, or nothing is left). `sealed_key` is the wrapped key of all
     personal values, including `callback_extra`. `digest` binds the row and its result (`app.sealing.digests`), and
-    `revision` counts the stored results.
+    `revision` counts the stored results. `err_code` is the result code of the stored text, for events and statistics.
+
+    `event_count` counts the events (`app.domain.events`). `is_expiry_announced`: one of them reported the deadline.
     """
 
     id: int = 0
@@ -107,6 +109,9 @@ class Verification:
     state: State = State.PENDING
     outcome: Outcome | None = None
     provisional: bool = False
+    err_code: int | None = None
+    event_count: int = 0
+    is_expiry_announced: bool = False
     created_at: datetime | None = None
     registered_at: datetime | None = None
     received_at: datetime | None = None

@@ -86,6 +86,12 @@ CODES = (
     ),
     ErrorCode("legal_hold", "409", "The verification is under a legal hold.", "Release the hold first."),
     ErrorCode("erased", "410", "The verification was erased.", "Do not ask again: the data cannot be restored."),
+    ErrorCode(
+        "position_gone",
+        "410",
+        "Events behind the position are no longer kept, or the position is of another database.",
+        "Read the verifications that matter again, for example by `updated_from`. Then continue with `after=0`.",
+    ),
     ErrorCode("payload_too_large", "413", "The body is larger than 8192 bytes.", "Send less."),
     ErrorCode("uri_too_long", "414", "The address is too long.", "Use fewer or shorter filters."),
     ErrorCode(

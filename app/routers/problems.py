@@ -27,7 +27,7 @@ _WHEN: dict[int | str, str] = {
     403: "The API key lacks the scope.",
     404: "It does not exist, or it belongs to another client.",
     409: "The request contradicts what is already known.",
-    410: "It was erased.",
+    410: "It was erased, or it is no longer kept.",
     413: "The body is too large.",
     416: "The range lies outside the media item, whose size is in `Content-Range`.",
     422: "The request does not match this description; `errors` says where and why.",

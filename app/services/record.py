@@ -86,6 +86,8 @@ class RecordService:
                     unreferenced.append([item.object_key for item in outcome.media])
                     continue
                 removed = await self._replace(tx, current, outcome)
+                if outcome.text:
+                    after = replace(after, err_code=outcome.text.values["err_code"])
                 after = self.cipher.with_digest(current, after, text=outcome.text, added=outcome.media, removed=removed)
                 changes.append((current, after))
                 unreferenced.append([item.object_key for item in removed])

@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Self
@@ -22,6 +22,7 @@ from app.storage.api_keys import ApiKeyStore
 from app.storage.audit import AuditStore
 from app.storage.billing import BillingStore
 from app.storage.causes import cause_of, place_of
+from app.storage.events import EventStore
 from app.storage.installation import InstallationStore
 from app.storage.key_usage import KeyUsageStore
 from app.storage.pauses import PauseStore
@@ -130,6 +131,7 @@ class Transaction:
         self.api_keys = ApiKeyStore(connection)
         self.audit = AuditStore(connection)
         self.billing = BillingStore(connection)
+        self.events = EventStore(connection)
         self.installation = InstallationStore(connection)
         self.key_usage = KeyUsageStore(connection)
         self.pauses = PauseStore(connection)
@@ -137,11 +139,13 @@ class Transaction:
         self.quota = QuotaStore(connection)
         self.redirects = RedirectStore(connection)
         self.results = ResultStore(connection)
-        self.verifications = VerificationStore(connection)
+        self.verifications = VerificationStore(connection, self.events)
 
 
 class Database:
     """Opens transactions. Close it with `aclose`.
+
+    `on_events` is called after each commit of a transaction that has added events.
 
     Args:
         settings: the settings.
@@ -158,6 +162,7 @@ class Database:
         self.engine = _create_engine(url, settings, is_read_only=is_read_only)
         self._writer = asyncio.Lock() if self.is_embedded else None
         self._pool = None if self.is_embedded else postgres.Pool(self.engine)
+        self.on_events: Callable[[], None] = lambda: None
         self._failures: Counter[tuple[str, str | None]] = Counter()
         self._reported_at: dict[tuple[str, str | None], float] = {}
 
@@ -237,7 +242,10 @@ class Database:
             lock or nullcontext(),
             self._transaction(options) as connection,
         ):
-            yield Transaction(connection)
+            transaction = Transaction(connection)
+            yield transaction
+        if transaction.events.has_new:
+            self.on_events()
 
     @asynccontextmanager
     async def _transaction(self, options: dict[str, Any]) -> AsyncIterator[AsyncConnection]:

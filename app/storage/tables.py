@@ -28,6 +28,7 @@ from sqlalchemy import (
 
 from app.domain.audit import Action
 from app.domain.detection import Outcome, Part
+from app.domain.events import EventType
 from app.domain.media import MediaKind, UnreadableMedia, UnreadableReason
 from app.domain.verification import Priority, State
 
@@ -176,6 +177,9 @@ verification = Table(
     Column("state", EnumType(State), nullable=False),
     Column("outcome", OutcomeType, nullable=False, server_default=text("''")),
     Column("provisional", Boolean, nullable=False, default=False),
+    Column("err_code", BigInteger),
+    Column("event_count", Integer, nullable=False, server_default="0"),
+    Column("is_expiry_announced", Boolean, nullable=False, server_default=false()),
     Column("created_at", UtcDateTime),
     Column("registered_at", UtcDateTime),
     Column("received_at", UtcDateTime),
@@ -237,6 +241,50 @@ verification = Table(
     ),
     # The id of an erased row is never assigned to another person.
     sqlite_autoincrement=True,
+)
+
+_HAS_POSITION = text("position IS NOT NULL")
+_HAS_NO_POSITION = text("position IS NULL")
+
+# Without a foreign key: rows of verifications are never removed, and each insert would look one up.
+event = Table(
+    "event",
+    metadata,
+    Column("id", BigId, primary_key=True),
+    Column("public_id", String, nullable=False),
+    # Null until the sequencer assigns one (`app.storage.events`).
+    Column("position", BigInteger),
+    Column("type", EnumType(EventType), nullable=False),
+    Column("client", String, nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("verification_id", BigInteger),
+    Column("biz_token", String),
+    Column("rule_id", String),
+    Column("subject_ref", String),
+    Column("state", EnumType(State)),
+    Column("outcome", OutcomeType, nullable=False, server_default=text("''")),
+    Column("provisional", Boolean, nullable=False, server_default=false()),
+    Column("err_code", BigInteger),
+    Column("revision", Integer),
+    Column("details", String),
+    Index(None, "verification_id", "id"),
+    Index("ix_event_new", "id", sqlite_where=_HAS_NO_POSITION, postgresql_where=_HAS_NO_POSITION),
+    *(
+        Index(f"ix_event_{name}", *columns, unique=unique, sqlite_where=_HAS_POSITION, postgresql_where=_HAS_POSITION)
+        for name, columns, unique in (
+            ("position", ("position",), True),
+            ("client_position", ("client", "position"), False),
+        )
+    ),
+    sqlite_autoincrement=True,
+)
+
+# One row: the newest position. Its lock lets one sequencer work at a time.
+event_counter = Table(
+    "event_counter",
+    metadata,
+    Column("id", Integer, primary_key=True, autoincrement=False, default=1),
+    Column("position", BigInteger, nullable=False),
 )
 
 # A signed state can be used by one token, and the token's result must contain the nonce of one of its states.

@@ -9,9 +9,11 @@ from sqlalchemy import Executable, bindparam, func, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.events import EventType, change_of, describe
 from app.domain.lifecycle import touched
 from app.domain.listing import Position, VerificationFilter
 from app.domain.verification import State, TokenOwner, Verification
+from app.storage.events import EventStore
 from app.storage.listing import PersonIndex, page_statement
 from app.storage.tables import columns_of
 from app.storage.tables import verification as table
@@ -34,9 +36,10 @@ _SAVE = update(table).where(table.c.id == bindparam("row_id"))
 
 @dataclass(frozen=True, slots=True)
 class VerificationStore:
-    """The table of verifications."""
+    """The table of verifications. Each change of a row that is an event adds the event."""
 
     connection: AsyncConnection
+    events: EventStore
 
     async def add_all(self, verifications: Collection[Verification]) -> Mapping[TokenOwner, Verification]:
         """Inserts rows with different owners; returns those that are new, by client and token, with their ids.
@@ -102,6 +105,17 @@ class VerificationStore:
         )
         return await self._select(rejected.with_for_update(skip_locked=True))
 
+    async def lock_expiring(self, *, deadline_before: datetime, limit: int) -> Sequence[Verification]:
+        """Locks and returns pending rows whose deadline was not announced, the earliest first; skips locked rows."""
+        expiring = (
+            select(*COLUMNS)
+            .where(table.c.state == State.PENDING, table.c.deadline_at < deadline_before)
+            .where(table.c.is_expiry_announced.is_(False))
+            .order_by(table.c.deadline_at)
+            .limit(limit)
+        )
+        return await self._select(expiring.with_for_update(skip_locked=True))
+
     async def has_any(self) -> bool:
         """Returns whether there is any row, even of an erased verification."""
         return (await self.connection.scalar(select(table.c.id).limit(1))) is not None
@@ -118,13 +132,21 @@ class VerificationStore:
     async def save_all(self, changed: Collection[tuple[Verification, Verification]], now: datetime) -> None:
         """Like `save`, for many rows: one statement for all rows in which the same columns differ."""
         groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
-        for before, after in changed:
-            old, new = columns_of(before), columns_of(touched(before, after, now))
+        new_events = []
+        for before, changed_row in changed:
+            after = touched(before, changed_row, now)
+            if kind := change_of(before, after):
+                after = replace(after, event_count=before.event_count + 1)
+                new_events.append(describe(kind, after, now))
+            old, new = columns_of(before), columns_of(after)
             changes = {name: value for name, value in new.items() if value != old[name]}
             groups.setdefault(tuple(changes), []).append({"row_id": before.id} | changes)
         for names, rows in groups.items():
             if names:
                 await self.connection.execute(_SAVE, rows)
+        if erased := [before.id for before, after in changed if change_of(before, after) is EventType.ERASED]:
+            await self.events.forget(erased)
+        await self.events.add_all(new_events)
 
     async def list_newest_sealed(self, *, limit: int) -> Sequence[Verification]:
         """Returns the newest rows with a sealed key."""

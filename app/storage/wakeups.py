@@ -5,6 +5,7 @@ collected for some milliseconds: a NOTIFY inside the transaction would make Post
 """
 
 import asyncio
+import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -23,6 +24,10 @@ from app.storage.causes import cause_of
 from app.storage.database import Database
 
 DUE = "due"
+EVENTS = "events"
+"""Events without a position have been committed."""
+POSITIONS = "positions"
+"""Events have positions."""
 _CHANNEL = "faceid_results"
 _COLLECT_SECONDS = 0.005
 _RECONNECT_SECONDS = 1.0
@@ -39,7 +44,7 @@ log = structlog.get_logger()
 
 
 class Wakeups:
-    """Events by topic: `DUE`, or the id of a verification that has changed."""
+    """Wake-ups by topic: one of the constants, `topic_of` a client, or the id of a verification that has changed."""
 
     def __init__(self) -> None:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
@@ -131,6 +136,11 @@ class PostgresWakeups(Wakeups):
     def _on_notify(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         for topic in str(payload).split():
             super().send(topic)
+
+
+def topic_of(client: str) -> str:
+    """Returns the topic on which new positions of a client's events are sent. It is short and has no blanks."""
+    return "e" + hashlib.sha256(client.encode()).hexdigest()[:14]
 
 
 def open_wakeups(database: Database) -> Wakeups:

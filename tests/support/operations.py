@@ -101,6 +101,12 @@ ROWS: dict[Operation, Row] = {
     ),
     ("put", HOLD): Row(Scope.ADMIN, 204),
     ("delete", HOLD): Row(Scope.ADMIN, 204),
+    ("get", "/v1/events"): Row(
+        Scope.RESULTS_READ,
+        200,
+        is_about_one=False,
+        naming=[{"params": {name: f"{{{name}}}"}} for name in ("biz_token", "client")],
+    ),
     ("get", "/v1/audit"): Row(Scope.ADMIN, 200, is_about_one=False, naming=[{"params": {"biz_token": "{biz_token}"}}]),
     ("delete", "/v1/verifications/{biz_token}"): Row(Scope.RESULTS_ERASE, 204),
     ("get", "/v1/me"): Row(None, 200, is_about_one=False, any_key=True, naming=[{}]),

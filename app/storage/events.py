@@ -1,0 +1,134 @@
+"""The outbox: events are added in the transaction that changes a verification, and get their positions after it.
+
+Numbers that are assigned before the commit would appear out of order, and a reader that remembers the last one would
+skip what commits late. So a sequencer assigns positions to committed events, one sequencer at a time: it holds the
+lock of the counter's row, and its next statement sees everything that was committed before. Its own positions become
+visible before it releases the lock. A reader therefore never sees a position before all smaller ones.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.events import Event, EventFilter
+from app.storage.tables import columns_of, event_counter, verification
+from app.storage.tables import event as table
+
+_NAMES = [field.name for field in fields(Event)]
+_COLUMNS = [table.c[name] for name in _NAMES]
+
+# Built once: building a statement takes several times as long as running it.
+_ADD = table.insert()
+_IS_NEW = select(table.c.id).where(table.c.position.is_(None)).limit(1)
+_HEAD = select(event_counter.c.position)
+_OLDEST = select(func.min(table.c.position)).where(table.c.position.is_not(None))
+_NEW = (
+    select(table.c.id, func.row_number().over(order_by=table.c.id).label("number"))
+    .where(table.c.position.is_(None))
+    .order_by(table.c.id)
+    .limit(bindparam("at_most"))
+    .subquery()
+)
+_SEQUENCE = (
+    update(table)
+    .where(table.c.id == _NEW.c.id)
+    .values(position=bindparam("head", type_=table.c.position.type) + _NEW.c.number)
+    .returning(*_COLUMNS)
+)
+# Locks the row of the counter, and creates it if it is missing.
+_LOCK = {
+    name: dialect.insert(event_counter)
+    .values(position=0)
+    .on_conflict_do_update(index_elements=[event_counter.c.id], set_={"position": event_counter.c.position})
+    .returning(event_counter.c.position)
+    for name, dialect in (("postgresql", postgresql), ("sqlite", sqlite))
+}
+_ADVANCE = update(event_counter).values(position=bindparam("head"))
+_FORGET = (
+    update(table)
+    .where(table.c.verification_id.in_(bindparam("ids", expanding=True)))
+    .values(subject_ref=None, outcome=None, provisional=False, err_code=None)
+)
+
+
+@dataclass(slots=True)
+class EventStore:
+    """The table of events. `has_new`: this transaction has added some."""
+
+    connection: AsyncConnection
+    has_new: bool = False
+
+    async def add_all(self, events: Collection[Event]) -> None:
+        """Adds events without positions."""
+        if not events:
+            return
+        rows = [columns_of(event) for event in events]
+        for row in rows:
+            del row["id"]
+        await self.connection.execute(_ADD, rows)
+        self.has_new = True
+
+    async def forget(self, verification_ids: Collection[int]) -> None:
+        """Removes the reference and the verdict from the events of erased verifications."""
+        await self.connection.execute(_FORGET, {"ids": list(verification_ids)})
+
+    async def has_any_new(self) -> bool:
+        """Returns whether an event has no position."""
+        return (await self.connection.scalar(_IS_NEW)) is not None
+
+    async def sequence(self, *, limit: int) -> Sequence[Event]:
+        """Assigns positions to at most `limit` committed events, in the order of their ids; returns them in order.
+
+        Waits until no other sequencer works. The transaction must be READ COMMITTED.
+        """
+        # A statement of its own: the next one sees all that was committed until the lock was acquired.
+        head = (await self.connection.execute(_LOCK[self.connection.dialect.name])).scalar_one()
+        rows = await self.connection.execute(_SEQUENCE, {"head": head, "at_most": limit})
+        events = sorted(map(_as_event, rows), key=lambda event: event.id)
+        if events:
+            await self.connection.execute(_ADVANCE, {"head": head + len(events)})
+        return events
+
+    async def head(self) -> int:
+        """Returns the newest position, 0 before the first."""
+        return await self.connection.scalar(_HEAD) or 0
+
+    async def oldest(self) -> int:
+        """Returns the oldest position that is kept; without events, the next one."""
+        oldest = await self.connection.scalar(_OLDEST)
+        return int(oldest) if oldest is not None else await self.head() + 1
+
+    async def search(self, wanted: EventFilter, *, after: int, until: int, limit: int) -> Sequence[Event]:
+        """Returns at most `limit` events behind the position `after`, up to and including `until`, in order."""
+        statement = (
+            select(*_COLUMNS)
+            .where(table.c.position > after, table.c.position <= until)
+            .order_by(table.c.position)
+            .limit(limit)
+        )
+        if wanted.client is not None:
+            statement = statement.where(table.c.client == wanted.client)
+        if wanted.types:
+            statement = statement.where(table.c.type.in_(wanted.types))
+        if wanted.biz_token is not None:
+            ids = select(verification.c.id).where(verification.c.biz_token == wanted.biz_token)
+            statement = statement.where(table.c.verification_id.in_(ids))
+        return [_as_event(row) for row in await self.connection.execute(statement)]
+
+    async def remove_before(self, at: datetime, *, limit: int) -> int:
+        """Removes the events before an instant, at most `limit` of the first positions; returns how many."""
+        first = select(table.c.position, table.c.at).where(table.c.position.is_not(None)).order_by(table.c.position)
+        rows = (await self.connection.execute(first.limit(limit))).all()
+        kept_from = next((place for place, row in enumerate(rows) if row.at >= at), len(rows))
+        if kept_from:
+            await self.connection.execute(delete(table).where(table.c.position <= rows[kept_from - 1].position))
+        return kept_from
+
+
+def _as_event(row: Sequence[Any]) -> Event:
+    return Event(**dict(zip(_NAMES, row, strict=True)))
