@@ -31,6 +31,7 @@ from app.services.rule_settings import RuleSettings, RulesSettings
 from app.services.webhook_signatures import CallbackSettings, SignatureSettings
 from app.storage.database import DatabaseSettings
 from app.storage.media import MediaSettings
+from app.webhooks.client import WebhookSettings
 
 # Proxies and load balancers keep an idle connection for up to 60 s by default, and the server must keep it longer.
 # Otherwise it may close the connection just when the proxy sends a request, and the client receives a 502.
@@ -76,6 +77,7 @@ class _FlatSettings(
     BillingSettings,
     SignatureSettings,
     LimitSettings,
+    WebhookSettings,
     ProcessSettings,
 ):
     """All slices at one level, as users write them."""
@@ -122,6 +124,7 @@ class Settings:
     billing: BillingSettings
     signatures: SignatureSettings
     limits: LimitSettings
+    webhooks: WebhookSettings
     process: ProcessSettings
 
     @classmethod
@@ -153,6 +156,7 @@ class Settings:
             billing=cut(BillingSettings),
             signatures=cut(SignatureSettings),
             limits=cut(LimitSettings),
+            webhooks=cut(WebhookSettings),
             process=cut(ProcessSettings),
         )
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from app.config import Settings
 from app.domain.api_key import ApiKey
 from app.domain.verification import Verification
+from app.domain.webhook_endpoint import WebhookEndpoint
 from app.errors import ConfigurationError
 from app.faceid.client import FaceIdClient
 from app.sealing.aead import TamperedDataError
+from app.sealing.endpoint_secrets import SecretCipher
 from app.sealing.keyring import KeyRing, Ring, is_open_to_others
 from app.sealing.personal_data import PersonalDataCipher
 from app.services.api_keys import ApiKeyService
@@ -35,11 +37,13 @@ from app.services.read import ReadService
 from app.services.record import RecordService
 from app.services.redirects import RedirectService
 from app.services.retrieve import RetrieveService
+from app.services.webhook_endpoints import WebhookEndpointService
 from app.services.webhook_signatures import SignatureService
 from app.storage import schema
 from app.storage.database import Database
 from app.storage.media import MediaStore, open_media_store
 from app.storage.wakeups import EVENTS, Wakeups, open_wakeups
+from app.webhooks.client import WebhookClient
 
 # So many altered rows in a row would make the right key ring look wrong.
 _SAMPLES = 20
@@ -71,6 +75,8 @@ class Services:
     read: ReadService
     redirects: RedirectService
     signatures: SignatureService
+    webhook_client: WebhookClient
+    webhook_endpoints: WebhookEndpointService
 
     @property
     def clock(self) -> Clock:
@@ -115,7 +121,9 @@ async def open_services(settings: Settings, *, clock: Clock | None = None) -> As
         wakeups = open_wakeups(database)
         database.on_events = lambda: wakeups.send(EVENTS)
         stack.push_async_callback(wakeups.aclose)
-        services = build(settings, database, media_store, cipher, wakeups, clock or SteadyClock())
+        webhook_client = WebhookClient(settings.webhooks)
+        stack.push_async_callback(webhook_client.aclose)
+        services = build(settings, database, media_store, cipher, wakeups, webhook_client, clock or SteadyClock())
         await services.clocks.follow()
         stack.push_async_callback(services.audit.aclose)
         stack.push_async_callback(services.redirects.aclose)
@@ -179,8 +187,7 @@ async def _open_account(stack: AsyncExitStack, services: Services, name: str) ->
 
 async def has_sealed_rows(database: Database) -> bool:
     """Returns whether the database contains anything that only its key ring can decrypt."""
-    verifications, keys = await _sealed_samples(database)
-    return bool(verifications or keys)
+    return any(await _sealed_samples(database))
 
 
 async def open_keyring(path: Path, database: Database) -> KeyRing:
@@ -210,14 +217,22 @@ async def _open_keyring(path: Path, database: Database) -> KeyRing:
     return keyring
 
 
-async def _sealed_samples(database: Database) -> tuple[Sequence[Verification], Sequence[ApiKey]]:
-    """Returns values that only the key ring of the database decrypts: the newest verifications, and the API keys."""
+async def _sealed_samples(
+    database: Database,
+) -> tuple[Sequence[Verification], Sequence[ApiKey], Sequence[WebhookEndpoint]]:
+    """Returns values that only the key ring of the database decrypts: verifications, API keys and endpoints."""
     async with database.read() as tx:
         verifications = await tx.verifications.list_newest_sealed(limit=_SAMPLES)
-        return verifications, [key for key in await tx.api_keys.list() if key.has_digest]
+        keys = [key for key in await tx.api_keys.list() if key.has_digest]
+        return verifications, keys, await tx.webhook_endpoints.list(limit=_SAMPLES)
 
 
-def _decrypts(keyring: KeyRing, verifications: Iterable[Verification], api_keys: Iterable[ApiKey]) -> bool:
+def _decrypts(
+    keyring: KeyRing,
+    verifications: Iterable[Verification],
+    api_keys: Iterable[ApiKey],
+    endpoints: Iterable[WebhookEndpoint],
+) -> bool:
     """Returns whether the key ring decrypts any of the values. Altered ones do not prove that it is the wrong one."""
     for verification in verifications:
         with suppress(TamperedDataError):
@@ -226,6 +241,10 @@ def _decrypts(keyring: KeyRing, verifications: Iterable[Verification], api_keys:
     for key in api_keys:
         with suppress(TamperedDataError):
             keyring.unwrap(Ring.IDENTITY, key.sealed_digest, *key.bound_values)
+            return True
+    for endpoint in endpoints:
+        with suppress(TamperedDataError):
+            keyring.unwrap(Ring.IDENTITY, endpoint.sealed_secret, *endpoint.bound_values)
             return True
     return False
 
@@ -236,6 +255,7 @@ def build(
     media_store: MediaStore,
     cipher: PersonalDataCipher,
     wakeups: Wakeups,
+    webhook_client: WebhookClient,
     clock: Clock,
 ) -> Services:
     """Builds the services on open stores."""
@@ -244,6 +264,7 @@ def build(
     audit = AuditService(database=database, keyring=cipher.keyring, clock=clock, limits=limits)
     api_keys = ApiKeyService(database=database, keyring=cipher.keyring, audit=audit, clock=clock)
     media_guard = MediaGuard(database=database, store=media_store)
+    endpoint_secrets = SecretCipher(cipher.keyring)
     read = ReadService(database=database, audit=audit, cipher=cipher, wakeups=wakeups, api_keys=api_keys, limits=limits)
     intake = IntakeService(
         rules=settings.rules,
@@ -268,7 +289,9 @@ def build(
         events=EventService(database=database, wakeups=wakeups, api_keys=api_keys, limits=limits),
         health=HealthService(database=database, clock=clock, folders=media_guard.folders()),
         intake=intake,
-        key_rotation=KeyRotationService(database=database, cipher=cipher, api_keys=api_keys, clock=clock),
+        key_rotation=KeyRotationService(
+            database=database, cipher=cipher, api_keys=api_keys, endpoint_secrets=endpoint_secrets, clock=clock
+        ),
         limits=limits,
         media=MediaService(read=read, store=media_store, cipher=cipher, audit=audit),
         media_guard=media_guard,
@@ -284,6 +307,15 @@ def build(
             clock=clock,
         ),
         signatures=SignatureService(settings.signatures, clock),
+        webhook_client=webhook_client,
+        webhook_endpoints=WebhookEndpointService(
+            database=database,
+            secrets=endpoint_secrets,
+            client=webhook_client,
+            audit=audit,
+            limits=limits,
+            clock=clock,
+        ),
     )
 
 

@@ -23,6 +23,7 @@ from app.routers import (
     problems,
     redirects,
     verifications,
+    webhook_endpoints,
 )
 from app.routers.middleware import RequestMiddleware
 from app.services.clock import Clock
@@ -62,7 +63,19 @@ def create_app(settings: Settings, *, with_worker: bool = True, clock: Clock | N
         redirect_slashes=False,
     )
     # Routes are matched in this order.
-    for room in (callbacks, verifications, redirects, media, events, audit, me, operations, openapi, problem_types):
+    for room in (
+        callbacks,
+        verifications,
+        redirects,
+        media,
+        events,
+        audit,
+        me,
+        webhook_endpoints,
+        operations,
+        openapi,
+        problem_types,
+    ):
         app.include_router(room.router)
     app.include_router(callbacks.browsers)
     app.mount(openapi.ASSETS_PATH, openapi.assets)

@@ -22,6 +22,7 @@ _ALLOWED_FIELDS = {
     *("verification", "token", "step", "error_code", "removed", "concurrency"),
     *("cause", "sqlstate", "version", "database", "port"),
     *("account", "rule_id", "advice", "pending", "hours", "found", "known"),
+    *("endpoint", "host", "fault", "delivery"),
     *("erased", "position", "hash", "persons", "since", "overdue", "checked", "free_bytes"),
     # Internal fields that structlog removes before rendering.
     *("_record", "_from_structlog"),

@@ -45,6 +45,7 @@ COMMANDS = [
     *(["demo"], ["serve"], ["worker"], ["simulate"], ["fetch"], ["backfill"], ["migrate"], ["doctor"]),
     *(["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
     *(["keyring", "new"], ["keyring", "status"], ["keyring", "rotate"], ["audit", "verify"]),
+    *(["webhooks", verb] for verb in ("create", "list", "show", "test", "rotate", "delete")),
     *(["media", "adopt"], ["media", "sweep"], ["retention", "status"], ["retention", "run"]),
 ]
 
@@ -353,6 +354,24 @@ def test_keys_are_created_listed_and_revoked(here: Installation) -> None:
     assert (key["name"], key["client"], key["scopes"]) == ("shop", "default", ["media:read", "results:read"])
     assert listed["revoked_at"] is not None
     assert "revoked" in here.run("keys", "list").out
+
+
+def test_webhook_endpoints_are_created_tested_rotated_and_deleted(here: Installation) -> None:
+    allowed = {"WEBHOOK_ALLOWED_NETWORKS": "127.0.0.0/8"}
+    refused = here.run("webhooks", "create", "http://127.0.0.1:1/hook")
+    created = json.loads(here.run("webhooks", "create", "http://127.0.0.1:1/hook", "--json", **allowed).out)
+    listed = json.loads(here.run("webhooks", "list", "--json").out)
+    tested = here.run("webhooks", "test", created["id"], "--json", **allowed)
+    rotated = here.run("webhooks", "rotate", created["id"], "--keep-for", "8d")
+    shown = here.run("webhooks", "show", created["id"])
+    deleted = here.run("webhooks", "delete", created["id"])
+
+    assert (refused.code, refused.err.count("WEBHOOK_ALLOWED_NETWORKS")) == (2, 1)
+    assert listed == [{name: value for name, value in created.items() if name != "secret"} | {"url": None}]
+    assert (tested.code, json.loads(tested.out)["error"]) == (1, "connect")
+    assert (rotated.code, rotated.err) == (2, "faceid-results: --keep-for must be a span like 24h, at most 7d.\n")
+    assert "http://127.0.0.1:1/hook" in shown.out
+    assert (deleted.code, here.run("webhooks", "show", created["id"]).code) == (0, 2)
 
 
 def test_key_with_networks_is_valid_there_and_only_proxies_are_trusted(here: Installation) -> None:

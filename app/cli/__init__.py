@@ -7,6 +7,7 @@
     keyring       new, status, rotate               the encryption keys of personal data
     media         adopt, sweep                      the owner and the orphans of the media store
     retention     status, run                       the erasure of expired data
+    webhooks      create, list, show, test …        webhook endpoints and what they received
     audit         verify                            the record of who saw what
 
 Exit codes: 0 done; 1 done, and the result is negative; 2 not done, because of the arguments, the settings or a service
@@ -23,7 +24,7 @@ import typer
 from typer.exceptions import TyperException
 from typer.main import get_command
 
-from app.cli import audit, keyring, keys, maintenance, media, retention, serving, tokens
+from app.cli import audit, keyring, keys, maintenance, media, retention, serving, tokens, webhooks
 from app.cli.output import print_error
 from app.errors import ServiceError, UnavailableError
 from app.observability import where
@@ -39,6 +40,7 @@ app.add_typer(keys.app, name="keys")
 app.add_typer(keyring.app, name="keyring")
 app.add_typer(media.app, name="media")
 app.add_typer(retention.app, name="retention")
+app.add_typer(webhooks.app, name="webhooks")
 app.add_typer(audit.app, name="audit")
 
 

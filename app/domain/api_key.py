@@ -31,6 +31,7 @@ class Scope(StrEnum):
     RESULTS_REVEAL = "results:reveal"
     MEDIA_READ = "media:read"
     RESULTS_ERASE = "results:erase"
+    WEBHOOKS_MANAGE = "webhooks:manage"
     ADMIN = "admin"
 
 

@@ -33,14 +33,20 @@ class Action(StrEnum):
     RETRIEVE = "retrieve"
     RETENTION = "retention"
     AUTHENTICATION = "authentication"
+    WEBHOOK_CREATED = "webhook_created"
+    WEBHOOK_CHANGED = "webhook_changed"
+    WEBHOOK_ROTATED = "webhook_rotated"
+    WEBHOOK_DELETED = "webhook_deleted"
+    WEBHOOK_REPLAYED = "webhook_replayed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRecord:
     """One row of the audit trail; `id` is 0 until the database assigns one.
 
-    `fields` are the names of the disclosed, searched or erased fields. `subject` is the API key that a key action is
-    about, or the address of a refused authentication. An altered row may have another text as its action.
+    `fields` are the names of the disclosed, searched, erased or changed fields. `subject` is the API key or the webhook
+    endpoint that an action is about, or the address of a refused authentication. An altered row may have another text
+    as its action.
     """
 
     id: int = 0

@@ -1,8 +1,49 @@
-"""Deliveries of events to webhook endpoints: how an attempt ended, and what follows from that."""
+"""Deliveries of events to webhook endpoints: how an attempt ended, and what follows for the delivery and its endpoint.
 
-from dataclasses import dataclass
-from datetime import timedelta
-from enum import StrEnum
+A delivery has a schedule of ten attempts. An endpoint pauses as a whole if it cannot be reached, or after three
+failures in a row. From then on one delivery at a time probes it, which costs no attempt of its schedule.
+"""
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import IntEnum, StrEnum
+from http import HTTPStatus
+
+from app.domain.webhook_endpoint import MAX_CONCURRENCY, DisabledReason, EndpointState, WebhookEndpoint, disabled
+
+SCHEDULE = (
+    timedelta(),
+    timedelta(seconds=5),
+    timedelta(minutes=5),
+    timedelta(minutes=30),
+    *(timedelta(hours=hours) for hours in (2, 5, 10, 14, 20, 24)),
+)
+"""The time before each attempt, after the one before it."""
+
+JITTER = 0.1
+"""The share of a time that is added at random, so deliveries that failed together are not repeated together."""
+
+PAUSES = timedelta(seconds=5), timedelta(minutes=5), timedelta(minutes=10)
+"""The pauses of an endpoint after its first failures. All further ones are as long as the last."""
+
+FAILING_AFTER = 3
+"""After so many failures in a row an endpoint is failing."""
+
+FAILING_AFTER_TIME = timedelta(minutes=15)
+"""An endpoint that has failed for so long is failing."""
+
+DISABLED_AFTER = timedelta(days=5)
+"""An endpoint that has failed for so long is disabled."""
+
+_MAX_RETRY_AFTER = timedelta(hours=1)
+# How precisely the last success of a healthy endpoint is known. Otherwise each delivery would write the row.
+_SUCCESS_PRECISION = timedelta(minutes=1)
+_OVERLOADED = {
+    HTTPStatus.TOO_MANY_REQUESTS,
+    HTTPStatus.BAD_GATEWAY,
+    HTTPStatus.SERVICE_UNAVAILABLE,
+    HTTPStatus.GATEWAY_TIMEOUT,
+}
 
 
 class Fault(StrEnum):
@@ -15,6 +56,7 @@ class Fault(StrEnum):
     TIMEOUT = "timeout"
     INVALID_ANSWER = "invalid_answer"
     HTTP_STATUS = "http_status"
+    ALTERED = "altered"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,3 +74,133 @@ class Answer:
     head: str | None = None
     address: str | None = None
     retry_after: timedelta | None = None
+
+    @property
+    def is_of_endpoint(self) -> bool:
+        """Whether the failure is one of the whole endpoint: another delivery would fail as well."""
+        return self.fault is not Fault.HTTP_STATUS or self.status in _OVERLOADED
+
+
+class DeliveryState(StrEnum):
+    """The state of a delivery. A dropped one was held, and the client chose not to have it sent."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+    DROPPED = "dropped"
+
+
+class DeliveryPriority(IntEnum):
+    """The order of claims. Replays wait for fresh events."""
+
+    FRESH = 0
+    REPLAY = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delivery:
+    """One event for one endpoint. `step` is the number of attempts of its schedule that were made.
+
+    A claim leases it until `due_at`, and only the newest claim may write a result.
+    """
+
+    id: int = 0
+    endpoint_id: str
+    event_id: int
+    verification_id: int | None = None
+    position: int
+    state: DeliveryState = DeliveryState.PENDING
+    priority: DeliveryPriority = DeliveryPriority.FRESH
+    due_at: datetime | None
+    claim: int = 0
+    is_leased: bool = False
+    step: int = 0
+    attempts: int = 0
+    created_at: datetime
+    ended_at: datetime | None = None
+
+
+def after(
+    delivery: Delivery, endpoint: WebhookEndpoint, answer: Answer, *, begun_at: datetime, now: datetime, chance: float
+) -> tuple[Delivery, WebhookEndpoint]:
+    """Returns the delivery and its endpoint after an attempt.
+
+    Args:
+        delivery: the claimed delivery.
+        endpoint: its endpoint, as it is now.
+        answer: how the attempt ended.
+        begun_at: when the attempt began.
+        now: when it ended.
+        chance: a random number from 0 to below 1, for the jitter.
+    """
+    tried = replace(delivery, attempts=delivery.attempts + 1, is_leased=False)
+    if answer.fault is None:
+        return replace(tried, state=DeliveryState.DELIVERED, due_at=None, ended_at=now), _succeeded(endpoint, now)
+    failed = _failed(endpoint, answer, begun_at=begun_at, now=now, chance=chance)
+    if endpoint.is_paused:
+        return replace(tried, due_at=failed.paused_until), failed
+    step = delivery.step + 1
+    if step == len(SCHEDULE):
+        return replace(tried, step=step, state=DeliveryState.FAILED, due_at=None, ended_at=now), failed
+    return replace(tried, step=step, due_at=now + _wait(SCHEDULE[step], answer, chance)), failed
+
+
+def repeated(delivery: Delivery, now: datetime, priority: DeliveryPriority = DeliveryPriority.FRESH) -> Delivery:
+    """Returns the delivery with a new schedule that begins now. Its attempts until now stay."""
+    return replace(
+        delivery, state=DeliveryState.PENDING, priority=priority, due_at=now, step=0, is_leased=False, ended_at=None
+    )
+
+
+def _succeeded(endpoint: WebhookEndpoint, now: datetime) -> WebhookEndpoint:
+    """Ends all trouble, and lets twice as many deliveries be in flight as before, up to the maximum."""
+    is_new = endpoint.last_success_at is None or now - endpoint.last_success_at >= _SUCCESS_PRECISION
+    is_disabled = endpoint.state is EndpointState.DISABLED
+    return replace(
+        endpoint,
+        state=endpoint.state if is_disabled else EndpointState.ENABLED,
+        failures=0,
+        failing_since=None,
+        pauses=0,
+        paused_until=None,
+        concurrency=min(2 * endpoint.concurrency, MAX_CONCURRENCY),
+        last_success_at=now if is_new or endpoint.failures else endpoint.last_success_at,
+    )
+
+
+def _failed(
+    endpoint: WebhookEndpoint, answer: Answer, *, begun_at: datetime, now: datetime, chance: float
+) -> WebhookEndpoint:
+    # An attempt that began before the pause is part of the same incident.
+    if endpoint.is_paused and endpoint.last_failure_at and begun_at <= endpoint.last_failure_at:
+        return endpoint
+    failed = replace(
+        endpoint,
+        failures=endpoint.failures + 1,
+        failing_since=endpoint.failing_since or now,
+        last_failure_at=now,
+        last_fault=answer.fault if answer.status is None else f"{answer.fault}:{answer.status}",
+    )
+    if answer.is_of_endpoint or failed.failures >= FAILING_AFTER:
+        span = PAUSES[min(endpoint.pauses, len(PAUSES) - 1)]
+        until = now + _wait(span, answer, chance)
+        failed = replace(failed, pauses=endpoint.pauses + 1, paused_until=until, concurrency=1)
+    return _with_state(failed, answer, now)
+
+
+def _with_state(failed: WebhookEndpoint, answer: Answer, now: datetime) -> WebhookEndpoint:
+    if failed.state is EndpointState.DISABLED:
+        return failed
+    if answer.status == HTTPStatus.GONE:
+        return disabled(failed, DisabledReason.GONE, now)
+    span = now - (failed.failing_since or now)
+    if span >= DISABLED_AFTER:
+        return disabled(failed, DisabledReason.FAILING, now)
+    is_failing = failed.failures >= FAILING_AFTER or span >= FAILING_AFTER_TIME
+    return replace(failed, state=EndpointState.FAILING) if is_failing else failed
+
+
+def _wait(span: timedelta, answer: Answer, chance: float) -> timedelta:
+    """Returns the time until the next attempt: never earlier than `span`, and as late as the receiver asks for."""
+    asked = min(answer.retry_after or timedelta(), max(span, _MAX_RETRY_AFTER))
+    return max(span, asked) * (1 + JITTER * chance)

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from app.domain.detection import Outcome
 from app.domain.verification import State
+from app.domain.webhook_endpoint import ENDPOINT_PREFIX
 from app.errors import InvalidRequestError
 
 _MAX_ID = 2**63 - 1
@@ -125,6 +126,26 @@ def decode_audit_cursor(cursor: str) -> int:
         audit_id = -1
     _check(audit_id, cursor, encode_audit_cursor(audit_id))
     return audit_id
+
+
+def encode_endpoint_cursor(endpoint_id: str) -> str:
+    """Returns the cursor of a webhook endpoint in a list of them."""
+    return _encode(endpoint_id)
+
+
+def decode_endpoint_cursor(cursor: str) -> str:
+    """Returns the id of a cursor made by `encode_endpoint_cursor`.
+
+    Raises:
+        InvalidRequestError: the cursor is invalid or belongs to another list.
+    """
+    try:
+        endpoint_id = _decode(cursor)
+    except (binascii.Error, ValueError):
+        endpoint_id = ""
+    is_valid = endpoint_id.startswith(ENDPOINT_PREFIX) and encode_endpoint_cursor(endpoint_id) == cursor
+    _check(0, cursor, cursor if is_valid else "")
+    return endpoint_id
 
 
 def _check(number: int, cursor: str, canonical: str) -> None:

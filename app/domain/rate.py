@@ -20,6 +20,7 @@ class RateClass(StrEnum):
     SEARCHES = "searches"
     REVEALS = "reveals"
     MEDIA = "media"
+    WEBHOOKS = "webhooks"
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,18 @@ CODES = (
         "Use a rule with `redirect_state`, or ask the operator to enable it.",
     ),
     ErrorCode(
+        "invalid_url",
+        "400",
+        "The URL of a webhook endpoint is malformed, or has a part that webhooks do not support.",
+        "Correct what `detail` names.",
+    ),
+    ErrorCode(
+        "refused_address",
+        "400",
+        "The URL of a webhook endpoint leads to an address that webhooks do not reach.",
+        "Use a public address with https, or ask the operator to add its network to WEBHOOK_ALLOWED_NETWORKS.",
+    ),
+    ErrorCode(
         "unauthenticated",
         "401",
         "The API key is missing, unknown, expired, revoked or not for this network; or the signature is invalid.",

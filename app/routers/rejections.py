@@ -12,8 +12,9 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from app.routers.schemas import PATTERN_WORDS
+from app.routers import schemas, webhook_schemas
 
+_PATTERN_WORDS = schemas.PATTERN_WORDS | webhook_schemas.PATTERN_WORDS
 _INSTANT = "must be an instant with its time zone, like 2026-11-23T08:00:00Z"
 _WHOLE_NUMBER, _NUMBER = "must be a whole number", "must be a number"
 _WORDS: Mapping[str, str] = MappingProxyType(
@@ -72,8 +73,8 @@ def words_of(error: Mapping[str, Any]) -> str:
     context: Mapping[str, Any] = {"hint": ""} | error.get("ctx", {})
     match error["type"]:
         case "string_pattern_mismatch":
-            return PATTERN_WORDS[context["pattern"]]
-        case "header_encoding" | "several_ranges":
+            return _PATTERN_WORDS[context["pattern"]]
+        case "header_encoding" | "several_ranges" | "span":
             return str(error["msg"])
         case kind:
             return _WORDS.get(kind, "is not valid").format_map(context)

@@ -29,3 +29,9 @@ class Alarm:
         if self._throttle.admit(key_id):
             TAMPERED.inc()
             log.error("key_altered", key_id=key_id)
+
+    def report_endpoint(self, endpoint_id: str) -> None:
+        """Reports that the client, the URL or a secret of a webhook endpoint is not the one that was sealed."""
+        if self._throttle.admit(endpoint_id):
+            TAMPERED.inc()
+            log.error("endpoint_altered", endpoint=endpoint_id)

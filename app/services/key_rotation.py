@@ -15,6 +15,7 @@ from app.domain.verification import Verification
 from app.errors import ConflictError
 from app.observability import digest_of
 from app.sealing.aead import TamperedDataError
+from app.sealing.endpoint_secrets import SecretCipher
 from app.sealing.keyring import VERSION_BYTES, KeyRing, Ring, version_of
 from app.sealing.personal_data import PersonalDataCipher
 from app.services.api_keys import ApiKeyService
@@ -27,7 +28,7 @@ SETTLED_AFTER = timedelta(minutes=5)
 
 _BATCH = 200
 _COLUMNS = {
-    Ring.IDENTITY: [key_usage.VERIFICATIONS, key_usage.API_KEYS],
+    Ring.IDENTITY: [key_usage.VERIFICATIONS, key_usage.API_KEYS, key_usage.ENDPOINTS, key_usage.PREVIOUS_SECRETS],
     Ring.BIOMETRIC: [key_usage.MEDIA],
     Ring.INDEX: [key_usage.INDEXES],
     Ring.AUDIT: [key_usage.LINKS],
@@ -71,6 +72,7 @@ class KeyRotationService:
     database: Database
     cipher: PersonalDataCipher
     api_keys: ApiKeyService
+    endpoint_secrets: SecretCipher
     clock: Callable[[], datetime]
 
     @property
@@ -107,7 +109,7 @@ class KeyRotationService:
         progress = Progress(sum(count for version, count in used.items() if version != newest))
         yield progress
         renewals: Mapping[Ring, list[_Renew]] = {
-            Ring.IDENTITY: [self._renew_verifications, self._renew_api_keys],
+            Ring.IDENTITY: [self._renew_verifications, self._renew_api_keys, self._renew_endpoints],
             Ring.BIOMETRIC: [self._renew_media],
             Ring.INDEX: [self._renew_indexes],
             # Links stay under their version, because each one continues the hash before it.
@@ -167,6 +169,17 @@ class KeyRotationService:
                     digests[key.id] = self.api_keys.seal_digest(key, self.api_keys.open_digest(key))
         await tx.key_usage.save_api_key_digests(digests)
         progress.done += len(digests)
+
+    async def _renew_endpoints(
+        self, tx: Transaction, newest: bytes, after_id: str | None, progress: Progress
+    ) -> str | None:
+        """Renews the secrets of endpoints. An earlier secret that no longer signs is removed."""
+        rows = await tx.webhook_endpoints.lock_outdated(newest, after_id=after_id or "", limit=_BATCH)
+        for row in rows:
+            with progress.skipping(f"webhook endpoint {row.id}"):
+                await tx.webhook_endpoints.save(row, self.endpoint_secrets.moved(row, row, self.clock()))
+                progress.done += 1 + (row.previous_secret is not None)
+        return rows[-1].id if rows else None
 
     async def _renew_media(
         self, tx: Transaction, newest: bytes, after: tuple[int, str] | None, progress: Progress

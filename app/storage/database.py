@@ -31,6 +31,7 @@ from app.storage.quota import QuotaStore
 from app.storage.redirects import RedirectStore
 from app.storage.results import ResultStore
 from app.storage.verifications import VerificationStore
+from app.storage.webhook_endpoints import WebhookEndpointStore
 
 TRANSACTION_SECONDS = 10.0
 """The deadline of a transaction, including all waiting. Ours are short; one that takes longer will not finish."""
@@ -140,6 +141,7 @@ class Transaction:
         self.redirects = RedirectStore(connection)
         self.results = ResultStore(connection)
         self.verifications = VerificationStore(connection, self.events)
+        self.webhook_endpoints = WebhookEndpointStore(connection)
 
 
 class Database:

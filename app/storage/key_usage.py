@@ -15,8 +15,11 @@ from app.domain.media import MediaItem, MediaKind
 from app.domain.verification import Verification
 from app.storage.tables import api_key, audit_link, detection, media, verification
 from app.storage.verifications import COLUMNS, as_verification
+from app.storage.webhook_tables import webhook_endpoint
 
 VERIFICATIONS = verification.c.sealed_key
+ENDPOINTS = webhook_endpoint.c.sealed_secret
+PREVIOUS_SECRETS = webhook_endpoint.c.previous_secret
 API_KEYS = api_key.c.sealed_digest
 MEDIA = media.c.sealed_key
 INDEXES = detection.c.id_card_index
@@ -44,7 +47,7 @@ class KeyUsageStore:
         """Returns verifications with larger ids whose key was not wrapped under the newest prefix."""
         statement = (
             select(*COLUMNS)
-            .where(verification.c.id > after_id, _is_outdated(VERIFICATIONS, newest))
+            .where(verification.c.id > after_id, is_outdated_by(VERIFICATIONS, newest))
             .order_by(verification.c.id)
             .limit(limit)
             .with_for_update()
@@ -59,7 +62,7 @@ class KeyUsageStore:
         statement = (
             select(*COLUMNS, *_MEDIA_COLUMNS)
             .join(media, media.c.verification_id == verification.c.id)
-            .where(tuple_(*key) > tuple_(*after), _is_outdated(MEDIA, newest))
+            .where(tuple_(*key) > tuple_(*after), is_outdated_by(MEDIA, newest))
             .order_by(*key)
             .limit(limit)
             .with_for_update(of=[verification, media])
@@ -80,7 +83,7 @@ class KeyUsageStore:
         statement = (
             select(*COLUMNS, *_TEXT_COLUMNS)
             .join(detection, key == verification.c.id)
-            .where(key > after_id, _is_outdated(INDEXES, newest))
+            .where(key > after_id, is_outdated_by(INDEXES, newest))
             .order_by(key)
             .limit(limit)
             .with_for_update(of=[verification, detection])
@@ -122,7 +125,8 @@ class KeyUsageStore:
             await self.connection.execute(statement, rows)
 
 
-def _is_outdated(column: Column[bytes], newest: bytes) -> ColumnElement[bool]:
+def is_outdated_by(column: Column[bytes], newest: bytes) -> ColumnElement[bool]:
+    """Returns the condition that a value was made by another version of a key than the newest."""
     return column.is_not(None) & (_prefix(column, len(newest)) != newest)
 
 

@@ -18,6 +18,7 @@ from tests.support.service import Running, actor, changed, everything, running
 WITH_KEY = [operation for operation in ROWS if ROWS[operation].scope or ROWS[operation].any_key]
 ABOUT_ONE = [operation for operation in WITH_KEY if ROWS[operation].is_about_one]
 SIGNED = {("post", "/v1/callbacks")}
+ABOUT_VERIFICATIONS = [operation for operation, row in ROWS.items() if not row.is_about_endpoints]
 PUBLIC = [operation for operation in ROWS if operation not in WITH_KEY]
 
 
@@ -158,7 +159,7 @@ COUNTING = ("get", "/metrics")
 
 
 @pytest.mark.parametrize("known_rule", [PRIVATE, STATEFUL], ids=["rule of others", "shared rule"])
-@pytest.mark.parametrize("operation", ROWS, ids=" ".join)
+@pytest.mark.parametrize("operation", ABOUT_VERIFICATIONS, ids=" ".join)
 async def test_answers_for_foreign_and_for_unknown_verifications_are_equal(
     shared: Running, operation: Operation, known_rule: str
 ) -> None:
@@ -181,7 +182,7 @@ async def test_answers_for_foreign_and_for_unknown_verifications_are_equal(
             assert (await owner.get(url(known.biz_token))).content == before.content
 
 
-@pytest.mark.parametrize("operation", ROWS, ids=" ".join)
+@pytest.mark.parametrize("operation", ABOUT_VERIFICATIONS, ids=" ".join)
 async def test_operation_succeeds_for_own_verifications(shared: Running, operation: Operation) -> None:
     scopes = [Scope.ADMIN] if ROWS[operation].scope is Scope.ADMIN else everything()
     key = None if operation in PUBLIC else await shared.key(*scopes, client="owner")
@@ -192,7 +193,7 @@ async def test_operation_succeeds_for_own_verifications(shared: Running, operati
 
 
 def test_every_operation_names_what_belongs_to_a_verification() -> None:
-    assert [operation for operation, row in ROWS.items() if not row.requests] == []
+    assert [operation for operation in ABOUT_VERIFICATIONS if not ROWS[operation].requests] == []
 
 
 async def test_token_that_another_client_names_first_stays_its_owners(service: Running) -> None:

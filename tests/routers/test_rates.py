@@ -28,10 +28,22 @@ OF: dict[Operation, RateClass] = {
     ("post", "/v1/verifications/{biz_token}/retrieve"): RateClass.RETRIEVE,
     ("get", "/v1/verifications"): RateClass.LISTS,
     ("get", "/v1/audit"): RateClass.LISTS,
+    ("get", "/v1/events"): RateClass.LISTS,
     ("post", "/v1/verifications/search"): RateClass.SEARCHES,
     ("get", "/v1/verifications/{biz_token}/identity"): RateClass.REVEALS,
     ("get", "/v1/verifications/{biz_token}/media/{kind}"): RateClass.MEDIA,
     ("head", "/v1/verifications/{biz_token}/media/{kind}"): RateClass.MEDIA,
+    **{
+        (method, f"/v1/webhook-endpoints{rest}"): RateClass.WEBHOOKS
+        for method, rest in (
+            ("post", ""),
+            ("patch", "/{endpoint_id}"),
+            ("post", "/{endpoint_id}/rotate"),
+            ("post", "/{endpoint_id}/test"),
+            ("delete", "/{endpoint_id}"),
+        )
+    },
+    ("get", "/v1/webhook-endpoints"): RateClass.LISTS,
 }
 ONE_OF = {of: operation for operation, of in OF.items()}
 UNCOUNTED = [operation for operation in OPERATIONS if operation not in OF]

@@ -24,6 +24,7 @@ from app.factory import Services, open_services
 from app.observability import digest_of
 from app.sealing.keyring import KeyRing, Ring
 from app.services.key_rotation import Progress
+from app.services.webhook_endpoints import EndpointFacts
 from simulator.people import person_of
 from tests.support.api import retrieve_new, row_of
 from tests.support.service import Running, actor
@@ -159,6 +160,32 @@ async def test_rotation_and_start_ignore_revoked_keys(settings: Settings, servic
     assert await service.services.key_rotation.in_use(Ring.IDENTITY) == {2: 1}
     async with open_services(settings) as again:
         assert {key.has_digest for key in await again.api_keys.list()} == {True, False}
+
+
+async def test_secrets_of_endpoints_are_renewed_and_an_ended_one_is_removed(idle_service: Running) -> None:
+    service, rotation = idle_service.services.webhook_endpoints, idle_service.services.key_rotation
+    facts = EndpointFacts(url="http://127.0.0.1:9/")
+    (both, first), (ended, _) = [await service.create(actor(), facts) for _ in range(2)]
+    _, second = await service.rotate(actor(), both.id, keep_for=timedelta(hours=1))
+    await service.rotate(actor(), ended.id, keep_for=timedelta(microseconds=1))
+
+    steps = [step async for step in rotation.rotate(Ring.IDENTITY)]
+
+    assert steps[-1] == Progress(4, 4)
+    assert await rotation.in_use(Ring.IDENTITY) == {2: 3}
+    assert service.secrets.open(await service.get(actor(), both.id), datetime.now(UTC)) == [second, first]
+
+
+async def test_database_with_an_endpoint_needs_its_key_ring(settings: Settings) -> None:
+    async with open_services(settings) as services:
+        await services.webhook_endpoints.create(actor(), EndpointFacts(url="http://127.0.0.1:9/"))
+    path = settings.keyring.keyring_path
+    path.unlink()
+    KeyRing.create(path)
+
+    with pytest.raises(ConfigurationError, match="not the key ring that this database was encrypted with"):
+        async with open_services(settings):
+            pass
 
 
 async def test_version_in_use_is_not_destroyed(service: Running, api: httpx.AsyncClient) -> None:

@@ -22,7 +22,7 @@ class Row:
 
     Without a scope a call needs no key, or with `any_key` any key. An optional key must have the scope
     `optional`. `naming` are further requests, which name all that a `Target` has and the operation accepts. An
-    operation that is not about one verification must list them.
+    operation that is not about one verification must list them, unless it `is_about_endpoints`.
     """
 
     scope: Scope | None
@@ -32,6 +32,7 @@ class Row:
     any_key: bool = False
     optional: Scope | None = None
     naming: Sequence[dict[str, Any]] | None = None
+    is_about_endpoints: bool = False
 
     @property
     def requests(self) -> Sequence[dict[str, Any]]:
@@ -40,6 +41,10 @@ class Row:
             return self.naming or ()
         plain = [self.request, *(self.naming or ())]
         return [*plain, *({**request, "params": {"client": "{client}"}} for request in plain)]
+
+
+def _about_endpoints(status: int, **request: object) -> Row:
+    return Row(Scope.WEBHOOKS_MANAGE, status, request, is_about_one=False, is_about_endpoints=True)
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class Target:
 
 
 MEDIA_ITEM = "/v1/verifications/{biz_token}/media/{kind}"
+ENDPOINT = "/v1/webhook-endpoints/{endpoint_id}"
 HOLD = "/v1/verifications/{biz_token}/legal-hold"
 ROWS: dict[Operation, Row] = {
     ("post", "/v1/callbacks"): Row(
@@ -109,6 +115,13 @@ ROWS: dict[Operation, Row] = {
     ),
     ("get", "/v1/audit"): Row(Scope.ADMIN, 200, is_about_one=False, naming=[{"params": {"biz_token": "{biz_token}"}}]),
     ("delete", "/v1/verifications/{biz_token}"): Row(Scope.RESULTS_ERASE, 204),
+    ("post", "/v1/webhook-endpoints"): _about_endpoints(201, json={"url": "http://127.0.0.1:9/"}),
+    ("get", "/v1/webhook-endpoints"): _about_endpoints(200),
+    ("get", ENDPOINT): _about_endpoints(200),
+    ("patch", ENDPOINT): _about_endpoints(200, json={"description": "a"}),
+    ("post", f"{ENDPOINT}/rotate"): _about_endpoints(200),
+    ("post", f"{ENDPOINT}/test"): _about_endpoints(200),
+    ("delete", ENDPOINT): _about_endpoints(204),
     ("get", "/v1/me"): Row(None, 200, is_about_one=False, any_key=True, naming=[{}]),
     ("get", "/livez"): Row(None, 200, is_about_one=False, naming=[{}]),
     ("get", "/readyz"): Row(None, 200, is_about_one=False, naming=[{}], optional=Scope.ADMIN),
@@ -129,6 +142,7 @@ async def call(
 ) -> httpx.Response:
     """Calls the operation with this key on this verification, by default with the request that succeeds."""
     method, path = operation
+    endpoint_id = await service.endpoint_id() if "{endpoint_id}" in path else ""
     values = {"biz_token": target} if isinstance(target, str) else asdict(target)
     request = dict(ROWS[operation].request if request is None else request)
     for place in {"json", "params"} & request.keys():
@@ -136,4 +150,6 @@ async def call(
     headers = {"X-Request-Id": REQUEST_ID} | ({} if key is None else {"Authorization": f"{scheme} {key}".encode()})
     request["headers"] = headers | request.get("headers", {})
     async with service.client(None) as client:
-        return await client.request(method, path.format(kind="best_frame", **values), **request)
+        return await client.request(
+            method, path.format(kind="best_frame", endpoint_id=endpoint_id, **values), **request
+        )

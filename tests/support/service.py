@@ -20,6 +20,7 @@ from app.factory import Services, open_services
 from app.main import create_app
 from app.sealing.keyring import KeyRing
 from app.services.clock import Clock, now
+from app.services.webhook_endpoints import EndpointFacts
 from app.storage import schema
 from app.storage.database import Database
 from simulator.options import DEMO_CREDENTIALS
@@ -66,6 +67,7 @@ def settings_for(folder: Path, faceid_url: str, **overrides: object) -> Settings
         "database_url": None,
         "media_url": None,
         "keyring_file": None,
+        "webhook_allowed_networks": "127.0.0.0/8",
     }
     return Settings.read(**values | overrides)
 
@@ -104,6 +106,14 @@ class Running:
     async def key(self, *scopes: Scope, client: str = "default", valid_for: timedelta = timedelta(days=90)) -> str:
         _, text = await self.services.api_keys.create(actor(), "test", scopes, client=client, valid_for=valid_for)
         return text
+
+    async def endpoint_id(self) -> str:
+        """Returns the id of an endpoint of the default client. Nothing accepts connections at its URL."""
+        page = await self.services.webhook_endpoints.list(actor(), client="default")
+        if page.endpoints:
+            return page.endpoints[0].id
+        endpoint, _ = await self.services.webhook_endpoints.create(actor(), EndpointFacts(url="http://127.0.0.1:9/"))
+        return endpoint.id
 
     def client(self, key: str | None) -> httpx.AsyncClient:
         headers = {"X-Purpose": "test"} | ({"Authorization": f"Bearer {key}"} if key else {})
