@@ -10,6 +10,7 @@
     ├── RangeNotSatisfiableError      416  range_not_satisfiable
     ├── TooManyRequestsError          429  too_many_requests    a rate limit was exceeded
     ├── TooManyWaitsError             429  too_many_waits       a limit of concurrent waits was reached
+    │   └── TooManyStreamsError       429  too_many_streams     a limit of concurrent streams was reached
     ├── UnavailableError              503  unavailable          a database or store does not answer
     │   └── DiskFullError             503  disk_full            the disk of the database is full
     └── ConfigurationError            (exit code 2)             a setting, the schema or a port is wrong
@@ -116,6 +117,12 @@ class TooManyWaitsError(ServiceError):
     def __init__(self, detail: str) -> None:
         # Refused callers must not occupy connections until the keep-alive ends.
         super().__init__(detail, headers={"Retry-After": "1", "Connection": "close"})
+
+
+class TooManyStreamsError(TooManyWaitsError):
+    """The caller or the process already has as many streams as it may."""
+
+    code = "too_many_streams"
 
 
 class UnavailableError(ServiceError):

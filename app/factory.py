@@ -37,6 +37,7 @@ from app.services.read import ReadService
 from app.services.record import RecordService
 from app.services.redirects import RedirectService
 from app.services.retrieve import RetrieveService
+from app.services.streams import StreamService
 from app.services.webhook_endpoints import WebhookEndpointService
 from app.services.webhook_signatures import SignatureService
 from app.storage import schema
@@ -75,6 +76,7 @@ class Services:
     read: ReadService
     redirects: RedirectService
     signatures: SignatureService
+    streams: StreamService
     webhook_client: WebhookClient
     webhook_endpoints: WebhookEndpointService
 
@@ -127,6 +129,7 @@ async def open_services(settings: Settings, *, clock: Clock | None = None) -> As
         await services.clocks.follow()
         stack.push_async_callback(services.audit.aclose)
         stack.push_async_callback(services.redirects.aclose)
+        stack.push_async_callback(services.streams.aclose)
         yield services
 
 
@@ -266,6 +269,7 @@ def build(
     media_guard = MediaGuard(database=database, store=media_store)
     endpoint_secrets = SecretCipher(cipher.keyring)
     read = ReadService(database=database, audit=audit, cipher=cipher, wakeups=wakeups, api_keys=api_keys, limits=limits)
+    events = EventService(database=database, wakeups=wakeups, api_keys=api_keys, limits=limits)
     intake = IntakeService(
         rules=settings.rules,
         cipher=cipher,
@@ -286,7 +290,7 @@ def build(
         audit=audit,
         backfill=BackfillService(intake=intake, database=database, wakeups=wakeups, clock=clock),
         erase=EraseService(database=database, cipher=cipher, media=media_store, audit=audit, clocks=clocks),
-        events=EventService(database=database, wakeups=wakeups, api_keys=api_keys, limits=limits),
+        events=events,
         health=HealthService(database=database, clock=clock, folders=media_guard.folders()),
         intake=intake,
         key_rotation=KeyRotationService(
@@ -307,6 +311,7 @@ def build(
             clock=clock,
         ),
         signatures=SignatureService(settings.signatures, clock),
+        streams=StreamService(database=database, wakeups=wakeups, api_keys=api_keys, limits=limits, events=events),
         webhook_client=webhook_client,
         webhook_endpoints=WebhookEndpointService(
             database=database,

@@ -22,6 +22,7 @@ from app.routers import (
     problem_types,
     problems,
     redirects,
+    streams,
     verifications,
     webhook_endpoints,
 )
@@ -69,6 +70,7 @@ def create_app(settings: Settings, *, with_worker: bool = True, clock: Clock | N
         redirects,
         media,
         events,
+        streams,
         audit,
         me,
         webhook_endpoints,

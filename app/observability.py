@@ -67,6 +67,7 @@ TAMPERED = Counter("faceid_altered_total", "Alarms: rows whose stored values cou
 REDIRECTS_WITHOUT_TOKEN = Counter(
     "faceid_redirects_without_token_total", "Redirects with a valid state and no BizToken", ["rule_id"]
 )
+STREAMS = Gauge("faceid_streams", "Open streams of events")
 STEPS = Counter("faceid_retrieval_steps_total", "Decisions after calls to Tencent", ["step"])
 
 

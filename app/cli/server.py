@@ -12,8 +12,8 @@ from starlette.types import ASGIApp
 from app.config import KEEPALIVE_SECONDS
 from app.errors import ConfigurationError
 
-# Waiting clients included. Further connections are answered with 503.
-MAX_CONNECTIONS = 2048
+# Waiting clients and streams included. Further connections are answered with 503.
+MAX_CONNECTIONS = 4096
 # For responses in flight. Together with the worker's grace period it stays below 15 s.
 DRAIN_SECONDS = 5
 # Instead of 700, which a single request allocates. Worth 2 % of a request.

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
@@ -117,6 +117,21 @@ def describe(kind: EventType, verification: Verification, at: datetime) -> Event
         err_code=verification.err_code,
         revision=verification.event_count,
     )
+
+
+def matches(wanted: EventFilter, event: Event) -> bool:
+    """Returns whether the filter selects an event by its client and type. A filter of a token selects in SQL only."""
+    return (wanted.client is None or event.client == wanted.client) and (not wanted.types or event.type in wanted.types)
+
+
+def forgotten(event: Event) -> Event:
+    """Returns an event of a verification that was erased since, without the reference and the verdict."""
+    return replace(event, subject_ref=None, outcome=None, provisional=False, err_code=None)
+
+
+def frame(event: Event) -> bytes:
+    """Returns an event with its position as a server-sent event."""
+    return b"id: %d\nevent: %b\ndata: %b\n\n" % (event.position or 0, event.type.encode(), body(event))
 
 
 def body(event: Event) -> bytes:

@@ -22,14 +22,29 @@ def _separated(value: object) -> object:
 EventTypes = Annotated[list[EventType], BeforeValidator(_separated)]
 
 
+Position = Annotated[int, Field(ge=0, le=_MAX_POSITION)]
+
+
+class StreamFilters(BaseModel):
+    """The filters of the stream."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    after: Position | None = Field(default=None, description="The position of the last known event.")
+    types: EventTypes = Field(default_factory=list, max_length=20)
+    client: Line | None = None
+
+    def filter(self) -> EventFilter:
+        """Returns the filters as a domain value."""
+        return EventFilter(client=self.client, types=tuple(self.types))
+
+
 class EventFilters(BaseModel):
     """The filters of the change feed, and its page."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
-    after: int = Field(
-        default=0, ge=0, le=_MAX_POSITION, description="The position of the last known event; 0 for the oldest kept."
-    )
+    after: Position = Field(default=0, description="The position of the last known event; 0 for the oldest kept.")
     types: EventTypes = Field(
         default_factory=list, max_length=20, description="Any of these types, separated by commas or repeated."
     )

@@ -140,10 +140,12 @@ def _log(scope: Scope, answer: _Answer) -> None:
     route = getattr(scope.get("route"), "path", "none")
     seconds = time.perf_counter() - answer.started
     method = scope["method"] if scope["method"] in _METHODS else "OTHER"
-    HTTP_SECONDS.labels(method, route, answer.status).observe(seconds)
+    state = scope.get("state", {})
+    # A stream lasts as long as its client wants.
+    if not state.get("is_stream"):
+        HTTP_SECONDS.labels(method, route, answer.status).observe(seconds)
     write = log.debug if route in _PROBES and answer.status == HTTPStatus.OK else log.info
     fields = {"method": method, "route": route, "status": answer.status, "duration_ms": round(seconds * 1000, 1)}
-    state = scope.get("state", {})
     if address := parse_address((scope.get("client") or ("",))[0]):
         fields["address"] = str(address)
     if caller := state.get("caller"):

@@ -130,6 +130,12 @@ CODES = (
         "The key, or the process, already holds as many requests with `wait` as it may.",
         "End an open wait, wait for the seconds of `Retry-After`, or read without `wait`.",
     ),
+    ErrorCode(
+        "too_many_streams",
+        "429",
+        "The key, or the process, already has as many streams of events as it may.",
+        "End a stream, or wait for the seconds of `Retry-After`. One stream per back end is enough.",
+    ),
     ErrorCode("headers_too_large", "431", "The headers are too large.", "Send fewer or shorter headers."),
     ErrorCode(
         "internal_error",

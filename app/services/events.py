@@ -70,7 +70,7 @@ class EventService:
         """
         self.limits.admit(actor.caller, RateClass.LISTS)
         wanted = visible_events(actor, wanted)
-        page = await self._load_one(_Wanted(wanted, after, limit))
+        page = await self.load(wanted, after, limit)
         if page.events or not wait_seconds:
             return page
         end = time.monotonic() + wait_seconds
@@ -81,8 +81,27 @@ class EventService:
                     await tasks.wait_for(changed, min(left, _POLL_SECONDS))
                     changed.clear()
                 await self.api_keys.confirm(actor)
-                page = await self._load_one(_Wanted(wanted, page.next_after, limit))
+                page = await self.load(wanted, page.next_after, limit)
         return page
+
+    async def load(self, wanted: EventFilter, after: int, limit: int) -> EventPage:
+        """Returns a page for a filter that `visible_events` has returned.
+
+        Raises:
+            GoneError: see `list`.
+        """
+        return await self._load_one(_Wanted(wanted, after, limit))
+
+    async def check_position(self, after: int) -> None:
+        """Checks that all events behind a position are kept.
+
+        Raises:
+            GoneError: they are not, or the position is of another database.
+        """
+        async with self.database.read() as tx:
+            oldest, head = await tx.events.oldest(), await tx.events.head()
+        if not _is_kept(after, oldest, head):
+            raise _gone(oldest)
 
     async def _load_batch(self, batch: Sequence[_Wanted]) -> Sequence[EventPage | ServiceError]:
         async with self.database.read() as tx:
@@ -103,14 +122,22 @@ def visible_events(actor: Actor, wanted: EventFilter) -> EventFilter:
 
 async def _load(tx: Transaction, wanted: _Wanted, oldest: int, head: int) -> EventPage | ServiceError:
     """Reads a page. Everything is of one snapshot, so a page that is not full contains all events until its end."""
-    if wanted.after > head or 0 < wanted.after < oldest - 1:
-        return GoneError(
-            "Events behind this position are no longer kept, or it is of another database. The oldest kept position is "
-            f"{oldest}. Read again what you need, then continue with after=0.",
-            code="position_gone",
-        )
+    if not _is_kept(wanted.after, oldest, head):
+        return _gone(oldest)
     after = max(wanted.after, oldest - 1)
     until = min(head, after + _MAX_EXAMINED) if wanted.events.types else head
     events = await tx.events.search(wanted.events, after=after, until=until, limit=wanted.limit)
     next_after = events[-1].position if len(events) == wanted.limit else until
     return EventPage(events, next_after or 0, is_end=next_after == head)
+
+
+def _is_kept(after: int, oldest: int, head: int) -> bool:
+    return after == 0 or oldest - 1 <= after <= head
+
+
+def _gone(oldest: int) -> GoneError:
+    return GoneError(
+        "Events behind this position are no longer kept, or it is of another database. The oldest kept position is "
+        f"{oldest}. Read again what you need, then continue with after=0.",
+        code="position_gone",
+    )

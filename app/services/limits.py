@@ -1,4 +1,4 @@
-"""Limits per caller, counted in this process: requests per second by class, and waits that are open at a time."""
+"""Limits per caller, counted in this process: requests per second by class, and waits and streams that are open."""
 
 import time
 from collections import Counter
@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, field_validator
 
 from app.domain.api_key import OPERATOR, Caller
 from app.domain.rate import Rate, RateClass, Standing
-from app.errors import TooManyRequestsError, TooManyWaitsError
+from app.errors import TooManyRequestsError, TooManyStreamsError, TooManyWaitsError
 
 _MAX_STATES = 10_000
 
@@ -30,6 +30,8 @@ class LimitSettings(BaseModel):
     rate_webhooks: str = Field(default="5 burst 100", coerce_numbers_to_str=True)
     waits_per_key: int = Field(default=250, ge=0)
     waits_per_process: int = Field(default=1000, ge=1, le=1500)
+    streams_per_key: int = Field(default=8, ge=0)
+    streams_per_process: int = Field(default=1500, ge=1, le=1500)
 
     @field_validator(*(f"rate_{of}" for of in RateClass))
     @classmethod
@@ -54,6 +56,7 @@ class LimitService:
     _rates: dict[RateClass, Rate | None] = field(init=False)
     _full_at_ns: dict[tuple[_CallerId, RateClass], int] = field(init=False, default_factory=dict)
     _waits: Counter[_CallerId] = field(init=False, default_factory=Counter)
+    _streams: Counter[_CallerId] = field(init=False, default_factory=Counter)
 
     def __post_init__(self) -> None:
         self._rates = {of: self.settings.rate(of) for of in RateClass}
@@ -97,25 +100,45 @@ class LimitService:
         Raises:
             TooManyWaitsError: the caller, or the process, already holds as many as it may.
         """
-        known = _id(caller)
-        of_key, of_process = self.settings.waits_per_key, self.settings.waits_per_process
-        if of_key and self._waits[known] >= of_key:
+        of_key = self.settings.waits_per_key
+        if of_key and self._waits[_id(caller)] >= of_key:
             raise TooManyWaitsError(f"This API key has {of_key} open waits; end one, or retry later.")
-        if self._waits.total() >= of_process:
+        if self._waits.total() >= self.settings.waits_per_process:
             raise TooManyWaitsError("The service holds too many waits; retry later, or read without `wait`.")
-        self._waits[known] += 1
-        try:
+        with _counted(self._waits, _id(caller)):
             yield
-        finally:
-            self._waits[known] -= 1
-            if not self._waits[known]:
-                del self._waits[known]
+
+    @contextmanager
+    def streaming(self, caller: Caller) -> Iterator[None]:
+        """Counts the block as one stream of the caller.
+
+        Raises:
+            TooManyStreamsError: the caller, or the process, already has as many as it may.
+        """
+        of_key = self.settings.streams_per_key
+        if of_key and self._streams[_id(caller)] >= of_key:
+            raise TooManyStreamsError(f"This API key has {of_key} open streams; end one, or retry later.")
+        if self._streams.total() >= self.settings.streams_per_process:
+            raise TooManyStreamsError("The service has too many streams; retry later.")
+        with _counted(self._streams, _id(caller)):
+            yield
 
     def _forget(self, now_ns: int) -> None:
         """Removes the callers that have their whole burst again, or else the half that has it first."""
         states = sorted(self._full_at_ns.items(), key=lambda state: state[1])
         kept = [state for state in states if state[1] > now_ns]
         self._full_at_ns = dict(kept[-_MAX_STATES // 2 :])
+
+
+@contextmanager
+def _counted(counter: Counter[_CallerId], known: _CallerId) -> Iterator[None]:
+    counter[known] += 1
+    try:
+        yield
+    finally:
+        counter[known] -= 1
+        if not counter[known]:
+            del counter[known]
 
 
 def _id(caller: Caller) -> _CallerId:

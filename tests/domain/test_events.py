@@ -11,7 +11,17 @@ from hypothesis.stateful import invariant, run_state_machine_as_test
 
 from app.domain import lifecycle
 from app.domain.detection import Outcome
-from app.domain.events import Event, EventType, body, change_of, describe
+from app.domain.events import (
+    Event,
+    EventFilter,
+    EventType,
+    body,
+    change_of,
+    describe,
+    forgotten,
+    frame,
+    matches,
+)
 from app.domain.verification import State, Verification
 from tests.domain.test_lifecycle import (
     CALLED_BACK,
@@ -107,6 +117,32 @@ def test_event_about_something_else_has_its_own_data() -> None:
     assert body(event) == (
         b'{"id":"evt_1","type":"test","timestamp":"2026-11-23T08:00:00.000Z","data":{"endpoint":"we_1"}}'
     )
+
+
+def test_frame_is_a_server_sent_event_with_the_position() -> None:
+    event = replace(describe(EventType.UPDATED, WITH_ID, LATER), position=12)
+
+    assert frame(event) == b"id: 12\nevent: verification.updated\ndata: " + body(event) + b"\n\n"
+
+
+def test_event_of_an_erased_verification_has_no_reference_and_no_verdict() -> None:
+    event = describe(EventType.UPDATED, replace(WITH_ID, provisional=True), LATER)
+
+    assert forgotten(event) == replace(event, subject_ref=None, outcome=None, provisional=False, err_code=None)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "is_match"),
+    [
+        (EventFilter(), True),
+        (EventFilter(client="shop"), True),
+        (EventFilter(client="bank"), False),
+        (EventFilter(client="shop", types=(EventType.FAILED, EventType.UPDATED)), True),
+        (EventFilter(types=(EventType.FAILED,)), False),
+    ],
+)
+def test_filter_selects_by_client_and_type(wanted: EventFilter, *, is_match: bool) -> None:
+    assert matches(wanted, describe(EventType.UPDATED, WITH_ID, LATER)) is is_match
 
 
 class Reported(Life):
