@@ -17,6 +17,7 @@ from app.routers import (
     events,
     me,
     media,
+    notices,
     openapi,
     operations,
     problem_types,
@@ -56,6 +57,7 @@ def create_app(settings: Settings, *, with_worker: bool = True, clock: Clock | N
         summary="Retrieves, stores and serves the results of Tencent Cloud FaceID verifications.",
         version=version("faceid-results"),
         lifespan=lifespan,
+        webhooks=notices.router,
         docs_url=None,
         redoc_url=None,
         # A trace span would contain the path, and the path a BizToken.

@@ -22,13 +22,14 @@ from sqlalchemy import select
 
 from app.config import Settings
 from app.domain.api_key import Scope
+from app.domain.events import EventFilter
 from app.observability import configure_logging
 from app.sealing.keyring import Ring
 from app.storage import tables
 from simulator.people import person_of
 from tests.support.api import token
 from tests.support.servers import S3, script_path
-from tests.support.service import Running, environment_of, everything, running, set_up, settings_for
+from tests.support.service import Running, actor, environment_of, everything, running, set_up, settings_for
 from tests.support.simulator import LiveSimulator
 
 pytestmark = pytest.mark.usefixtures("restored_logging")
@@ -110,6 +111,18 @@ async def use_every_path(service: Running, api: httpx.AsyncClient, tokens: list[
     await service.services.health.count_persons()
 
 
+async def frames(service: Running) -> bytes:
+    """Returns what a stream of all events sends."""
+    await service.services.outbox.sequence()
+    received = []
+    async with service.services.streams.open(actor(), EventFilter(), after=0) as stream:
+        async with service.services.database.read() as tx:
+            head = await tx.events.head()
+        while stream.position < head:
+            received.append(await stream.next() or b"")
+    return b"".join(received)
+
+
 async def dump(service: Running) -> bytes:
     async with service.services.database.read() as tx:
         rows = [
@@ -162,16 +175,18 @@ async def test_marked_values_are_found_nowhere_outside_the_answers(
             await use_every_path(service, api, tokens)
             metrics = (await api.get("/metrics")).content
             rows = await dump(service)
+            events = await frames(service) + (await api.get("/v1/events", params={"limit": 500})).content
         files = files_below(tmp_path) | (bucket.objects() if bucket else {})
     output = capfd.readouterr()
 
     assert len(set(values)) >= 200
     canaries = Canaries(values)
-    found = canaries.leaks("metrics", metrics) + canaries.leaks("rows", rows)
+    found = canaries.leaks("metrics", metrics) + canaries.leaks("rows", rows) + canaries.leaks("events", events)
     found += canaries.leaks("logs", (output.out + output.err + stream.getvalue()).encode())
     for name, content in files.items():
         found += canaries.leaks(Path(name).name, content)
     assert found == []
+    assert events.count(b'"verification.retrieved"') == 2 * len(tokens)
     assert stream.getvalue().count("\n") > 500
     assert any("media" in name for name in files)
     assert not any(content.startswith((b"\xff\xd8\xff", b"\x00\x00\x00")) for content in files.values())

@@ -42,7 +42,7 @@ from tests.support.simulator import LiveSimulator
 
 COMMAND = str(Path(sys.executable).with_name("faceid-results"))
 COMMANDS = [
-    *(["demo"], ["serve"], ["worker"], ["simulate"], ["fetch"], ["backfill"], ["migrate"], ["doctor"]),
+    *(["demo"], ["serve"], ["worker"], ["simulate"], ["fetch"], ["backfill"], ["migrate"], ["doctor"], ["events"]),
     *(["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
     *(["keyring", "new"], ["keyring", "status"], ["keyring", "rotate"], ["audit", "verify"]),
     *(["webhooks", verb] for verb in ("create", "list", "show", "test", "rotate", "delete")),
@@ -396,6 +396,35 @@ def test_key_with_networks_is_valid_there_and_only_proxies_are_trusted(here: Ins
     assert key["networks"] == networks
     listing = here.run("keys", "list").out
     assert all(f"from {network}" in listing for network in networks)
+
+
+def test_events_are_printed_once_and_followed(here: Installation) -> None:
+    with here.serving("callbacks:write", "results:read", "results:erase") as (_, api):
+        api.put("/v1/verifications/followed", json={"subject_ref": "loan-4711"})
+        api.delete("/v1/verifications/followed")
+        (event,) = api.get("/v1/events", params={"wait": BOUND_SECONDS}).json()["items"]
+        printed, typed, behind = (
+            here.run("events", *options).out
+            for options in (["--json"], ["--types", "verification.failed, test"], ["--after", "1"])
+        )
+        with here.started("events", "--follow") as following:
+            following.until("verification.erased")
+            api.put("/v1/verifications/next")
+            api.delete("/v1/verifications/next")
+            lines = following.until(" next ").splitlines()
+            ended = following.end(signal.SIGINT)
+    unknown = here.run("events", "--types", "nonsense")
+
+    assert [json.loads(line) for line in printed.splitlines()] == [{"position": 1} | event]
+    assert (typed, behind) == ("", "")
+    assert lines[0].split() == [
+        *("1", event["timestamp"], "verification.erased", "default", "followed", "erased"),
+    ]
+    assert (len(lines), ended.code, ended.err) == (2, 130, "")
+    assert (unknown.code, unknown.err.partition(",")[0]) == (
+        2,
+        "faceid-results: --types must be among verification.retrieved",
+    )
 
 
 @pytest.mark.parametrize(

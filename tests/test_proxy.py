@@ -220,6 +220,27 @@ async def test_stopping_proxy_waits_for_the_open_answer_of_the_api(proxied: Prox
     assert await asyncio.to_thread(process.wait, 20) == 0
 
 
+async def test_events_are_streamed_through_the_proxy_at_once(tmp_path: Path, settings: Settings) -> None:
+    async with served(settings) as (service, api_port):
+        with nginx(tmp_path, [api_port]) as (_, port):
+            async with asyncio.timeout(10):
+                await until(lambda: answers("127.0.0.1", port))
+            headers = {"Authorization": f"Bearer {await service.key(*everything())}", "Last-Event-ID": "0"}
+            async with (
+                httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=20) as api,
+                api.stream("GET", "/v1/events/stream") as stream,
+            ):
+                lines = stream.aiter_lines()
+                begin = [await anext(lines) for _ in range(3)]
+                await api.put("/v1/verifications/one")
+                await api.delete("/v1/verifications/one")
+                await service.services.outbox.sequence()
+                event = [await anext(lines) for _ in range(2)]
+
+    assert begin[1:] == [": ok", ""]
+    assert event == ["id: 1", "event: verification.erased"]
+
+
 async def test_waits_of_disconnected_callers_are_freed_behind_the_proxy(tmp_path: Path, settings: Settings) -> None:
     most = 20
     async with served(changed(settings, waits_per_key=most)) as (service, api_port):

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
 from app.config import Settings
+from app.domain.events import EventType
 from app.factory import open_services
 from app.main import create_app
 from app.routers import openapi
@@ -87,6 +88,17 @@ def test_biz_token_has_the_example() -> None:
     assert callback["BizToken"]["examples"] == [EXAMPLE]
     assert tokens
     assert all(examples == [EXAMPLE] for examples in tokens)
+
+
+def test_webhooks_describe_every_type_of_event() -> None:
+    webhooks = DOCUMENT["webhooks"]
+    bodies = {
+        kind: item["post"]["requestBody"]["content"]["application/json"]["schema"] for kind, item in webhooks.items()
+    }
+    headers = [parameter["name"] for parameter in webhooks["test"]["post"]["parameters"]]
+
+    assert bodies == {kind: {"$ref": "#/components/schemas/EventView"} for kind in EventType}
+    assert headers == ["webhook-id", "webhook-timestamp", "webhook-signature"]
 
 
 def test_timestamps_are_declared_as_date_time() -> None:
