@@ -97,7 +97,7 @@ async def _read(connection: AsyncConnection, biz_token: str) -> dict[str, Any] |
         "verification": _readable(asdict(verification)),
         "detection": _readable(dict(text.values)),
         "attempts": [_readable(dict(attempt)) for attempt in text.attempts],
-        "media": [_readable(asdict(item)) for item in media],
+        "media": [_readable(asdict(item)) for item in media or ()],
     }
 
 

@@ -80,7 +80,9 @@ def detect_info(
     subject: Subject, scenario: Scenario, *, parts: AbstractSet[str], video_bytes: int = VIDEO_BYTES
 ) -> str:
     """Returns GetDetectInfo's `DetectInfo`: a JSON document with the given parts; other parts are missing keys."""
-    text = {"Text": text_of(subject, scenario)} if TEXT in parts else {}
+    text: dict[str, object] = {"Text": text_of(subject, scenario)} if TEXT in parts else {}
+    if scenario.name == "quoting":
+        text = {name: _quoting(value, subject.person) for name, value in text.items()}
     document = msgspec.json.encode(text | _media_objects(subject, scenario, parts, video_bytes)).decode()
     return document.replace("/", "\\/") if scenario.name == "slashes" else document
 
@@ -106,6 +108,16 @@ def enhanced_info(
         "IntentionVerifyType": "0" if is_intention else None,
         "IntentionQuestionResult": _intention(subject, scenario) if is_intention and "6" in parts else None,
     }
+
+
+def _quoting(value: object, person: Person, name: str = "") -> object:
+    """Adds the name and number of the person to all messages in a value."""
+    if isinstance(value, dict):
+        return {key: _quoting(inner, person, key) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_quoting(inner, person) for inner in value]
+    is_message = isinstance(value, str) and name.lower().endswith("msg")
+    return f"{value}: {person.name}{person.id_card}" if is_message else value
 
 
 def _intention(subject: Subject, scenario: Scenario) -> _JsonObject:

@@ -15,6 +15,7 @@ the last step is ignored and keeps tokens unique: `passed-0001`, `failed-2016-an
     slashes              passed, with every slash escaped as `\/` inside DetectInfo
     mime                 passed, with base64 in lines of 76 characters
     address              passed, with the address of a file in a bucket instead of the video
+    quoting              failed with 2006, and all messages quote the name and number of the person
     intention[-CODE]     passed, and GetDetectInfoEnhanced returns an intention with the negative of this code, by
                          default 0 (confirmed): intention-301 is not confirmed
     throttled[-N]        RequestLimitExceeded, on the first N calls (by default on all)
@@ -36,7 +37,7 @@ import re
 from dataclasses import dataclass
 
 _STEP = re.compile(
-    r"(?:(?P<plain>passed|null17|novideo|slashes|mime|address|expired|illegal|garbage|cut|http[45][0-9]{2})"
+    r"(?:(?P<plain>passed|null17|novideo|slashes|mime|address|quoting|expired|illegal|garbage|cut|http[45][0-9]{2})"
     r"|(?P<numbered>failed|unfinished|throttled|latency|intention)(?:-(?P<number>[0-9]{1,6}))?"
     r"|error-(?P<code>[A-Z][A-Za-z]*(?:\.[A-Z][A-Za-z]*)*))"
     r"(?:-x(?P<calls>[0-9]{1,6}))?(?:-|$)"
@@ -46,8 +47,9 @@ _ERRORS = {
     "expired": "InvalidParameterValue.BizTokenExpired",
     "illegal": "InvalidParameter",
 }
-_VERDICTS = {"passed", "failed", "novideo", "slashes", "mime", "address", "intention"}
+_VERDICTS = {"passed", "failed", "novideo", "slashes", "mime", "address", "quoting", "intention"}
 _SIMILARITY_TOO_LOW = 2016
+_NAME_AND_NUMBER_DIFFER = 2006
 _NOT_FINISHED = 17
 
 
@@ -105,6 +107,7 @@ def scenario_of(text: str, *, call: int = 1, default: str = "passed") -> Scenari
         elif calls is None or call <= calls:
             failure = _SIMILARITY_TOO_LOW if number is None else number
             err_codes = {"failed": failure, "unfinished": None, "null17": _NOT_FINISHED}
+            err_codes["quoting"] = _NAME_AND_NUMBER_DIFFER
             error = step["code"] or _ERRORS.get(name)
             intention = -(number or 0) if name == "intention" else None
             err_code = err_codes.get(name, 0)

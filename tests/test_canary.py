@@ -37,7 +37,7 @@ pytestmark = pytest.mark.usefixtures("restored_logging")
 SCENARIOS = [
     *(["passed"] * 30),
     *(["failed-2016", "unfinished-1", "http502-x1-passed", "garbage-x1-passed", "cut-x1-passed", "slashes"]),
-    *(["throttled-1", "novideo"]),
+    *(["throttled-1", "novideo", "quoting"]),
 ]
 
 
@@ -93,6 +93,8 @@ async def use_every_path(service: Running, api: httpx.AsyncClient, tokens: list[
         path, person = f"/v1/verifications/{biz_token}", person_of(biz_token)
         view = (await api.get(path, params={"wait": 30})).json()
         assert view["state"] == "retrieved", biz_token
+        if biz_token.startswith("quoting"):
+            assert person.name + person.id_card in view["verdict"]["err_msg"]
         identity = (await api.get(f"{path}/identity")).json()
         assert identity["callback_extra"] == f"EXTRA-{biz_token}-CANARY"
         for item in view["media"]:

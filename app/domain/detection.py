@@ -57,6 +57,10 @@ class Outcome(StrEnum):
     UNFINISHED = "unfinished"
 
 
+MESSAGES = ("err_msg", "live_msg", "compare_msg", "intention_msg")
+"""The fields of a result with messages of Tencent. Their texts are not documented, so they may quote the person."""
+
+
 def personal(kind: type["Detection | LivenessAttempt"]) -> Sequence[str]:
     """Returns the names of the personal fields, which are the fields hidden from `repr`."""
     return [known.name for known in fields(kind) if not known.repr]

@@ -21,6 +21,9 @@ LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 NEVER = datetime(9999, 12, 31, tzinfo=UTC)
 
+MALFORMED = b"malformed"
+"""The digest of a row with a value that no version of the service writes. The value itself reads as absent."""
+
 
 class State(StrEnum):
     """The state of the retrieval. Tencent's verdict is separate: see `Outcome`."""
@@ -140,6 +143,11 @@ class Verification:
     erased_at: datetime | None = None
     legal_hold: bool = False
     nonce: str | None = field(default=None, repr=False)
+
+    @property
+    def is_malformed(self) -> bool:
+        """Whether the stored row has a value that no version of the service writes."""
+        return self.digest == MALFORMED
 
     @property
     def owner(self) -> TokenOwner:

@@ -7,10 +7,10 @@ by the biometric ring and bound to all values of its row.
 
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
-from app.domain.detection import Detection, LivenessAttempt, SealedText, personal
+from app.domain.detection import MESSAGES, Detection, LivenessAttempt, SealedText, personal
 from app.domain.media import MediaItem, MediaRow
 from app.domain.personal import Masked, former_names, masked, normal_id_card, normal_name
 from app.domain.verification import State, Verification
@@ -26,6 +26,17 @@ _NAMES = {kind: [field.name for field in fields(kind)] for kind in (Detection, L
 _PERSONAL = {kind: personal(kind) for kind in _NAMES}
 # All other personal fields are texts.
 _SHAPES: dict[str, Any] = {"further": dict[str, object]}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shown(Masked):
+    """The values that every reader of a result sees, in one encrypted column: the masked identity and the messages.
+
+    `messages` are those of `MESSAGES`, then one for each liveness attempt; None in rows of earlier versions, which have
+    them in readable columns.
+    """
+
+    messages: Sequence[str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,11 +88,12 @@ class PersonalDataCipher:
             return self._fields(verification).open(verification.callback_extra, str, *place)
 
     def seal_text(self, verification: Verification, detection: Detection) -> SealedText:
-        """Encrypts the personal fields of a result and computes its masked identity and indexes."""
+        """Encrypts the personal fields and messages of a result, and computes its masked identity and indexes."""
         with self._alarmed(verification):
             cipher, row = self._fields(verification), verification.biz_token
         values = _sealed(cipher, detection, _DETECTION, row)
-        values["masked"] = cipher.seal(masked(detection), _DETECTION, "masked", row)
+        shown = {"messages": _messages_of(detection)} | asdict(masked(detection))
+        values["masked"] = cipher.seal(shown, _DETECTION, "masked", row)
         attempts = [
             _sealed(cipher, attempt, _ATTEMPT, f"{row}/{position}")
             for position, attempt in enumerate(detection.liveness_attempts)
@@ -91,7 +103,8 @@ class PersonalDataCipher:
     def open_text(self, verification: Verification, text: SealedText) -> Detection:
         """Decrypts a whole text."""
         with self._alarmed(verification):
-            return _detection(text, self._fields(verification), verification.biz_token)
+            cipher = self._fields(verification)
+            return _detection(text, _shown(text, cipher, verification), cipher, verification.biz_token)
 
     def open_verified_text(self, verification: Verification, text: SealedText | None) -> Detection | None:
         """Like `open_text`, after the digest proved that the text is complete and the newest; None without a text."""
@@ -107,14 +120,14 @@ class PersonalDataCipher:
 
         The digest has proved that both and the media are complete and the newest.
         """
-        place = (_DETECTION, "masked", verification.biz_token)
         with self._alarmed(verification):
             if key := self._settled_key(verification):
                 self._verify(key, verification, text, media)
             if text is None:
                 return None, Masked()
-            cipher = FieldCipher(key or self._key(verification))
-            return _detection(text), cipher.open(text.values["masked"], Masked, *place)
+            shown = _shown(text, FieldCipher(key or self._key(verification)), verification)
+            identity = {name: getattr(shown, name) for name in Masked.__dataclass_fields__}
+            return _detection(text, shown), Masked(**identity)
 
     def verify(self, verification: Verification, text: SealedText | None, media: Sequence[MediaItem]) -> None:
         """Raises TamperedDataError, after the alarm, unless the result is complete and the newest."""
@@ -162,6 +175,9 @@ class PersonalDataCipher:
         added: Collection[MediaItem],
         removed: Collection[MediaRow],
     ) -> Verification:
+        if before.state not in SETTLED:
+            # Nothing was bound before, so a malformed value was the progress of the retrieval.
+            after = replace(after, digest=None)
         key = self._settled_key(after)
         if key is None:
             return after
@@ -175,7 +191,13 @@ class PersonalDataCipher:
         return replace(after, digest=digest.seal(after, parts))
 
     def _settled_key(self, verification: Verification) -> bytes | None:
-        """Returns the key of a row that must have a digest; None for rows without a result and for older ones."""
+        """Returns the key of a row that must have a digest; None for rows without a result and for older ones.
+
+        Raises:
+            TamperedDataError: the row has a value that no version of the service writes, or an altered key.
+        """
+        if verification.is_malformed:
+            raise TamperedDataError
         if verification.state not in SETTLED:
             return None
         if verification.sealed_key is not None and not self.keyring.has_digest(verification.sealed_key):
@@ -289,6 +311,8 @@ def _sealed(cipher: FieldCipher, value: Detection | LivenessAttempt, table: str,
     """Returns a value as the columns of its table: absent values are null, personal ones encrypted."""
     columns = {field.name: getattr(value, field.name) for field in fields(value)}
     columns.pop("liveness_attempts", None)
+    # Sealed together with the masks (`_Shown`).
+    columns |= dict.fromkeys(columns.keys() & set(MESSAGES))
     for name in _PERSONAL[type(value)]:
         columns[name] = cipher.seal(columns[name], table, name, row) if columns[name] else None
     return columns
@@ -306,10 +330,24 @@ def _opened(
     return values
 
 
-def _detection(text: SealedText, cipher: FieldCipher | None = None, row: str = "") -> Detection:
-    attempts = tuple(
+def _messages_of(detection: Detection) -> Sequence[str | None]:
+    messages = [getattr(detection, name) for name in MESSAGES]
+    return [*messages, *(attempt.err_msg for attempt in detection.liveness_attempts)]
+
+
+def _shown(text: SealedText, cipher: FieldCipher, verification: Verification) -> _Shown:
+    return cipher.open(text.values["masked"], _Shown, _DETECTION, "masked", verification.biz_token)
+
+
+def _detection(text: SealedText, shown: _Shown, cipher: FieldCipher | None = None, row: str = "") -> Detection:
+    attempts = [
         LivenessAttempt(**_opened(cipher, dict(columns), LivenessAttempt, _ATTEMPT, f"{row}/{position}"))
         for position, columns in enumerate(text.attempts)
-    )
-    values = _opened(cipher, dict(text.values), Detection, _DETECTION, row)
-    return Detection(**values, liveness_attempts=attempts)
+    ]
+    detection = Detection(**_opened(cipher, dict(text.values), Detection, _DETECTION, row))
+    if shown.messages is not None:
+        messages = iter(shown.messages)
+        named: dict[str, Any] = {name: next(messages, None) for name in MESSAGES}
+        detection = replace(detection, **named)
+        attempts = [replace(attempt, err_msg=next(messages, None)) for attempt in attempts]
+    return replace(detection, liveness_attempts=tuple(attempts))

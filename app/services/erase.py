@@ -72,7 +72,7 @@ class EraseService:
             # The media make room for the transaction, which deletes their rows.
             async with self.database.read() as tx:
                 known = _erasable(await find_visible(tx, actor.caller, biz_token, client))
-                media = (await tx.results.media([known.id])).get(known.id, ())
+                media = (await tx.results.media([known.id])).get(known.id) or ()
             await self._delete([item.object_key for item in media])
             keys = await self._erase_one(actor, biz_token, client)
         await self._delete(keys)

@@ -109,7 +109,12 @@ class KeyRotationService:
         progress = Progress(sum(count for version, count in used.items() if version != newest))
         yield progress
         renewals: Mapping[Ring, list[_Renew]] = {
-            Ring.IDENTITY: [self._renew_verifications, self._renew_api_keys, self._renew_endpoints],
+            Ring.IDENTITY: [
+                self._renew_verifications,
+                self._renew_api_keys,
+                self._renew_endpoints,
+                self._seal_messages,
+            ],
             Ring.BIOMETRIC: [self._renew_media],
             Ring.INDEX: [self._renew_indexes],
             # Links stay under their version, because each one continues the hash before it.
@@ -157,7 +162,7 @@ class KeyRotationService:
 
     async def _with_results_to_bind(self, tx: Transaction, rows: Sequence[Verification]) -> Sequence[StoredResult]:
         old = [row for row in rows if row.sealed_key and not self._keyring.has_digest(row.sealed_key)]
-        bound = {row.id: StoredResult(row) for row in rows}
+        bound = {row.id: StoredResult(row, is_malformed=row.is_malformed) for row in rows}
         return [*(bound | {one.verification.id: one for one in await with_results(tx, old, sealed=True)}).values()]
 
     async def _renew_api_keys(self, tx: Transaction, newest: bytes, _: None, progress: Progress) -> None:
@@ -181,17 +186,33 @@ class KeyRotationService:
                 progress.done += 1 + (row.previous_secret is not None)
         return rows[-1].id if rows else None
 
+    async def _seal_messages(self, tx: Transaction, _: bytes, after: int | None, progress: Progress) -> int | None:
+        """Seals the messages that earlier versions stored readable."""
+        ids = await tx.results.list_readable(after_id=after or 0, limit=_BATCH)
+        for stored in await with_results(tx, await tx.verifications.lock_by_id(ids), sealed=True):
+            row = stored.verification
+            with progress.skipping(_name(row)):
+                if detection := self.cipher.open_verified_text(row, stored.text):
+                    text = self.cipher.seal_text(row, detection)
+                    await tx.results.remove(row.id, text=True, kinds=())
+                    await tx.results.add_all([(row.id, text, ())])
+                    await tx.key_usage.save_verifications([self.cipher.with_digest(row, row, text=text)])
+                    progress.done += 1
+        return ids[-1] if ids else None
+
     async def _renew_media(
         self, tx: Transaction, newest: bytes, after: tuple[int, str] | None, progress: Progress
     ) -> tuple[int, str] | None:
         rows = await tx.key_usage.outdated_media(newest, after=after or (0, ""), limit=_BATCH)
         keys = {}
-        for owner, item in rows:
-            with progress.skipping(f"{item.kind} of {_name(owner)}"):
+        for owner, kind, item in rows:
+            with progress.skipping(f"{kind} of {_name(owner)}"):
+                if item is None:
+                    raise self.cipher.tampered(owner)
                 keys[owner.id, item.kind] = self.cipher.wrap_media_key(owner, item, self.cipher.media_key(owner, item))
         await tx.key_usage.save_media_keys(keys)
         progress.done += len(keys)
-        return (rows[-1][0].id, rows[-1][1].kind) if rows else None
+        return (rows[-1][0].id, rows[-1][1]) if rows else None
 
     async def _renew_indexes(self, tx: Transaction, newest: bytes, after: int | None, progress: Progress) -> int | None:
         rows = await tx.key_usage.outdated_texts(newest, after_id=after or 0, limit=_BATCH)

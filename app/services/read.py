@@ -47,7 +47,7 @@ class PersonQuery:
 class StoredResult:
     """A verification and its result as stored, still encrypted.
 
-    `is_malformed`: the rows of the result contain a value of an impossible type.
+    `is_malformed`: its rows contain a value that no version of the service writes.
     """
 
     verification: Verification
@@ -227,26 +227,18 @@ def _readable(verification: Verification) -> Verification:
 
 
 async def with_results(
-    tx: Transaction, verifications: Sequence[Verification], *, sealed: bool = False
+    tx: Transaction, verifications: Collection[Verification], *, sealed: bool = False
 ) -> Sequence[StoredResult]:
-    """Adds the stored results. A malformed one, which no version of the service writes, costs only itself."""
-    try:
-        return await _read_results(tx, verifications, sealed=sealed)
-    except ValueError:
-        if len(verifications) == 1:
-            return [StoredResult(verifications[0], is_malformed=True)]
-        half = len(verifications) // 2
-        halves = verifications[:half], verifications[half:]
-        return [one for part in halves for one in await with_results(tx, part, sealed=sealed)]
-
-
-async def _read_results(
-    tx: Transaction, verifications: Collection[Verification], *, sealed: bool
-) -> Sequence[StoredResult]:
+    """Adds the stored results."""
     ids = [verification.id for verification in verifications if verification.state is State.RETRIEVED]
     texts = await tx.results.texts(ids, sealed=sealed) if ids else {}
     media = await tx.results.media(ids) if ids else {}
-    return [StoredResult(one, texts.get(one.id), media.get(one.id, ())) for one in verifications]
+    return [_stored(one, texts.get(one.id), media.get(one.id, ())) for one in verifications]
+
+
+def _stored(verification: Verification, text: SealedText | None, media: Sequence[MediaItem] | None) -> StoredResult:
+    is_malformed = verification.is_malformed or media is None
+    return StoredResult(verification, text, media or (), is_malformed=is_malformed)
 
 
 def _page(results: Sequence[Result], found: Sequence[Verification], order: Order) -> ResultPage:

@@ -125,7 +125,8 @@ class RecordService:
 
     async def _replace(self, tx: Transaction, before: Verification, outcome: FetchOutcome) -> Collection[MediaRow]:
         """Removes an earlier result as far as the new one replaces it."""
-        if not before.retrieved_at:
+        # Not `retrieved_at` alone: a row that lost it has a result all the same.
+        if not (before.retrieved_at or before.revision or before.attempts):
             return []
         kinds = [item.kind for item in outcome.media]
         return await tx.results.remove(before.id, text=outcome.text is not None, kinds=kinds)

@@ -1,17 +1,30 @@
 """API keys in the database."""
 
 import ipaddress
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Row, insert, select, update
+from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.api_key import DESTROYED, ApiKey, Scope
+from app.domain.verification import LONG_AGO
+from app.storage.rows import RowReader
+from app.storage.tables import IMPOSSIBLE, columns_of
 from app.storage.tables import api_key as table
-from app.storage.tables import columns_of
+
+_NAMES = [field.name for field in fields(ApiKey)]
+_SELECT = select(*(table.c[name] for name in _NAMES))
+_READER = RowReader(
+    ApiKey,
+    **dict.fromkeys(("id", "name", "client"), ""),
+    scopes=frozenset(),
+    sealed_digest=DESTROYED,
+    created_at=LONG_AGO,
+    expires_at=LONG_AGO,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +40,18 @@ class ApiKeyStore:
 
     async def find(self, key_id: str) -> ApiKey | None:
         """Returns the key with this id."""
-        row = (await self.connection.execute(select(table).where(table.c.id == key_id))).one_or_none()
+        row = (await self.connection.execute(_SELECT.where(table.c.id == key_id))).one_or_none()
         return _as_key(row) if row else None
 
     async def list(self) -> Sequence[ApiKey]:
         """Returns all keys, oldest first."""
-        statement = select(table).order_by(table.c.created_at, table.c.id)
+        statement = _SELECT.order_by(table.c.created_at, table.c.id)
         return [_as_key(row) for row in await self.connection.execute(statement)]
 
     async def list_expiring(self, after: datetime, before: datetime, *, limit: int) -> Sequence[ApiKey]:
         """Returns active keys that expire between two instants, the first one first."""
         is_due = table.c.revoked_at.is_(None) & (table.c.expires_at > after) & (table.c.expires_at <= before)
-        statement = select(table).where(is_due).order_by(table.c.expires_at, table.c.id).limit(limit)
+        statement = _SELECT.where(is_due).order_by(table.c.expires_at, table.c.id).limit(limit)
         return [_as_key(row) for row in await self.connection.execute(statement)]
 
     async def revoke(self, key_id: str, now: datetime) -> bool:
@@ -48,8 +61,16 @@ class ApiKeyStore:
         return (await self.connection.execute(statement.values(values))).rowcount == 1
 
 
-def _as_key(row: Row[Any]) -> ApiKey:
-    values = row._asdict()
-    scopes = frozenset(map(Scope, values["scopes"].split()))
-    networks = tuple(map(ipaddress.ip_network, values["networks"].split()))
-    return ApiKey(**values | {"scopes": scopes, "networks": networks})
+def _as_key(row: Sequence[Any]) -> ApiKey:
+    """Converts a row of `_COLUMNS`. A malformed value is replaced, and then no secret matches the key."""
+    values = dict(zip(_NAMES, row, strict=True))
+    values["scopes"] = _parsed(values["scopes"], lambda text: frozenset(map(Scope, text.split())))
+    values["networks"] = _parsed(values["networks"], lambda text: tuple(map(ipaddress.ip_network, text.split())))
+    return _READER.read(tuple(values.values()))[0]
+
+
+def _parsed(value: object, parse: Callable[[str], object]) -> object:
+    try:
+        return parse(value) if isinstance(value, str) else IMPOSSIBLE
+    except ValueError:
+        return IMPOSSIBLE

@@ -2,20 +2,25 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from sqlalchemy import String, func, insert, select, text, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.audit import Action, AuditFilter, AuditRecord, ChainLink
+from app.domain.verification import LONG_AGO
+from app.storage.rows import RowReader
 from app.storage.tables import audit as table
 from app.storage.tables import audit_link, columns_of, verification
 
 # An altered action is any text, and verifying the chain must be able to name its row.
 _ACTION = type_coerce(table.c.action, String).label("action")
 _COLUMNS = [_ACTION if field.name == "action" else table.c[field.name] for field in fields(AuditRecord)]
-_NAMES = [column.name for column in _COLUMNS]
+_READER = RowReader(
+    AuditRecord, at=LONG_AGO, **dict.fromkeys(("who", "key_id", "client", "action", "request_id", "outcome"), "")
+)
+_LINK_READER = RowReader(ChainLink, position=0, audit_id=0, hash=b"")
 _INSERT = insert(table)
 
 
@@ -73,7 +78,7 @@ class AuditStore:
         """Returns the end of the chain."""
         statement = select(audit_link).order_by(audit_link.c.position.desc()).limit(1)
         row = (await self.connection.execute(statement)).one_or_none()
-        return ChainLink(*row) if row else None
+        return _as_link(row) if row else None
 
     async def has_link(self, link: ChainLink) -> bool:
         """Returns whether the chain has this link."""
@@ -99,7 +104,7 @@ class AuditStore:
             .limit(limit)
         )
         found = await self.connection.execute(statement)
-        return [(ChainLink(*row[:3]), _as_record(row[3:]) if row.id else None) for row in found]
+        return [(_as_link(row[:3]), _as_record(row[3:]) if row.id else None) for row in found]
 
     async def first_unlinked(self, *, up_to: int) -> int | None:
         """Returns the smallest id, at most `up_to`, that no link covers."""
@@ -115,8 +120,13 @@ class AuditStore:
         return (await self.connection.execute(statement)).scalar_one()
 
 
-def _as_record(values: Sequence[Any]) -> AuditRecord:
-    columns = dict(zip(_NAMES, values, strict=True))
+def _as_record(row: Sequence[Any]) -> AuditRecord:
+    """Converts a row of `_COLUMNS`. A malformed value is replaced, so the link of the row does not match any more."""
+    record, _ = _READER.read(row)
     with suppress(ValueError):
-        columns["action"] = Action(columns["action"])
-    return AuditRecord(**columns)
+        return replace(record, action=Action(record.action))
+    return record
+
+
+def _as_link(row: Sequence[Any]) -> ChainLink:
+    return _LINK_READER.read(row)[0]

@@ -15,12 +15,14 @@ from sqlalchemy import bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.events import Event, EventFilter
-from app.storage.tables import columns_of, event_counter, verification
+from app.domain.events import Event, EventFilter, EventType
+from app.domain.verification import LONG_AGO
+from app.storage.rows import RowReader
+from app.storage.tables import IMPOSSIBLE, columns_of, event_counter, verification
 from app.storage.tables import event as table
 
-_NAMES = [field.name for field in fields(Event)]
-_COLUMNS = [table.c[name] for name in _NAMES]
+_COLUMNS = [table.c[field.name] for field in fields(Event)]
+_READER = RowReader(Event, public_id="", type=EventType.UPDATED, client="", at=LONG_AGO)
 
 # Built once: building a statement takes several times as long as running it.
 _ADD = table.insert()
@@ -124,11 +126,13 @@ class EventStore:
         """Removes the events before an instant, at most `limit` of the first positions; returns how many."""
         first = select(table.c.position, table.c.at).where(table.c.position.is_not(None)).order_by(table.c.position)
         rows = (await self.connection.execute(first.limit(limit))).all()
-        kept_from = next((place for place, row in enumerate(rows) if row.at >= at), len(rows))
+        kept_from = next(
+            (place for place, row in enumerate(rows) if row.at is not IMPOSSIBLE and row.at >= at), len(rows)
+        )
         if kept_from:
             await self.connection.execute(delete(table).where(table.c.position <= rows[kept_from - 1].position))
         return kept_from
 
 
 def _as_event(row: Sequence[Any]) -> Event:
-    return Event(**dict(zip(_NAMES, row, strict=True)))
+    return _READER.read(row)[0]

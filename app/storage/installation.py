@@ -8,6 +8,8 @@ from sqlalchemy import func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.verification import LONG_AGO
+from app.storage.rows import RowReader
 from app.storage.tables import installation as table
 
 _ID = 1
@@ -28,6 +30,8 @@ class Installation:
 
 
 _COLUMNS = [table.c[field.name] for field in fields(Installation)]
+# Until the next check, a malformed doubt counts as one.
+_READER = RowReader(Installation, database_id="", doubted_since=LONG_AGO)
 _GET = select(*_COLUMNS).where(table.c.id == _ID)
 
 
@@ -40,14 +44,14 @@ class InstallationStore:
     async def find(self) -> Installation | None:
         """Returns the facts; None before the first process has written them."""
         row = (await self.connection.execute(_GET)).one_or_none()
-        return Installation(**row._asdict()) if row else None
+        return _READER.read(row)[0] if row else None
 
     async def get(self) -> Installation:
         """Returns the facts. Writes the row if it is missing."""
         insert = postgresql.insert if self.connection.dialect.name == "postgresql" else sqlite.insert
         new = insert(table).values(id=_ID, database_id=secrets.token_hex(16))
         await self.connection.execute(new.on_conflict_do_nothing())
-        return Installation(**(await self.connection.execute(_GET)).one()._asdict())
+        return _READER.read((await self.connection.execute(_GET)).one())[0]
 
     async def save(self, **changes: datetime | None) -> None:
         """Changes facts of the existing row, by their names."""

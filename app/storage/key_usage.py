@@ -4,15 +4,29 @@ Every wrapped key and every digest begins with the number of its key version, th
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Column, ColumnElement, Integer, LargeBinary, Update, bindparam, func, select, tuple_, update
+from sqlalchemy import (
+    Column,
+    ColumnElement,
+    Integer,
+    LargeBinary,
+    String,
+    Update,
+    bindparam,
+    func,
+    select,
+    tuple_,
+    type_coerce,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.detection import SealedText
 from app.domain.media import MediaItem, MediaKind
 from app.domain.verification import Verification
+from app.storage.results import MEDIA_COLUMNS, MEDIA_READER
 from app.storage.tables import api_key, audit_link, detection, media, verification
 from app.storage.verifications import COLUMNS, as_verification
 from app.storage.webhook_tables import webhook_endpoint
@@ -26,8 +40,8 @@ INDEXES = detection.c.id_card_index
 LINKS = audit_link.c.hash
 
 _HASH_BYTES = 32
-_MEDIA_NAMES = [field.name for field in fields(MediaItem)]
-_MEDIA_COLUMNS = [media.c[name] for name in _MEDIA_NAMES]
+# As a plain text: a row that names an unknown kind has a position as well.
+_KIND = type_coerce(media.c.kind, String)
 _TEXT_COLUMNS = [column for column in detection.c if column.name != "verification_id"]
 
 
@@ -56,24 +70,25 @@ class KeyUsageStore:
 
     async def outdated_media(
         self, newest: bytes, *, after: tuple[int, str], limit: int
-    ) -> Sequence[tuple[Verification, MediaItem]]:
-        """Returns media items after (verification id, kind), each with its verification, whose key is outdated."""
-        key = media.c.verification_id, media.c.kind
+    ) -> Sequence[tuple[Verification, str, MediaItem | None]]:
+        """Returns media items after (verification id, kind) whose key is outdated.
+
+        Each has its verification and its kind as stored. A malformed item is None.
+        """
+        key = media.c.verification_id, _KIND
         statement = (
-            select(*COLUMNS, *_MEDIA_COLUMNS)
+            select(*COLUMNS, _KIND.label("stored_kind"), *MEDIA_COLUMNS)
             .join(media, media.c.verification_id == verification.c.id)
             .where(tuple_(*key) > tuple_(*after), is_outdated_by(MEDIA, newest))
             .order_by(*key)
             .limit(limit)
             .with_for_update(of=[verification, media])
         )
-        return [
-            (
-                as_verification(row[: len(COLUMNS)]),
-                MediaItem(**dict(zip(_MEDIA_NAMES, row[len(COLUMNS) :], strict=True))),
-            )
-            for row in await self.connection.execute(statement)
-        ]
+        found = []
+        for row in await self.connection.execute(statement):
+            item, is_intact = MEDIA_READER.read(row[len(COLUMNS) + 1 :])
+            found.append((as_verification(row[: len(COLUMNS)]), row.stored_kind, item if is_intact else None))
+        return found
 
     async def outdated_texts(
         self, newest: bytes, *, after_id: int, limit: int

@@ -1,18 +1,21 @@
 """The pauses of accounts and rules, which all workers respect."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, bindparam, delete, select, update
+from sqlalchemy import ColumnElement, bindparam, delete, select, true, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.pause import Pause
+from app.domain.verification import LONG_AGO
+from app.storage.rows import RowReader
 from app.storage.tables import columns_of
 from app.storage.tables import pause as table
 
-_ALL = select(table).order_by(table.c.account, table.c.rule_id)
+_READER = RowReader(Pause, account="", error_code="", paused_at=LONG_AGO, probe_at=LONG_AGO)
+_ALL = select(*(table.c[field.name] for field in fields(Pause))).order_by(table.c.account, table.c.rule_id)
 # Compiled once because every claim runs it.
 _OF_ACCOUNT = _ALL.where(table.c.account == bindparam("account"))
 
@@ -27,8 +30,8 @@ class PauseStore:
         """Returns the pauses of an account, or all pauses."""
         execute = self.connection.execute
         found = await (execute(_ALL) if account is None else execute(_OF_ACCOUNT, {"account": account}))
-        rows = [row._asdict() for row in found]
-        return [Pause(**row | {"rule_id": row["rule_id"] or None}) for row in rows]
+        pauses = [_READER.read(row)[0] for row in found]
+        return [replace(pause, rule_id=pause.rule_id or None) for pause in pauses]
 
     async def begin(self, pause: Pause) -> bool:
         """Inserts a pause; returns whether it is new."""
@@ -39,7 +42,9 @@ class PauseStore:
 
     async def take_probe(self, pause: Pause, *, next_at: datetime) -> bool:
         """Schedules the next probe; returns False if another worker already took the current one."""
-        statement = update(table).where(_is(pause), table.c.probe_at == pause.probe_at).values(probe_at=next_at)
+        # A malformed time reads as long ago, and equals nothing.
+        is_current = (table.c.probe_at == pause.probe_at) if pause.probe_at != LONG_AGO else true()
+        statement = update(table).where(_is(pause), is_current).values(probe_at=next_at)
         return (await self.connection.scalar(statement.returning(table.c.account))) is not None
 
     async def end(self, pause: Pause) -> None:

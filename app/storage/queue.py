@@ -57,7 +57,8 @@ class QueueStore:
     async def turns(self, account: str, now: datetime) -> Sequence[Turn]:
         """Returns which clients have due rows, by priority."""
         rows = await self.connection.execute(_TURNS, {"of_account": account, "at": now})
-        return [Turn(Priority(row.priority), row.client) for row in rows]
+        # SQLite stores a client that is no text as well.
+        return [Turn(Priority(row.priority), row.client) for row in rows if isinstance(row.client, str)]
 
     async def claim(
         self, due: Due, turns: Sequence[Sequence[Turn]], *, lease: timedelta, limit: int

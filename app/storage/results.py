@@ -13,23 +13,28 @@ from sqlalchemy import (
     Table,
     bindparam,
     delete,
+    exists,
     func,
     insert,
+    or_,
     select,
     type_coerce,
 )
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.detection import Detection, LivenessAttempt, SealedText, personal
+from app.domain.detection import MESSAGES, Detection, LivenessAttempt, SealedText, personal
 from app.domain.media import MediaItem, MediaKind, MediaRow
 from app.domain.verification import UpstreamCall
 from app.storage import tables
+from app.storage.rows import RowReader
 from app.storage.tables import columns_of
 
 _ORDER = {kind: place for place, kind in enumerate(MediaKind)}
 _KEYS = {"verification_id", "position"}
 _MEDIA_ROW = {name: tables.media.c[name] for name in MediaRow._fields}
-_MEDIA_COLUMNS = [tables.media.c[field.name] for field in fields(MediaItem)]
+MEDIA_COLUMNS = [tables.media.c[field.name] for field in fields(MediaItem)]
+"""The columns in the order that `MEDIA_READER` expects."""
+MEDIA_READER = RowReader(MediaItem)
 
 
 def _select_by_ids(table: Table, columns: Sequence[Column[Any]]) -> Select[Any]:
@@ -54,7 +59,7 @@ def _select_texts(*, sealed: bool) -> tuple[Select[Any], Select[Any]]:
 
 # Built once: building a statement takes several times as long as running it.
 _GET_TEXTS = {sealed: _select_texts(sealed=sealed) for sealed in (True, False)}
-_GET_MEDIA = _select_by_ids(tables.media, _MEDIA_COLUMNS)
+_GET_MEDIA = _select_by_ids(tables.media, MEDIA_COLUMNS)
 _ADD_DETECTION, _ADD_ATTEMPT, _ADD_MEDIA_ITEM, _ADD_CALL = (
     insert(table) for table in (tables.detection, tables.liveness_attempt, tables.media, tables.upstream_call)
 )
@@ -127,13 +132,26 @@ class ResultStore:
         texts = await self._grouped(get_texts, ids)
         return {key: SealedText(values, attempts.get(key, ())) for key, (values,) in texts.items()}
 
-    async def media(self, ids: Collection[int]) -> Mapping[int, Sequence[MediaItem]]:
-        """Returns the media of verifications by id, in the order of `MediaKind`."""
-        found = await self._grouped(_GET_MEDIA, ids)
-        return {
-            key: sorted((MediaItem(**values) for values in rows), key=lambda item: _ORDER[item.kind])
-            for key, rows in found.items()
-        }
+    async def media(self, ids: Collection[int]) -> Mapping[int, Sequence[MediaItem] | None]:
+        """Returns the media of verifications by id, in the order of `MediaKind`; None if one of them is malformed."""
+        found: dict[int, list[MediaItem] | None] = {}
+        for key, *row in await self.connection.execute(_GET_MEDIA, {"ids": list(ids)}):
+            item, is_intact = MEDIA_READER.read(row)
+            items = found.setdefault(key, [])
+            if items is not None and is_intact:
+                items.append(item)
+            else:
+                found[key] = None
+        return {key: items and sorted(items, key=lambda item: _ORDER[item.kind]) for key, items in found.items()}
+
+    async def list_readable(self, *, after_id: int, limit: int) -> Sequence[int]:
+        """Returns the ids of verifications with larger ids whose messages an earlier version stored readable."""
+        detection, attempt = tables.detection, tables.liveness_attempt
+        key = detection.c.verification_id
+        has_attempt = exists().where(attempt.c.verification_id == key, attempt.c.err_msg.is_not(None))
+        is_readable = or_(has_attempt, *(detection.c[name].is_not(None) for name in MESSAGES))
+        statement = select(key).where(key > after_id, is_readable).order_by(key).limit(limit)
+        return (await self.connection.scalars(statement)).all()
 
     async def referenced(self, keys: Collection[str]) -> frozenset[str]:
         """Returns those of the object keys that a row names."""

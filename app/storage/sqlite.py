@@ -6,6 +6,7 @@ import secrets
 import sqlite3
 from collections.abc import Iterable, Sequence
 from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from threading import Thread
 from typing import Any, Self, cast
@@ -89,6 +90,9 @@ async def truncate_log(engine: AsyncEngine) -> bool:
     return False
 
 
+_TOLERANT = partial(str, encoding="utf-8", errors="replace")
+
+
 class _BufferedCursor(sqlite3.Cursor):
     """A cursor that reads all rows at once.
 
@@ -100,7 +104,17 @@ class _BufferedCursor(sqlite3.Cursor):
 
     def execute(self, sql: str, parameters: object = (), /) -> Self:
         super().execute(sql, cast("Sequence[Any]", parameters))
-        self._rows = super().fetchall()
+        self._rows = rows = list[Any]()
+        try:
+            rows.extend(self)
+        except sqlite3.OperationalError as error:
+            if hasattr(error, "sqlite_errorcode"):
+                raise
+            # Not SQLite's error but Python's, about a text that is not UTF-8. Its row was not consumed.
+            self.connection.text_factory = _TOLERANT
+            rows.extend(self)
+        finally:
+            self.connection.text_factory = str
         return self
 
     def fetchall(self) -> list[Any]:

@@ -1,15 +1,16 @@
 """The schema. Private to this folder. `migrations/` creates it, and a test compares the two."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import fields
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Date,
     DateTime,
     Dialect,
@@ -25,6 +26,9 @@ from sqlalchemy import (
     false,
     text,
 )
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
 
 from app.domain.audit import Action
 from app.domain.detection import Outcome, Part
@@ -45,11 +49,61 @@ metadata = MetaData(
 )
 
 
-class UtcDateTime(TypeDecorator[datetime]):
+IMPOSSIBLE = object()
+"""The value of a column that no version of the service writes: see `app.storage.rows`."""
+
+T = TypeVar("T")
+
+
+class _Checked(TypeDecorator[T]):
+    """A type that reads what it cannot convert as `IMPOSSIBLE`. An error would cost all rows of the statement."""
+
+    impl: Any = String
+    cache_ok = True
+
+    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
+        """Returns the function that converts from the driver."""
+        read = super().result_processor(dialect, coltype)
+
+        def checked(value: object) -> object:
+            try:
+                return read(value) if read else value
+            except (ValueError, TypeError, AttributeError, OverflowError):
+                return IMPOSSIBLE
+
+        return checked
+
+
+class _InCalendar(FunctionElement[Any]):
+    """An instant, or NULL if it lies outside Python's calendar: Postgres stores it, but its driver fails."""
+
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[Any]) -> None:
+        super().__init__(column)
+        self.type = column.type
+
+
+@compiles(_InCalendar)
+def _compile_plain(element: _InCalendar, compiler: SQLCompiler, **options: Any) -> str:
+    return compiler.process(element.clauses, **options)
+
+
+@compiles(_InCalendar, "postgresql")
+def _compile_limited(element: _InCalendar, compiler: SQLCompiler, **options: Any) -> str:
+    at = compiler.process(element.clauses, **options)
+    return f"CASE WHEN {at} BETWEEN '0001-01-02 00:00Z' AND '9999-12-31 00:00Z' THEN {at} END"
+
+
+class UtcDateTime(_Checked[datetime]):
     """An aware instant in UTC. SQLite stores no time zone, so it is removed on the way in and added on the way out."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
+
+    def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
+        """Returns what is read instead of the column."""
+        return _InCalendar(column)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Converts for the driver."""
@@ -66,7 +120,7 @@ class UtcDateTime(TypeDecorator[datetime]):
 NO_OUTCOME = ""
 
 
-class OutcomeType(TypeDecorator[Outcome]):
+class OutcomeType(_Checked[Outcome]):
     """An outcome. None is stored as an empty text, which an index can find like any other (`app.storage.listing`)."""
 
     impl = String
@@ -81,7 +135,7 @@ class OutcomeType(TypeDecorator[Outcome]):
         return Outcome(value) if value else None
 
 
-class EnumType(TypeDecorator[StrEnum]):
+class EnumType(_Checked[StrEnum]):
     """A member of a `StrEnum`, stored as its value."""
 
     impl = String
@@ -96,7 +150,7 @@ class EnumType(TypeDecorator[StrEnum]):
         return None if value is None else self.kind(value)
 
 
-class PriorityType(TypeDecorator[Priority]):
+class PriorityType(_Checked[Priority]):
     """A priority, stored as its number."""
 
     impl = Integer
@@ -107,7 +161,7 @@ class PriorityType(TypeDecorator[Priority]):
         return None if value is None else Priority(value)
 
 
-class PartsType(TypeDecorator[frozenset[Part]]):
+class PartsType(_Checked[frozenset[Part]]):
     """A set of parts, stored as the digits of `InfoType` in ascending order."""
 
     impl = String
@@ -122,7 +176,7 @@ class PartsType(TypeDecorator[frozenset[Part]]):
         return frozenset(map(Part, value or ""))
 
 
-class UnreadableType(TypeDecorator[tuple[UnreadableMedia, ...]]):
+class UnreadableType(_Checked[tuple[UnreadableMedia, ...]]):
     """Unreadable media, stored as `kind=reason` separated by blanks."""
 
     impl = String

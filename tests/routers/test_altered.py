@@ -1,16 +1,18 @@
 """Altered rows: each is marked in lists and named by one alarm, and costs no other row anything."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
 import pytest
 import structlog
 from prometheus_client import REGISTRY
-from sqlalchemy import text
+from sqlalchemy import Integer, LargeBinary, String, text
 
 from app.domain.api_key import Scope
 from app.observability import digest_of
+from app.storage.tables import UtcDateTime, verification
 from simulator.people import person_of
 from tests.support.api import get, retrieve_new, row_of, url
 from tests.support.service import Running
@@ -93,3 +95,71 @@ async def test_altered_row_can_be_erased(service: Running, api: httpx.AsyncClien
 
     assert [answer.status_code for answer in (*held, erased)] == [204] * 3
     assert (await api.get(url(altered))).status_code == 410
+
+
+def impossible_values(service: Running) -> Iterator[tuple[str, str]]:
+    """Yields columns of `verification` with SQL for a value that no version of the service writes."""
+    yield from ((name, "'zzz'") for name in ("state", "outcome", "pulled", "awaited_parts", "unreadable"))
+    yield "priority", "99"
+    is_sqlite = service.services.database.is_embedded
+    for column in verification.columns:
+        if isinstance(column.type, UtcDateTime):
+            yield column.name, "'zzz'" if is_sqlite else "'4713-01-01 00:00:00+00 BC'"
+        elif is_sqlite and isinstance(column.type, Integer) and not column.primary_key:
+            yield column.name, "'zzz'"
+        elif is_sqlite and type(column.type) is String:
+            yield from ((column.name, value) for value in ("x'ff'", "CAST(x'ff' AS TEXT)"))
+        elif is_sqlite and isinstance(column.type, LargeBinary):
+            yield column.name, "'zzz'"
+
+
+async def test_impossible_value_in_a_row_costs_no_other_row(service: Running, api: httpx.AsyncClient) -> None:
+    intact = await retrieve_new(api)
+    view = await get(api, intact)
+    impossible = list(impossible_values(service))
+    tokens = await asyncio.gather(*(retrieve_new(api) for _ in impossible))
+    numbers = {}
+    for altered, (column, value) in zip(tokens, impossible, strict=True):
+        # It is due for a retrieval and for an erasure, so both find it.
+        due = {"due_at": "'2026-01-01 00:00:00'", "erase_at": "'2026-01-01 00:00:00'"} | {column: value}
+        changes = ", ".join(f"{name} = {new}" for name, new in due.items())
+        numbers[altered] = await alter(service, altered, f"UPDATE verification SET {changes} WHERE id = :id")
+
+    async with service.client(await service.key(Scope.ADMIN)) as admin:
+        ranges: list[dict[str, str]] = [{}, {"received_from": "2026-01-01T00:00:00Z"}]
+        pages = [await admin.get("/v1/verifications", params={"limit": 200, **wanted}) for wanted in ranges]
+        alone = await asyncio.gather(*(api.get(url(biz_token)) for biz_token in (*tokens, intact)))
+        await retrieve_new(api)
+        await service.services.erase.erase_expired()
+        for (column, _), altered in zip(impossible, tokens, strict=True):
+            if column not in {"client", "biz_token"}:
+                erased = await admin.delete(url(altered))
+                assert (erased.status_code, await state_of(service, numbers[altered])) == (204, "erased"), column
+
+    assert [[item for item in page.json()["items"] if item["biz_token"] == intact] for page in pages] == [[view]] * 2
+    assert alone[-1].json() == view
+
+
+async def state_of(service: Running, number: int) -> str:
+    async with service.services.database.read() as tx:
+        found = await tx.connection.execute(text("SELECT state FROM verification WHERE id = :id"), {"id": number})
+        state: str = found.scalar_one()
+        return state
+
+
+async def test_result_that_lost_its_time_is_replaced_by_the_next_retrieval(
+    service: Running, api: httpx.AsyncClient
+) -> None:
+    altered = await retrieve_new(api)
+    await alter(service, altered, "UPDATE verification SET retrieved_at = NULL, called_at = NULL WHERE id = :id")
+
+    assert (await api.post(url(altered, "retrieve"))).status_code == 202
+    row = await row_of(service.services, altered)
+    for _ in range(1000):
+        if row.attempts > 1:
+            break
+        await asyncio.sleep(0.01)
+        row = await row_of(service.services, altered)
+
+    assert (row.attempts, row.last_error_code, row.retrieved_at is not None) == (2, None, True)
+    assert (await api.get(url(altered))).json()["code"] == "altered"

@@ -74,7 +74,7 @@ async def replace_media(database: Database, number: int, media: Sequence[MediaIt
 
 async def stored_media(database: Database, number: int) -> Sequence[MediaItem]:
     async with database.read() as tx:
-        return (await tx.results.media([number])).get(number, [])
+        return (await tx.results.media([number])).get(number) or []
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
