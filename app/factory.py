@@ -289,7 +289,9 @@ def build(
         api_keys=api_keys,
         audit=audit,
         backfill=BackfillService(intake=intake, database=database, wakeups=wakeups, clock=clock),
-        erase=EraseService(database=database, cipher=cipher, media=media_store, audit=audit, clocks=clocks),
+        erase=EraseService(
+            database=database, cipher=cipher, media=media_store, audit=audit, clocks=clocks, limits=limits
+        ),
         events=events,
         health=HealthService(database=database, clock=clock, folders=media_guard.folders()),
         intake=intake,

@@ -114,20 +114,25 @@ async def test_role_of_the_service_works_with_rows_and_only_appends_to_the_audit
     assert [check for check in checks if check.status is Status.FAILED] == []
 
 
-async def test_role_that_owns_the_tables_or_does_not_exist_is_rejected(tmp_path: Path, roles: Roles) -> None:
+async def test_role_with_the_rights_of_the_owner_or_an_unknown_role_is_rejected(
+    tmp_path: Path, postgres_server: str, roles: Roles
+) -> None:
     owner = make_url(roles.owner_url).username or ""
-    named = [owner, "nobody_knows_it"]
+    await execute(roles.owner_url, "CREATE TABLE owned (id integer)")
+    await execute(postgres_server, f'GRANT {owner} TO "{roles.service}"')
+    superuser = make_url(postgres_server).username or ""
+    named = [owner, roles.service, superuser, "nobody_knows_it"]
     rejected = [
         run("migrate", folder=tmp_path, DATABASE_URL=roles.owner_url, DATABASE_SERVICE_ROLE=role) for role in named
     ]
 
     owns = (
-        f"The role {owner} of DATABASE_SERVICE_ROLE owns tables, so it cannot be limited. "
-        "Give them to another role (`REASSIGN OWNED`) and migrate with that role."
+        "The role {} of DATABASE_SERVICE_ROLE owns tables, is a member of a role that does, or is a superuser, so it "
+        "cannot be limited. Give them to another role (`REASSIGN OWNED`) and migrate with it."
     )
     unknown = "There is no role nobody_knows_it in Postgres. Create it, or correct DATABASE_SERVICE_ROLE."
     assert [(done.code, done.err) for done in rejected] == [
-        (2, f"faceid-results: {reason}\n") for reason in (owns, unknown)
+        (2, f"faceid-results: {reason}\n") for reason in (*map(owns.format, named[:-1]), unknown)
     ]
 
 

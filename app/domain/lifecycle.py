@@ -102,7 +102,7 @@ def with_rule(verification: Verification, rule_id: str, rule: Rule, now: datetim
         retain_media_until=retain_media_until,
         erase_at=verification.erase_at and retain_media_until,
     )
-    return retrieve_again(_fenced(verification), now) if was_called else verification
+    return retrieve_again(_fenced(verification, now), now) if was_called else verification
 
 
 def vouched(verification: Verification, now: datetime) -> Verification:
@@ -114,7 +114,7 @@ def vouched(verification: Verification, now: datetime) -> Verification:
         return verification
     is_obsolete = is_released(verification) or (verification.is_leased and verification.state is State.PENDING)
     verification = replace(verification, nonce=None)
-    return retrieve_again(_fenced(verification), now) if is_obsolete else verification
+    return retrieve_again(_fenced(verification, now), now) if is_obsolete else verification
 
 
 def claimed(verification: Verification, now: datetime) -> Verification:
@@ -124,12 +124,20 @@ def claimed(verification: Verification, now: datetime) -> Verification:
     """
     if verification.nonce is None or not (verification.state is State.PENDING or is_released(verification)):
         return verification
-    return retrieve_again(_fenced(verification), now)
+    return retrieve_again(_fenced(verification, now), now)
 
 
-def _fenced(verification: Verification) -> Verification:
-    """Makes a call in flight void, because its facts have changed."""
-    return replace(verification, claim=verification.claim + 1, is_leased=False, wake_requested=False, failures=0)
+def _fenced(verification: Verification, now: datetime) -> Verification:
+    """Makes a call in flight void, because its facts have changed. It counts for the interval between two calls."""
+    called_at = now if verification.is_leased else verification.called_at
+    return replace(
+        verification,
+        claim=verification.claim + 1,
+        is_leased=False,
+        wake_requested=False,
+        called_at=called_at,
+        failures=0,
+    )
 
 
 def registered(verification: Verification, facts: TokenFacts, now: datetime, *, due_now: bool = False) -> Verification:

@@ -16,11 +16,13 @@ class RateClass(StrEnum):
 
     INTAKE = "intake"
     RETRIEVE = "retrieve"
+    READS = "reads"
     LISTS = "lists"
     SEARCHES = "searches"
     REVEALS = "reveals"
     MEDIA = "media"
     WEBHOOKS = "webhooks"
+    ERASURES = "erasures"
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,6 +24,7 @@ from app.routers.schemas import (
 router = APIRouter(prefix="/v1/verifications", tags=["verifications"], route_class=StrictRoute)
 
 Token = Annotated[BizToken, Path()]
+_HOLD_ERRORS = declared(*AUTH_ERRORS, 404, 409)
 
 
 @router.post("/search", responses=declared(*AUTH_ERRORS, 400), openapi_extra=limited(RateClass.SEARCHES))
@@ -35,7 +36,7 @@ async def find(request: Request, actor: Reader, wanted: PersonSearch) -> Verific
     return VerificationPage.of(page, actor.caller.client)
 
 
-@router.get("/{biz_token}", responses=declared(*AUTH_ERRORS, 404, 409, 410, 429))
+@router.get("/{biz_token}", responses=declared(*AUTH_ERRORS, 404, 409, 410), openapi_extra=limited(RateClass.READS))
 async def get(
     request: Request,
     actor: Reader,
@@ -83,19 +84,28 @@ async def search(request: Request, actor: Reader, wanted: Annotated[Filters, Que
     return VerificationPage.of(page, actor.caller.client)
 
 
-@router.delete("/{biz_token}", status_code=204, responses=declared(*AUTH_ERRORS, 404, 409))
+@router.delete(
+    "/{biz_token}",
+    status_code=204,
+    responses=declared(*AUTH_ERRORS, 404, 409),
+    openapi_extra=limited(RateClass.ERASURES),
+)
 async def erase(request: Request, actor: Eraser, biz_token: Token, client: ClientName = None) -> None:
     """Erases the text, the media and their keys. Only the fact that it was erased stays."""
     await services_of(request).erase.erase(actor, biz_token, client=client)
 
 
-@router.put("/{biz_token}/legal-hold", status_code=204, responses=declared(*AUTH_ERRORS, 404, 409))
+@router.put(
+    "/{biz_token}/legal-hold", status_code=204, responses=_HOLD_ERRORS, openapi_extra=limited(RateClass.ERASURES)
+)
 async def hold(request: Request, actor: AdminWithPurpose, biz_token: Token, client: ClientName = None) -> None:
     """Sets the legal hold, which prevents every erasure."""
     await services_of(request).erase.hold(actor, biz_token, is_held=True, client=client)
 
 
-@router.delete("/{biz_token}/legal-hold", status_code=204, responses=declared(*AUTH_ERRORS, 404, 409))
+@router.delete(
+    "/{biz_token}/legal-hold", status_code=204, responses=_HOLD_ERRORS, openapi_extra=limited(RateClass.ERASURES)
+)
 async def release(request: Request, actor: AdminWithPurpose, biz_token: Token, client: ClientName = None) -> None:
     """Lifts the legal hold. Overdue data is erased within a minute."""
     await services_of(request).erase.hold(actor, biz_token, is_held=False, client=client)

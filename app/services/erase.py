@@ -11,12 +11,14 @@ import structlog
 from app.domain import lifecycle
 from app.domain.api_key import RETENTION, Actor
 from app.domain.audit import Action
+from app.domain.rate import RateClass
 from app.domain.verification import State, Verification
 from app.errors import ConflictError, DiskFullError, UnavailableError
 from app.observability import ERASED
 from app.sealing.personal_data import PersonalDataCipher
 from app.services.audit import AuditService
 from app.services.clock import ClockService
+from app.services.limits import LimitService
 from app.services.visibility import find_visible, lock_visible
 from app.storage.database import Database, Transaction
 from app.storage.media import MediaStore
@@ -58,6 +60,7 @@ class EraseService:
     media: MediaStore
     audit: AuditService
     clocks: ClockService
+    limits: LimitService
 
     async def erase(self, actor: Actor, biz_token: str, *, client: str | None = None) -> None:
         """Erases one verification now. Does nothing if it is already erased.
@@ -65,7 +68,9 @@ class EraseService:
         Raises:
             ConflictError: it is under a legal hold.
             NotFoundError: it does not exist or belongs to another client.
+            TooManyRequestsError: the caller has exceeded its rate.
         """
+        self.limits.admit(actor.caller, RateClass.ERASURES)
         try:
             keys = await self._erase_one(actor, biz_token, client)
         except DiskFullError:
@@ -91,7 +96,9 @@ class EraseService:
 
         Raises:
             NotFoundError: it does not exist or belongs to another client.
+            TooManyRequestsError: the caller has exceeded its rate.
         """
+        self.limits.admit(actor.caller, RateClass.ERASURES)
         async with self.database.write() as tx:
             known = await lock_visible(tx, actor.caller, biz_token, client)
             action = Action.HOLD if is_held else Action.RELEASE
@@ -187,6 +194,7 @@ class EraseService:
     async def _erase(self, tx: Transaction, known: Verification) -> Collection[str]:
         now = self.clocks.clock()
         await tx.verifications.save(known, lifecycle.erased(known, now), now)
+        await tx.redirects.forget(known.owner)
         return [item.object_key for item in await tx.results.erase(known.id, text=True)]
 
     async def _delete(self, keys: Collection[str]) -> None:

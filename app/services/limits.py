@@ -23,11 +23,13 @@ class LimitSettings(BaseModel):
 
     rate_intake: str = Field(default="200 burst 2000", coerce_numbers_to_str=True)
     rate_retrieve: str = Field(default="10 burst 200", coerce_numbers_to_str=True)
+    rate_reads: str = Field(default="500 burst 5000", coerce_numbers_to_str=True)
     rate_lists: str = Field(default="50 burst 500", coerce_numbers_to_str=True)
     rate_searches: str = Field(default="1 burst 60", coerce_numbers_to_str=True)
     rate_reveals: str = Field(default="20 burst 200", coerce_numbers_to_str=True)
     rate_media: str = Field(default="50 burst 500", coerce_numbers_to_str=True)
     rate_webhooks: str = Field(default="5 burst 100", coerce_numbers_to_str=True)
+    rate_erasures: str = Field(default="20 burst 1000", coerce_numbers_to_str=True)
     waits_per_key: int = Field(default=250, ge=0)
     waits_per_process: int = Field(default=1000, ge=1, le=1500)
     streams_per_key: int = Field(default=8, ge=0)

@@ -90,7 +90,12 @@ class ReadService:
             GoneError: it was erased.
             NotFoundError: it does not exist or belongs to another client.
             TamperedDataError: stored values were changed.
+            TooManyRequestsError: the caller has exceeded its rate.
         """
+        self.limits.admit(actor.caller, RateClass.READS)
+        return await self._get(actor, biz_token, client)
+
+    async def _get(self, actor: Actor, biz_token: str, client: str | None) -> Result:
         return self._masked(await self.load(actor, biz_token, client=client))
 
     async def wait(self, actor: Actor, biz_token: str, seconds: float, *, client: str | None = None) -> Result:
@@ -111,7 +116,7 @@ class ReadService:
                 await tasks.wait_for(changed, min(left, _POLL_SECONDS))
                 changed.clear()
                 await self.api_keys.confirm(actor)
-                result = await self.get(actor, biz_token, client=result.verification.client)
+                result = await self._get(actor, biz_token, result.verification.client)
                 if result.verification.state is not State.PENDING:
                     break
         return result

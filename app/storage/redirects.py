@@ -3,10 +3,11 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.verification import TokenOwner
 from app.storage.tables import redirect_nonce as table
 
 # nonce, client, BizToken
@@ -31,6 +32,11 @@ class RedirectStore:
         statement = insert(table).on_conflict_do_nothing().returning(table.c.nonce)
         rows = [dict(zip(_NAMES, use, strict=True)) for use in sorted(uses)]
         return (await self.connection.scalars(statement, rows)).all()
+
+    async def forget(self, owner: TokenOwner) -> None:
+        """Deletes the nonces of a verification that was erased. It accepts no state any more."""
+        client, biz_token = owner
+        await self.connection.execute(delete(table).where(table.c.biz_token == biz_token, table.c.client == client))
 
     async def is_used_by(self, use: NonceUse) -> bool:
         """Returns whether the nonce came with this token of this client."""

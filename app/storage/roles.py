@@ -14,9 +14,10 @@ _APPEND_ONLY = frozenset({audit.name, audit_link.name})
 # The first version with MAINTAIN.
 _MIN_VERSION = 17_00_00
 _ROLE = text("SELECT 1 FROM pg_roles WHERE rolname = :role")
+# Also as a member of the owner, whose rights a member has or can take, and as a superuser.
 _OWNED = text(
     "SELECT count(*) FROM pg_class"
-    " WHERE relnamespace = current_schema()::regnamespace AND pg_get_userbyid(relowner) = :role"
+    " WHERE relnamespace = current_schema()::regnamespace AND pg_has_role(CAST(:role AS name), relowner, 'MEMBER')"
 )
 
 
@@ -24,8 +25,8 @@ async def permit(database: Database, role: str) -> None:
     """Lets a role read and write rows, but not change tables or rows of the audit. Safe to repeat.
 
     Raises:
-        ConfigurationError: the role does not exist, or owns tables and so could do anything with them, or Postgres is
-            too old.
+        ConfigurationError: the role does not exist, or has the rights of the owner of the tables and so could do
+            anything with them, or Postgres is too old.
     """
     async with database.write(seconds=None) as tx:
         connection = tx.connection
@@ -37,8 +38,8 @@ async def permit(database: Database, role: str) -> None:
             )
         if await connection.scalar(_OWNED, {"role": role}):
             raise ConfigurationError(
-                f"The role {role} of DATABASE_SERVICE_ROLE owns tables, so it cannot be limited. "
-                "Give them to another role (`REASSIGN OWNED`) and migrate with that role."
+                f"The role {role} of DATABASE_SERVICE_ROLE owns tables, is a member of a role that does, or is a "
+                "superuser, so it cannot be limited. Give them to another role (`REASSIGN OWNED`) and migrate with it."
             )
         schema = str(await connection.scalar(text("SELECT current_schema()")))
         for statement in _statements(connection.dialect, schema, role):

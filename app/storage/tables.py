@@ -348,6 +348,8 @@ redirect_nonce = Table(
     Column("nonce", String, primary_key=True),
     Column("client", String, nullable=False),
     Column("biz_token", String, nullable=False),
+    # An erasure removes the nonces of its verification.
+    Index(None, "biz_token", "client"),
 )
 
 # Binary columns are encrypted (`app.sealing.personal_data`), except the two indexes, which are keyed digests.

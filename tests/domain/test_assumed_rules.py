@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from app.domain import lifecycle
+from app.domain.decision import CALL_INTERVAL
 from app.domain.detection import Outcome, Part
 from app.domain.rule import Rule
 from app.domain.verification import Priority, State, Verification
@@ -46,7 +47,9 @@ DUE_LATER: dict[str, Any] = {"due_at": LATER, "priority": Priority.FRESH, "claim
         (replace(CALLED_BACK, attempts=2, failures=2, due_at=NOW + HOUR), DUE_LATER | {"failures": 0}),
         (
             replace(CLAIMED, wake_requested=True, due_at=NOW + HOUR),
-            DUE_LATER | {"claim": 2, "is_leased": False, "wake_requested": False},
+            DUE_LATER
+            | {"claim": 2, "is_leased": False, "wake_requested": False}
+            | {"called_at": LATER, "due_at": LATER + CALL_INTERVAL},
         ),
         (replace(FAILED, attempts=1), DUE_LATER | {"state": State.PENDING, "failures": 0}),
         (replace(EXPIRED, attempts=1), DUE_LATER | {"state": State.PENDING, "failures": 0}),

@@ -18,6 +18,8 @@ from hypothesis.stateful import (
 
 from app.domain import lifecycle
 from app.domain.decision import (
+    CALL_INTERVAL,
+    CALL_INTERVAL_CAP,
     Answered,
     ErrorClass,
     Failure,
@@ -319,6 +321,14 @@ def test_token_of_the_future_is_rejected() -> None:
             lifecycle.registered(known, TokenFacts(created_at=NOW + 6 * MINUTE), NOW)
 
 
+def test_call_that_a_further_state_makes_void_counts_for_the_interval() -> None:
+    known = replace(CALLED_BACK, nonce="nonce", is_leased=True, claim=1, due_at=NOW + HOUR)
+
+    after = lifecycle.claimed(known, NOW)
+
+    assert after == replace(known, is_leased=False, claim=2, called_at=NOW, due_at=NOW + CALL_INTERVAL)
+
+
 @pytest.mark.parametrize("known", [CALLED_BACK, replace(PASSED, nonce="nonce"), replace(FAILED, nonce="nonce")])
 def test_further_state_changes_only_a_token_that_waits_for_one(known: Verification) -> None:
     assert lifecycle.claimed(known, NOW) is known
@@ -595,7 +605,8 @@ class Life(RuleBasedStateMachine):
         once = lifecycle.called_back(self.row, extra, self.now)
 
         assert lifecycle.called_back(once, extra, self.now) == once
-        assert once.due_at is None or once.due_at <= max(self.now, self.row.due_at or self.now)
+        latest = max(self.now, self.row.due_at or self.now, (self.row.called_at or self.now) + CALL_INTERVAL_CAP)
+        assert once.due_at is None or once.due_at <= latest
         assert self.row.due_at is None or (once.due_at is not None and once.due_at <= self.row.due_at)
         self.become(once)
 

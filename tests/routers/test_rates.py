@@ -14,7 +14,7 @@ from app.domain.rate import RateClass
 from app.errors import TooManyRequestsError
 from app.services.limits import LimitService, LimitSettings
 from tests.support.api import retrieve_new, signed, token, url
-from tests.support.operations import DOCUMENT, OPERATIONS, REQUEST_ID, Operation, call
+from tests.support.operations import DOCUMENT, HOLD, OPERATIONS, REQUEST_ID, Operation, call
 from tests.support.service import UNLIMITED, Running, changed, everything, running
 
 # A burst of two, and no refill during a test.
@@ -26,6 +26,10 @@ OF: dict[Operation, RateClass] = {
     ("post", "/v1/redirects"): RateClass.INTAKE,
     ("put", "/v1/verifications/{biz_token}"): RateClass.INTAKE,
     ("post", "/v1/verifications/{biz_token}/retrieve"): RateClass.RETRIEVE,
+    ("get", "/v1/verifications/{biz_token}"): RateClass.READS,
+    ("delete", "/v1/verifications/{biz_token}"): RateClass.ERASURES,
+    ("put", HOLD): RateClass.ERASURES,
+    ("delete", HOLD): RateClass.ERASURES,
     ("get", "/v1/verifications"): RateClass.LISTS,
     ("get", "/v1/audit"): RateClass.LISTS,
     ("get", "/v1/events"): RateClass.LISTS,
@@ -64,10 +68,12 @@ async def retrieved_token(service: Running) -> str:
 
 async def test_every_limited_operation_counts_and_is_refused_beyond_its_burst(settings: Settings) -> None:
     async with running(slow(settings)) as service:
-        token_of = {of: await retrieved_token(service) for of in (RateClass.MEDIA, RateClass.RETRIEVE)}
+        token_of = {
+            of: await retrieved_token(service) for of in (RateClass.MEDIA, RateClass.RETRIEVE, RateClass.ERASURES)
+        }
         for operation, of in OF.items():
-            # Another retrieval replaces the media.
-            biz_token = token_of[RateClass.RETRIEVE if of is RateClass.RETRIEVE else RateClass.MEDIA]
+            # Another retrieval replaces the media, and an erasure removes them.
+            biz_token = token_of.get(of, token_of[RateClass.MEDIA])
             key = await service.key(*everything(), Scope.ADMIN)
             answers = [await call(service, key, operation, biz_token) for _ in range(3)]
             busy = token_of[RateClass.RETRIEVE]
@@ -103,10 +109,11 @@ async def test_refused_request_changes_nothing(settings: Settings) -> None:
         async with service.client(key) as api:
             tokens = [token() for _ in range(3)]
             answers = [await api.put(url(biz_token)) for biz_token in tokens]
-            views = [(await api.get(url(biz_token))).status_code for biz_token in tokens]
+        async with service.client(await service.key(*everything())) as api:
+            views = [(await api.get(url(biz_token))).status_code for biz_token in tokens[1:]]
 
     assert [answer.status_code for answer in answers] == [201, 201, 429]
-    assert views == [200, 200, 404]
+    assert views == [200, 404]
 
 
 async def test_signed_callbacks_of_each_client_count_alone(settings: Settings) -> None:

@@ -9,9 +9,10 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from sqlalchemy import text
 
 from app.config import Settings
-from tests.support.api import PAGE, STATEFUL, get, list_tokens, token, wait_until_received
+from tests.support.api import PAGE, STATEFUL, get, list_tokens, token, url, wait_until_received
 from tests.support.service import Running, changed, everything, running
 from tests.support.simulator import Caller, LiveSimulator
 
@@ -254,3 +255,21 @@ async def test_redirect_without_the_database_keeps_the_state_valid(
     assert await list_tokens(idle_api) == []
     await browse(idle_service, "token", state)
     assert await list_tokens(idle_api) == ["token"]
+
+
+async def test_erasure_removes_the_nonces_of_its_verification(
+    service: Running, api: httpx.AsyncClient, faceid: LiveSimulator
+) -> None:
+    tokens = []
+    for _ in range(2):
+        redirect = await issue_redirect(api)
+        tokens.append(await detect_auth(faceid, redirect["extra"]))
+        await browse(service, tokens[-1], redirect["state"])
+        await get(api, tokens[-1], wait=20)
+    kept, erased = tokens
+
+    assert (await api.delete(url(erased))).status_code == 204
+
+    async with service.services.database.read() as tx:
+        found = await tx.connection.execute(text("SELECT biz_token FROM redirect_nonce"))
+        assert found.scalars().all() == [kept]

@@ -187,6 +187,30 @@ async def contents(database: Database, *tables: str) -> dict[str, list[dict[str,
         }
 
 
+async def test_migration_0025_keeps_the_audit_and_reserves_linked_ids(empty_url: str) -> None:
+    values = "'2026-01-01 00:00:00.000000', 'key', 'a', 'erase', 1, 'why', 'request', 'who', 'subject', 'text', 'done'"
+    names = "at, key_id, client, action, verification_id, purpose, request_id, who, subject, fields, outcome"
+    insert = f"INSERT INTO audit ({names}) VALUES ({values})"
+    async with opened(empty_url) as database:
+        await schema.migrate(database, to="0024")
+        async with database.write() as tx:
+            for _ in range(3):
+                await tx.connection.exec_driver_sql(insert)
+            await tx.connection.execute(text("INSERT INTO audit_link VALUES (1, 3, :hash)"), {"hash": b"hash"})
+            await tx.connection.exec_driver_sql("DELETE FROM audit WHERE id = 3")
+        before = await contents(database, "audit")
+
+        await schema.migrate(database)
+
+        await schema.check(database)
+        assert await contents(database, "audit") == before
+        async with database.write() as tx:
+            await tx.connection.exec_driver_sql("DELETE FROM audit WHERE id = 2")
+            await tx.connection.exec_driver_sql(insert)
+        ids = [row["id"] for row in (await contents(database, "audit"))["audit"]]
+    assert ids == [1, 4]
+
+
 async def test_deleted_ids_are_not_assigned_again(empty_sqlite_url: str) -> None:
     async with opened(empty_sqlite_url) as database:
         await schema.migrate(database)
