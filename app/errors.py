@@ -11,6 +11,7 @@
     ├── TooManyRequestsError          429  too_many_requests    a rate limit was exceeded
     ├── TooManyWaitsError             429  too_many_waits       a limit of concurrent waits was reached
     │   └── TooManyStreamsError       429  too_many_streams     a limit of concurrent streams was reached
+    ├── TooManyExportsError           429  too_many_exports     a limit of concurrent exports was reached
     ├── UnavailableError              503  unavailable          a database or store does not answer
     │   └── DiskFullError             503  disk_full            the disk of the database is full
     └── ConfigurationError            (exit code 2)             a setting, the schema or a port is wrong
@@ -123,6 +124,12 @@ class TooManyStreamsError(TooManyWaitsError):
     """The caller or the process already has as many streams as it may."""
 
     code = "too_many_streams"
+
+
+class TooManyExportsError(TooManyWaitsError):
+    """The caller or the process already runs as many exports as it may."""
+
+    code = "too_many_exports"
 
 
 class UnavailableError(ServiceError):

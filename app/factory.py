@@ -24,6 +24,7 @@ from app.services.claim import Account, ClaimService
 from app.services.clock import Clock, ClockService, SteadyClock
 from app.services.erase import EraseService
 from app.services.events import EventService
+from app.services.export import ExportService
 from app.services.health import HealthService
 from app.services.intake import IntakeService
 from app.services.key_rotation import KeyRotationService
@@ -65,6 +66,7 @@ class Services:
     backfill: BackfillService
     erase: EraseService
     events: EventService
+    export: ExportService
     health: HealthService
     intake: IntakeService
     key_rotation: KeyRotationService
@@ -293,6 +295,7 @@ def build(
             database=database, cipher=cipher, media=media_store, audit=audit, clocks=clocks, limits=limits
         ),
         events=events,
+        export=ExportService(read=read, audit=audit, limits=limits, clock=clock),
         health=HealthService(database=database, clock=clock, folders=media_guard.folders()),
         intake=intake,
         key_rotation=KeyRotationService(

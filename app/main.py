@@ -15,6 +15,7 @@ from app.routers import (
     audit,
     callbacks,
     events,
+    exports,
     me,
     media,
     notices,
@@ -68,6 +69,7 @@ def create_app(settings: Settings, *, with_worker: bool = True, clock: Clock | N
     # Routes are matched in this order.
     for room in (
         callbacks,
+        exports,
         verifications,
         redirects,
         media,

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from app.observability import configure_logging
-from benchmarks import downloads, hostile, lists, long_poll, requests, retrieval, worker_throughput
+from benchmarks import downloads, exports, hostile, lists, long_poll, requests, retrieval, worker_throughput
 from benchmarks.figures import Line, page, table
 
 RESULTS = Path(__file__).with_name("results.md")
@@ -71,6 +71,11 @@ def withstanding(_: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
     return hostile.lines(rounds=1, most=1) if is_smoke else hostile.lines(rounds=3)
 
 
+def exporting(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
+    """Exports of many rows."""
+    return exports.lines(folder, rows=200 if is_smoke else 100_000)
+
+
 SECTIONS: Mapping[str, Callable[..., AsyncIterator[Line]]] = {
     "retrieval": retrieving,
     "worker": draining,
@@ -80,6 +85,7 @@ SECTIONS: Mapping[str, Callable[..., AsyncIterator[Line]]] = {
     "wait": holding,
     "idle": resting,
     "hostile": withstanding,
+    "exports": exporting,
 }
 
 

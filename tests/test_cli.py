@@ -42,7 +42,8 @@ from tests.support.simulator import LiveSimulator
 
 COMMAND = str(Path(sys.executable).with_name("faceid-results"))
 COMMANDS = [
-    *(["demo"], ["serve"], ["worker"], ["simulate"], ["fetch"], ["backfill"], ["migrate"], ["doctor"], ["events"]),
+    *(["demo"], ["serve"], ["worker"], ["simulate"], ["fetch"], ["backfill"], ["migrate"], ["doctor"]),
+    *(["events"], ["export"]),
     *(["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
     *(["keyring", "new"], ["keyring", "status"], ["keyring", "rotate"], ["audit", "verify"]),
     *(["webhooks", verb] for verb in ("create", "list", "show", "test", "rotate", "delete")),
@@ -467,6 +468,37 @@ def test_fetch_finds_the_client_of_a_token_or_takes_the_named_one(here: Installa
         2,
         "faceid-results: Several clients have this token: name one of them with `client`.\n",
     )
+
+
+def test_export_writes_files_that_only_this_user_can_read(here: Installation) -> None:
+    here.run("backfill", "-", stdin="one\ntwo\n")
+    begins = {"list.csv": b"\xef\xbb", "list.NDJSON": b'{"', "list.xlsx": b"PK"}
+    (here.folder / "list.csv").write_text("older")
+
+    for name, begin in begins.items():
+        done = here.run("export", name, "--state", "pending", "--json")
+        written = here.folder / name
+
+        assert (done.code, json.loads(done.out)) == (0, {"file": name, "count": 2})
+        assert written.stat().st_mode & 0o777 == 0o600
+        assert written.read_bytes().startswith(begin)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["list.pdf"], "format must be 'csv', 'ndjson' or 'xlsx'."),
+        (["list.csv", "--reveal"], "--reveal needs --purpose."),
+        (["nowhere/list.csv"], "nowhere/.list.csv.part: No such file or directory."),
+    ],
+)
+def test_export_that_is_not_possible_leaves_no_file(
+    here: Installation, arguments: Sequence[str], sentence: str
+) -> None:
+    done = here.run("export", *arguments)
+
+    assert (done.code, done.out, done.err) == (2, "", f"faceid-results: {sentence}\n")
+    assert not list(here.folder.glob("*list*"))
 
 
 TOKENS = """\

@@ -19,7 +19,8 @@ DONE = "done"
 class Action(StrEnum):
     """The recorded action. A refused one has the code of its error as the outcome, a refused authentication why.
 
-    `RETENTION` is an erasure after the retention; its outcome names the ids of the verifications.
+    `RETENTION` is an erasure after the retention; its outcome names the ids of the verifications. A revealing `EXPORT`
+    is recorded when it begins and when it ends, with the number of verifications.
     """
 
     IDENTITY = "identity"
@@ -38,6 +39,7 @@ class Action(StrEnum):
     WEBHOOK_ROTATED = "webhook_rotated"
     WEBHOOK_DELETED = "webhook_deleted"
     WEBHOOK_REPLAYED = "webhook_replayed"
+    EXPORT = "export"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,6 +23,7 @@ class RateClass(StrEnum):
     MEDIA = "media"
     WEBHOOKS = "webhooks"
     ERASURES = "erasures"
+    EXPORTS = "exports"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,13 +23,12 @@ _DISCLOSURES = {
     Scope.MEDIA_READ: (Action.MEDIA, RateClass.MEDIA),
 }
 
-Purpose = Annotated[
-    HeaderLine,
-    Header(
-        alias="X-Purpose",
-        description="The purpose of the access, for the audit trail, in ASCII or percent-encoded UTF-8.",
-    ),
-]
+_PURPOSE = Header(
+    alias="X-Purpose",
+    description="The purpose of the access, for the audit trail, in ASCII or percent-encoded UTF-8.",
+)
+Purpose = Annotated[HeaderLine, _PURPOSE]
+PossiblePurpose = Annotated[HeaderLine | None, _PURPOSE]
 
 ClientName = Annotated[
     Line | None, Query(alias="client", description="The client whose verification is meant; for admins.")

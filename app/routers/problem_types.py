@@ -136,6 +136,12 @@ CODES = (
         "The key, or the process, already has as many streams of events as it may.",
         "End a stream, or wait for the seconds of `Retry-After`. One stream per back end is enough.",
     ),
+    ErrorCode(
+        "too_many_exports",
+        "429",
+        "The key, or the process, already runs as many exports as it may.",
+        "Wait until an export has ended.",
+    ),
     ErrorCode("headers_too_large", "431", "The headers are too large.", "Send fewer or shorter headers."),
     ErrorCode(
         "internal_error",

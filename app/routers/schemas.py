@@ -31,6 +31,7 @@ from app.domain.media import MediaKind, UnreadableReason
 from app.domain.verification import BIZ_TOKEN_PATTERN, Result, State, TokenFacts, Verification
 from app.services import read
 from app.services.read import PersonQuery
+from app.tabular import Format, rfc3339
 
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
 _LAST = datetime(9999, 12, 30, tzinfo=UTC)
@@ -79,12 +80,6 @@ def _listed(value: object) -> object:
     return value if isinstance(value, list) else [] if value is None else [value]
 
 
-def _rfc3339(value: datetime) -> str:
-    # All instants of the domain are in UTC.
-    text = value.isoformat().removesuffix("+00:00")
-    return (text.rstrip("0") if value.microsecond else text) + "Z"
-
-
 BizToken = Annotated[str, Field(pattern=BIZ_TOKEN_PATTERN, examples=["CE661F1A-0F1E-45BD-BE13-34C05CEA7681"])]
 RuleId = Annotated[str, Field(pattern=_RULE_ID_PATTERN, examples=["1"])]
 Line = Annotated[str, Field(pattern=_LINE_PATTERN)]
@@ -92,7 +87,7 @@ Text = Annotated[str, Field(pattern=_TEXT_PATTERN)]
 HeaderLine = Annotated[Line, BeforeValidator(_from_header)]
 Moment = Annotated[AwareDatetime, Field(ge=_EPOCH, le=_LAST), BeforeValidator(_text_only), AfterValidator(_in_utc)]
 Instant = Annotated[
-    datetime, PlainSerializer(_rfc3339), WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization")
+    datetime, PlainSerializer(rfc3339), WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization")
 ]
 
 
@@ -155,7 +150,7 @@ class RedirectIssued(BaseModel):
 
 
 class Filters(BaseModel):
-    """The filters of a list, its order and its page."""
+    """The filters of a list, and its order."""
 
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
@@ -178,8 +173,6 @@ class Filters(BaseModel):
     updated_from: Moment | None = Field(default=None, description="Last changed at this instant or later.")
     updated_to: Moment | None = Field(default=None, description="Last changed before this instant.")
     order: Literal["asc", "desc"] = Field(default="desc", description="Newest first, or with `asc` oldest first.")
-    limit: Annotated[int, Field(ge=1, le=200)] = 50
-    cursor: Annotated[str | None, Field(max_length=64)] = None
 
     @model_validator(mode="after")
     def _have_one_range(self) -> Self:
@@ -211,7 +204,21 @@ class Filters(BaseModel):
         )
 
 
-class PersonSearch(Filters):
+class ListQuery(Filters):
+    """The filters of a list, its order and its page."""
+
+    limit: Annotated[int, Field(ge=1, le=200)] = 50
+    cursor: Annotated[str | None, Field(max_length=64)] = None
+
+
+class ExportQuery(Filters):
+    """The filters of an export, its order, and how it is written."""
+
+    format: Format = Format.CSV
+    reveal: bool = Field(default=False, description="Unmasked. Needs the scope `results:reveal` and `X-Purpose`.")
+
+
+class PersonSearch(ListQuery):
     """A person, and filters. In the body because personal data must not appear in a URL."""
 
     id_card: Line

@@ -12,8 +12,8 @@ from app.routers.rates import limited
 from app.routers.rejections import StrictRoute
 from app.routers.schemas import (
     BizToken,
-    Filters,
     Identity,
+    ListQuery,
     PersonSearch,
     Registration,
     VerificationPage,
@@ -78,7 +78,7 @@ async def register(
 
 
 @router.get("", responses=declared(*AUTH_ERRORS, 400), openapi_extra=limited(RateClass.LISTS))
-async def search(request: Request, actor: Reader, wanted: Annotated[Filters, Query()]) -> VerificationPage:
+async def search(request: Request, actor: Reader, wanted: Annotated[ListQuery, Query()]) -> VerificationPage:
     """Lists verifications, newest first. With a range of time and no subject, in the order of that time."""
     page = await services_of(request).read.list(actor, wanted.filter(), limit=wanted.limit, cursor=wanted.cursor)
     return VerificationPage.of(page, actor.caller.client)

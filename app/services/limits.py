@@ -1,16 +1,22 @@
-"""Limits per caller, counted in this process: requests per second by class, and waits and streams that are open."""
+"""Limits per caller, counted in this process: requests per second by class, and open waits, streams and exports."""
 
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 
 from pydantic import BaseModel, Field, field_validator
 
 from app.domain.api_key import OPERATOR, Caller
 from app.domain.rate import Rate, RateClass, Standing
-from app.errors import TooManyRequestsError, TooManyStreamsError, TooManyWaitsError
+from app.errors import (
+    ServiceError,
+    TooManyExportsError,
+    TooManyRequestsError,
+    TooManyStreamsError,
+    TooManyWaitsError,
+)
 
 _MAX_STATES = 10_000
 
@@ -28,12 +34,15 @@ class LimitSettings(BaseModel):
     rate_searches: str = Field(default="1 burst 60", coerce_numbers_to_str=True)
     rate_reveals: str = Field(default="20 burst 200", coerce_numbers_to_str=True)
     rate_media: str = Field(default="50 burst 500", coerce_numbers_to_str=True)
+    rate_exports: str = Field(default="0.2 burst 20", coerce_numbers_to_str=True)
     rate_webhooks: str = Field(default="5 burst 100", coerce_numbers_to_str=True)
     rate_erasures: str = Field(default="20 burst 1000", coerce_numbers_to_str=True)
     waits_per_key: int = Field(default=250, ge=0)
     waits_per_process: int = Field(default=1000, ge=1, le=1500)
     streams_per_key: int = Field(default=8, ge=0)
     streams_per_process: int = Field(default=1500, ge=1, le=1500)
+    exports_per_key: int = Field(default=2, ge=0)
+    exports_per_process: int = Field(default=4, ge=1, le=100)
 
     @field_validator(*(f"rate_{of}" for of in RateClass))
     @classmethod
@@ -57,11 +66,16 @@ class LimitService:
     now_ns: Callable[[], int] = time.monotonic_ns
     _rates: dict[RateClass, Rate | None] = field(init=False)
     _full_at_ns: dict[tuple[_CallerId, RateClass], int] = field(init=False, default_factory=dict)
-    _waits: Counter[_CallerId] = field(init=False, default_factory=Counter)
-    _streams: Counter[_CallerId] = field(init=False, default_factory=Counter)
+    _waits: "_Slots" = field(init=False)
+    _streams: "_Slots" = field(init=False)
+    _exports: "_Slots" = field(init=False)
 
     def __post_init__(self) -> None:
-        self._rates = {of: self.settings.rate(of) for of in RateClass}
+        limits = self.settings
+        self._rates = {of: limits.rate(of) for of in RateClass}
+        self._waits = _Slots("waits", TooManyWaitsError, limits.waits_per_key, limits.waits_per_process)
+        self._streams = _Slots("streams", TooManyStreamsError, limits.streams_per_key, limits.streams_per_process)
+        self._exports = _Slots("exports", TooManyExportsError, limits.exports_per_key, limits.exports_per_process)
 
     def admit(self, caller: Caller, of: RateClass) -> None:
         """Counts a request of the caller.
@@ -95,35 +109,29 @@ class LimitService:
         """The number of callers and classes that are remembered."""
         return len(self._full_at_ns)
 
-    @contextmanager
-    def waiting(self, caller: Caller) -> Iterator[None]:
+    def waiting(self, caller: Caller) -> AbstractContextManager[None]:
         """Counts the block as one wait of the caller.
 
         Raises:
             TooManyWaitsError: the caller, or the process, already holds as many as it may.
         """
-        of_key = self.settings.waits_per_key
-        if of_key and self._waits[_id(caller)] >= of_key:
-            raise TooManyWaitsError(f"This API key has {of_key} open waits; end one, or retry later.")
-        if self._waits.total() >= self.settings.waits_per_process:
-            raise TooManyWaitsError("The service holds too many waits; retry later, or read without `wait`.")
-        with _counted(self._waits, _id(caller)):
-            yield
+        return self._waits.hold(caller)
 
-    @contextmanager
-    def streaming(self, caller: Caller) -> Iterator[None]:
+    def streaming(self, caller: Caller) -> AbstractContextManager[None]:
         """Counts the block as one stream of the caller.
 
         Raises:
             TooManyStreamsError: the caller, or the process, already has as many as it may.
         """
-        of_key = self.settings.streams_per_key
-        if of_key and self._streams[_id(caller)] >= of_key:
-            raise TooManyStreamsError(f"This API key has {of_key} open streams; end one, or retry later.")
-        if self._streams.total() >= self.settings.streams_per_process:
-            raise TooManyStreamsError("The service has too many streams; retry later.")
-        with _counted(self._streams, _id(caller)):
-            yield
+        return self._streams.hold(caller)
+
+    def exporting(self, caller: Caller) -> AbstractContextManager[None]:
+        """Counts the block as one export of the caller.
+
+        Raises:
+            TooManyExportsError: the caller, or the process, already runs as many as it may.
+        """
+        return self._exports.hold(caller)
 
     def _forget(self, now_ns: int) -> None:
         """Removes the callers that have their whole burst again, or else the half that has it first."""
@@ -132,15 +140,31 @@ class LimitService:
         self._full_at_ns = dict(kept[-_MAX_STATES // 2 :])
 
 
-@contextmanager
-def _counted(counter: Counter[_CallerId], known: _CallerId) -> Iterator[None]:
-    counter[known] += 1
-    try:
-        yield
-    finally:
-        counter[known] -= 1
-        if not counter[known]:
-            del counter[known]
+class _Slots:
+    """Requests that are held open, limited per caller and in this process. 0 is no limit per caller."""
+
+    def __init__(self, what: str, refusal: Callable[[str], ServiceError], per_caller: int, per_process: int) -> None:
+        self._what = what
+        self._refusal = refusal
+        self._per_caller = per_caller
+        self._per_process = per_process
+        self._held: Counter[_CallerId] = Counter()
+
+    @contextmanager
+    def hold(self, caller: Caller) -> Iterator[None]:
+        """Holds one slot during the block, or raises the refusal."""
+        known = _id(caller)
+        if self._per_caller and self._held[known] >= self._per_caller:
+            raise self._refusal(f"This API key has {self._per_caller} open {self._what}; end one, or retry later.")
+        if self._held.total() >= self._per_process:
+            raise self._refusal(f"The service holds too many {self._what}; retry later.")
+        self._held[known] += 1
+        try:
+            yield
+        finally:
+            self._held[known] -= 1
+            if not self._held[known]:
+                del self._held[known]
 
 
 def _id(caller: Caller) -> _CallerId:

@@ -1,7 +1,7 @@
 """Reads verifications: one, many, one person's, and the unmasked identity."""
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from app import tasks
@@ -133,10 +133,27 @@ class ReadService:
         require_client(actor.caller, wanted.client)
         wanted = replace(wanted, client=wanted.client or actor.caller.visible_client)
         after = decode_cursor(cursor, wanted.order) if cursor else None
+        return await self._read_page(wanted, limit, after)
+
+    async def pages(
+        self, wanted: VerificationFilter, *, size: int, is_revealed: bool
+    ) -> AsyncIterator[Sequence[Result]]:
+        """Yields all pages of a list, at least one. The caller authorises, limits and audits."""
+        page = await self._read_page(wanted, size, None, is_revealed=is_revealed)
+        yield page.results
+        while page.next_cursor:
+            after = decode_cursor(page.next_cursor, wanted.order)
+            page = await self._read_page(wanted, size, after, is_revealed=is_revealed)
+            yield page.results
+
+    async def _read_page(
+        self, wanted: VerificationFilter, limit: int, after: Position | None, *, is_revealed: bool = False
+    ) -> ResultPage:
+        show = self._revealed if is_revealed else self._masked
         async with self.database.read() as tx:
             found = await tx.verifications.search(wanted, limit=limit + 1, after=after)
-            results = [self._masked_or_marked(stored) for stored in await with_results(tx, found[:limit])]
-        return _page(results, found, wanted.order)
+            stored = await with_results(tx, found[:limit], sealed=is_revealed)
+        return _page([self._shown_or_marked(one, show) for one in stored], found, wanted.order)
 
     async def search_person(
         self, actor: Actor, wanted: VerificationFilter, person: PersonQuery, *, limit: int, cursor: str | None
@@ -163,7 +180,7 @@ class ReadService:
         async with self.database.read() as tx:
             current = {row.id: row for row in await tx.verifications.list_by_id([row.id for row in found[:limit]])}
             rows = [current[row.id] for row in found[:limit]]
-            results = [self._masked_or_marked(stored) for stored in await with_results(tx, rows)]
+            results = [self._shown_or_marked(stored, self._masked) for stored in await with_results(tx, rows)]
         return _page(results, found, order)
 
     async def reveal(self, actor: Actor, biz_token: str, *, client: str | None = None) -> Result:
@@ -205,10 +222,10 @@ class ReadService:
         if stored.is_malformed:
             raise self.cipher.tampered(stored.verification)
 
-    def _masked_or_marked(self, stored: StoredResult) -> Result:
+    def _shown_or_marked(self, stored: StoredResult, show: Callable[[StoredResult], Result]) -> Result:
         try:
             self._check(stored)
-            return self._masked(stored)
+            return show(stored)
         except TamperedDataError:
             # The outcome may be the value that was changed.
             return Result(verification=replace(stored.verification, outcome=None), is_altered=True)
@@ -216,6 +233,10 @@ class ReadService:
     def _masked(self, stored: StoredResult) -> Result:
         detection, shown = self.cipher.open_masked(stored.verification, stored.text, stored.media)
         return Result(verification=stored.verification, detection=detection, masked=shown, media=tuple(stored.media))
+
+    def _revealed(self, stored: StoredResult) -> Result:
+        detection = self.cipher.open_verified_text(stored.verification, stored.text)
+        return Result(verification=stored.verification, detection=detection, media=tuple(stored.media))
 
 
 def _chosen(wanted: _Wanted, rows: Sequence[Verification]) -> Verification | ServiceError:

@@ -35,6 +35,7 @@ OF: dict[Operation, RateClass] = {
     ("get", "/v1/events"): RateClass.LISTS,
     ("post", "/v1/verifications/search"): RateClass.SEARCHES,
     ("get", "/v1/verifications/{biz_token}/identity"): RateClass.REVEALS,
+    ("get", "/v1/verifications/export"): RateClass.EXPORTS,
     ("get", "/v1/verifications/{biz_token}/media/{kind}"): RateClass.MEDIA,
     ("head", "/v1/verifications/{biz_token}/media/{kind}"): RateClass.MEDIA,
     **{

@@ -114,7 +114,7 @@ async def test_waits_of_the_process_are_limited_and_other_requests_are_served(se
                 called_back = await beside.post("/v1/callbacks", json={"BizToken": biz_token})
                 probes = [await beside.get(path) for path in ("/livez", "/readyz")]
 
-    detail = "The service holds too many waits; retry later, or read without `wait`."
+    detail = "The service holds too many waits; retry later."
     assert refused.json() == FULL | {"detail": detail}
     assert [answer.status_code for answer in (called_back, *probes)] == [202, 200, 200]
 
