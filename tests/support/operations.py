@@ -88,6 +88,12 @@ ROWS: dict[Operation, Row] = {
         is_about_one=False,
         naming=[{"params": {name: f"{{{name}}}"}} for name in ("rule_id", "subject_ref", "client")],
     ),
+    ("get", "/v1/verifications/export"): Row(
+        Scope.RESULTS_READ,
+        200,
+        is_about_one=False,
+        naming=[{"params": {name: f"{{{name}}}"}} for name in ("rule_id", "subject_ref", "client")],
+    ),
     ("get", "/v1/verifications/{biz_token}/identity"): Row(
         Scope.RESULTS_REVEAL, 200, {"headers": {"X-Purpose": "test"}}
     ),
