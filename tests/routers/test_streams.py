@@ -242,7 +242,7 @@ async def test_streams_of_a_key_and_of_the_process_are_limited(settings: Setting
     assert [answer.status_code for answer in (of_key, of_process, reads)] == [429, 429, 200]
     assert [answer.json()["code"] for answer in (of_key, of_process)] == ["too_many_streams"] * 2
     assert of_key.json()["detail"] == "This API key has 1 open streams; end one, or retry later."
-    assert of_process.json()["detail"] == "The service has too many streams; retry later."
+    assert of_process.json()["detail"] == "The service holds too many streams; retry later."
     assert of_key.headers["Retry-After"] == "1"
 
 
