@@ -15,8 +15,9 @@ The story of one verification, step by step, and where each step lives:
 In addition, `services.billing` finds verifications that were never reported. `services.health` shows an operator where
 to act. `services.clock` sets the clock and says when it is in doubt, and `services.media_guard` says when media may be
 fetched. `services.orphans` deletes objects that no row names, and `services.erase` erases after the retention.
-`services.webhook_endpoints` manages the receivers of events, and `webhooks` reaches them. `services.audit` records who
-saw what, and `services.key_rotation` renews the keys. `services.batching` lets concurrent calls share a transaction.
+`services.webhook_endpoints` manages the receivers of events, `services.deliver` sends the events to them by `webhooks`,
+and `services.deliveries` shows and repeats what was sent. `services.audit` records who saw what, and
+`services.key_rotation` renews the keys. `services.batching` lets concurrent calls share a transaction.
 `faceid.error_codes` has what an error code means for step 5.
 
 `factory` builds the services from `config`, `main` serves them over HTTP, `worker` runs retrievals and chores, `doctor`

@@ -22,6 +22,8 @@ from app.services.backfill import BackfillService
 from app.services.billing import BillingService
 from app.services.claim import Account, ClaimService
 from app.services.clock import Clock, ClockService, SteadyClock
+from app.services.deliver import DeliverService
+from app.services.deliveries import DeliveryService
 from app.services.erase import EraseService
 from app.services.events import EventService
 from app.services.export import ExportService
@@ -64,6 +66,8 @@ class Services:
     api_keys: ApiKeyService
     audit: AuditService
     backfill: BackfillService
+    deliver: DeliverService
+    deliveries: DeliveryService
     erase: EraseService
     events: EventService
     export: ExportService
@@ -270,6 +274,7 @@ def build(
     api_keys = ApiKeyService(database=database, keyring=cipher.keyring, audit=audit, clock=clock)
     media_guard = MediaGuard(database=database, store=media_store)
     endpoint_secrets = SecretCipher(cipher.keyring)
+    deliver = DeliverService(database=database, secrets=endpoint_secrets, client=webhook_client, clock=clock)
     read = ReadService(database=database, audit=audit, cipher=cipher, wakeups=wakeups, api_keys=api_keys, limits=limits)
     events = EventService(database=database, wakeups=wakeups, api_keys=api_keys, limits=limits)
     intake = IntakeService(
@@ -291,6 +296,8 @@ def build(
         api_keys=api_keys,
         audit=audit,
         backfill=BackfillService(intake=intake, database=database, wakeups=wakeups, clock=clock),
+        deliver=deliver,
+        deliveries=DeliveryService(database=database, wakeups=wakeups, audit=audit, limits=limits, clock=clock),
         erase=EraseService(
             database=database, cipher=cipher, media=media_store, audit=audit, clocks=clocks, limits=limits
         ),
@@ -305,7 +312,7 @@ def build(
         media=MediaService(read=read, store=media_store, cipher=cipher, audit=audit),
         media_guard=media_guard,
         orphans=OrphanService(database=database, media=media_store, media_guard=media_guard),
-        outbox=OutboxService(database=database, wakeups=wakeups, clocks=clocks),
+        outbox=OutboxService(database=database, wakeups=wakeups, clocks=clocks, on_positioned=[deliver.fan_out]),
         read=read,
         redirects=RedirectService(
             intake=intake,
@@ -324,6 +331,7 @@ def build(
             client=webhook_client,
             audit=audit,
             limits=limits,
+            wakeups=wakeups,
             clock=clock,
         ),
     )

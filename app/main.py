@@ -14,6 +14,7 @@ from app.factory import open_services
 from app.routers import (
     audit,
     callbacks,
+    deliveries,
     events,
     exports,
     me,
@@ -78,6 +79,7 @@ def create_app(settings: Settings, *, with_worker: bool = True, clock: Clock | N
         audit,
         me,
         webhook_endpoints,
+        deliveries,
         operations,
         openapi,
         problem_types,

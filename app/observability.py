@@ -68,6 +68,16 @@ REDIRECTS_WITHOUT_TOKEN = Counter(
     "faceid_redirects_without_token_total", "Redirects with a valid state and no BizToken", ["rule_id"]
 )
 STREAMS = Gauge("faceid_streams", "Open streams of events")
+DELIVERIES = Counter("faceid_deliveries_total", "Attempts to deliver an event to a webhook endpoint", ["result"])
+DELIVERY_SECONDS = Histogram(
+    "faceid_delivery_seconds",
+    "Seconds of an attempt to deliver an event",
+    buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 15),
+)
+DELIVERY_OLDEST = Gauge(
+    "faceid_delivery_oldest_seconds", "How long the oldest due delivery has waited for an endpoint that does not fail"
+)
+WEBHOOK_ENDPOINTS = Gauge("faceid_webhook_endpoints", "Webhook endpoints by state", ["state"])
 STEPS = Counter("faceid_retrieval_steps_total", "Decisions after calls to Tencent", ["step"])
 
 

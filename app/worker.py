@@ -17,7 +17,8 @@ from app.factory import RetrievalServices, Services, open_retrieval
 from app.observability import where
 from app.services.claim import Claim
 from app.services.clock import CHECK_SECONDS
-from app.storage.wakeups import DUE, EVENTS, Wakeups
+from app.services.deliver import DeliverService, DeliveryClaim
+from app.storage.wakeups import DUE, EVENTS, POSITIONS, Wakeups
 
 # Retries and polls come due without a wake-up.
 POLL_SECONDS = 1.0
@@ -76,7 +77,7 @@ class Worker:
     async def run(self) -> None:
         """Works until `stop`."""
         log.info("worker_started", concurrency=self._concurrency)
-        await self._guarded(self._claims.adopt)
+        await guarded(self._claims.adopt)
         repeated = [self._renew_forever(), *map(self._repeat, self._chores)]
         running = [asyncio.create_task(work) for work in repeated]
         try:
@@ -91,7 +92,7 @@ class Worker:
             stop = asyncio.create_task(self._wake_on_stop(wake), name="stop")
             while not self._stopping.is_set():
                 wake.clear()
-                await self._guarded(lambda: self._claim(wake))
+                await guarded(lambda: self._claim(wake))
                 await tasks.wait_for(wake, POLL_SECONDS)
             await stop
 
@@ -113,8 +114,8 @@ class Worker:
         self._is_full = max(in_flight.values(), default=0) >= self._concurrency
 
     async def _retrieve_one(self, claim: Claim) -> None:
-        if await self._guarded(lambda: self._retrieve.retrieve(claim)) is _FAILED:
-            await self._guarded(lambda: self._retrieve.put_off(claim))
+        if await guarded(lambda: self._retrieve.retrieve(claim)) is _FAILED:
+            await guarded(lambda: self._retrieve.put_off(claim))
 
     async def _finish(self) -> None:
         if not self._in_flight:
@@ -122,36 +123,78 @@ class Worker:
         _, late = await asyncio.wait(self._in_flight, timeout=self._grace_seconds)
         claims = [self._in_flight[task] for task in late]
         await tasks.end(*late)
-        await self._guarded(lambda: self._claims.hand_back(claims))
+        await guarded(lambda: self._claims.hand_back(claims))
 
     async def _renew_forever(self) -> None:
         while True:
             await asyncio.sleep(self._renew_seconds)
             if self._in_flight:
-                await self._guarded(lambda: self._claims.renew(list(self._in_flight.values())))
+                await guarded(lambda: self._claims.renew(list(self._in_flight.values())))
 
     async def _repeat(self, chore: Chore) -> None:
         if chore.topic is None:
             while True:
-                await self._guarded(chore.work)
+                await guarded(chore.work)
                 await asyncio.sleep(chore.seconds)
         with self._wakeups.subscribed(chore.topic) as wake:
             while True:
                 wake.clear()
-                await self._guarded(chore.work)
+                await guarded(chore.work)
                 await tasks.wait_for(wake, chore.seconds)
 
-    async def _guarded(self, work: Callable[[], Awaitable[object]]) -> object:
-        """Returns the result of one piece of work. A failure is logged and stops neither the loop nor other work."""
-        try:
-            return await work()
-        except (ServiceError, OSError) as error:
-            # Its sentence names settings, never their values.
-            cause = {"cause": error.detail} if isinstance(error, ConfigurationError) else {}
-            log.warning("work_failed", error=type(error).__name__, where=where(error.__traceback__), **cause)
-        except Exception as error:
-            log.error("work_crashed", error=type(error).__name__, where=where(error.__traceback__))
-        return _FAILED
+
+async def guarded(work: Callable[[], Awaitable[object]]) -> object:
+    """Returns the result of one piece of work. A failure is logged and stops neither the loop nor other work."""
+    try:
+        return await work()
+    except (ServiceError, OSError) as error:
+        # Its sentence names settings, never their values.
+        cause = {"cause": error.detail} if isinstance(error, ConfigurationError) else {}
+        log.warning("work_failed", error=type(error).__name__, where=where(error.__traceback__), **cause)
+    except Exception as error:
+        log.error("work_crashed", error=type(error).__name__, where=where(error.__traceback__))
+    return _FAILED
+
+
+class DeliveryLoop:
+    """Sends due deliveries until it is stopped. An endpoint that hangs holds few of the places."""
+
+    def __init__(self, deliver: DeliverService, wakeups: Wakeups, *, concurrency: int) -> None:
+        self._deliver = deliver
+        self._wakeups = wakeups
+        self._concurrency = concurrency
+        self._in_flight: dict[asyncio.Task[object], DeliveryClaim] = {}
+        self._is_stopping = False
+        self._wake = asyncio.Event()
+
+    def stop(self) -> None:
+        """Makes `run` finish."""
+        self._is_stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Works until `stop`. Deliveries in flight are then finished or handed back."""
+        with self._wakeups.subscribed(POSITIONS) as self._wake:
+            while not self._is_stopping:
+                self._wake.clear()
+                await guarded(self._claim)
+                await tasks.wait_for(self._wake, POLL_SECONDS)
+        if self._in_flight:
+            _, late = await asyncio.wait(self._in_flight, timeout=GRACE_SECONDS)
+            claims = [self._in_flight[task] for task in late]
+            await tasks.end(*late)
+            await guarded(lambda: self._deliver.hand_back(claims))
+
+    async def _claim(self) -> None:
+        for claim in await self._deliver.take(self._concurrency - len(self._in_flight)):
+            task = asyncio.create_task(self._deliver_one(claim), name="deliver")
+            self._in_flight[task] = claim
+            task.add_done_callback(self._in_flight.pop)
+            # The next delivery of the endpoint, or of the verification, can be claimed.
+            task.add_done_callback(lambda _: self._wake.set())
+
+    async def _deliver_one(self, claim: DeliveryClaim) -> object:
+        return await guarded(lambda: self._deliver.deliver(claim))
 
 
 @asynccontextmanager
@@ -165,12 +208,19 @@ async def working(services: Services) -> AsyncIterator[Worker]:
             _chores(services, retrieval),
             concurrency=services.settings.process.worker_concurrency,
         )
+        deliveries = DeliveryLoop(
+            services.deliver, services.wakeups, concurrency=services.settings.webhooks.webhook_concurrency
+        )
         task = asyncio.create_task(worker.run(), name="worker")
+        delivering = asyncio.create_task(deliveries.run(), name="deliveries")
         try:
             yield worker
         finally:
             worker.stop()
+            deliveries.stop()
+            await asyncio.wait([task, delivering])
             await task
+            await delivering
 
 
 def _chores(services: Services, retrieval: RetrievalServices) -> Sequence[Chore]:
@@ -186,6 +236,7 @@ def _chores(services: Services, retrieval: RetrievalServices) -> Sequence[Chore]
         Chore(services.outbox.sequence, POLL_SECONDS, EVENTS),
         Chore(services.outbox.announce_deadlines, ALARM_SECONDS),
         Chore(services.outbox.remove_old, SWEEP_SECONDS),
+        Chore(services.deliver.remove_old_answers, SWEEP_SECONDS),
         Chore(services.orphans.sweep, SWEEP_SECONDS),
         Chore(services.health.count_persons, SWEEP_SECONDS),
         Chore(services.health.alarm, ALARM_SECONDS),

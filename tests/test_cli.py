@@ -46,7 +46,7 @@ COMMANDS = [
     *(["events"], ["export"]),
     *(["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
     *(["keyring", "new"], ["keyring", "status"], ["keyring", "rotate"], ["audit", "verify"]),
-    *(["webhooks", verb] for verb in ("create", "list", "show", "test", "rotate", "delete")),
+    *(["webhooks", verb] for verb in ("create", "list", "show", "test", "rotate", "replay", "delete")),
     *(["media", "adopt"], ["media", "sweep"], ["retention", "status"], ["retention", "run"]),
 ]
 
@@ -365,6 +365,7 @@ def test_webhook_endpoints_are_created_tested_rotated_and_deleted(here: Installa
     tested = here.run("webhooks", "test", created["id"], "--json", **allowed)
     rotated = here.run("webhooks", "rotate", created["id"], "--keep-for", "8d")
     shown = here.run("webhooks", "show", created["id"])
+    replayed = here.run("webhooks", "replay", created["id"], "--which", "all", "--from", "2026-01-01", "--json")
     deleted = here.run("webhooks", "delete", created["id"])
 
     assert (refused.code, refused.err.count("WEBHOOK_ALLOWED_NETWORKS")) == (2, 1)
@@ -372,6 +373,7 @@ def test_webhook_endpoints_are_created_tested_rotated_and_deleted(here: Installa
     assert (tested.code, json.loads(tested.out)["error"]) == (1, "connect")
     assert (rotated.code, rotated.err) == (2, "faceid-results: --keep-for must be a span like 24h, at most 7d.\n")
     assert "http://127.0.0.1:1/hook" in shown.out
+    assert (replayed.code, json.loads(replayed.out)["count"]) == (0, 0)
     assert (deleted.code, here.run("webhooks", "show", created["id"]).code) == (0, 2)
 
 

@@ -64,6 +64,12 @@ def test_demo_ignores_the_environment_and_leaves_no_files(folder: Path) -> None:
     assert re.findall(r"^  \d\.  (.*)\n      (state \w+, outcome \w+)", done.out, re.MULTILINE) == list(
         zip(TITLES, ENDS, strict=True)
     )
+    assert re.search(
+        r"^  Webhook received and its signature verified: verification.retrieved,\n"
+        r"      state retrieved, outcome passed, evt_[0-9a-f]{32}$",
+        done.out,
+        re.MULTILINE,
+    )
     assert "16 media files" in done.out
     # Nothing refers to the service or the files, which are gone.
     assert re.findall(r"https?://|faceid-results-demo-", done.out) == []
@@ -107,7 +113,9 @@ async def test_unexpected_end_is_printed_and_fails_the_demo(capsys: pytest.Captu
     code = await run_demo(Console(width=80), once=True, options=strangers, wait_seconds=1)
 
     assert code == 1
-    assert "MISSING: The person passed: state is pending, not retrieved." in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "MISSING: The person passed: state is pending, not retrieved." in printed
+    assert "MISSING: The webhook about the person who passed did not arrive." in printed
 
 
 def test_walk_of_the_compose_file_succeeds_on_a_deployed_service(tmp_path: Path, faceid: LiveSimulator) -> None:

@@ -16,6 +16,7 @@ import httpx
 from pydantic import SecretStr
 from rich.console import Console
 
+from app.cli.demo_receiver import DemoReceiver
 from app.cli.runtime import operator
 from app.cli.server import listen, serving, url_of
 from app.config import Settings
@@ -68,6 +69,7 @@ async def run_demo(
     with (
         tempfile.TemporaryDirectory(prefix="faceid-results-demo-") as folder,
         listen("127.0.0.1", 0) as faceid_listener,
+        listen("127.0.0.1", 0) as receiver_listener,
         listen("127.0.0.1", 0) as listener,
     ):
         url, faceid_url = url_of(listener), url_of(faceid_listener)
@@ -78,11 +80,21 @@ async def run_demo(
             faceid_endpoint=faceid_url,
             faceid_rule_id=_RULE_ID,
             data_dir=Path(folder),
+            webhook_allowed_networks="127.0.0.0/8",
         )
         key = await create_demo_key(settings)
-        async with serving(create_simulator(options), faceid_listener), serving(create_app(settings), listener) as api:
+        receiver = DemoReceiver(url_of(receiver_listener))
+        async with (
+            serving(create_simulator(options), faceid_listener),
+            serving(receiver, receiver_listener),
+            serving(create_app(settings), listener) as api,
+        ):
             console.print(_INTRODUCTION, **_PLAIN)
+            headers = {"Authorization": f"Bearer {key}"}
+            async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
+                await receiver.register(client)
             is_complete, biz_token = await walk(console, url, key, wait_seconds=wait_seconds)
+            is_complete &= await _show_webhook(console, receiver, biz_token, wait_seconds)
             console.print(_STORED.format(**_media_files(Path(folder))), **_PLAIN)
             if not once:
                 guide = _GUIDE.format(url=url, faceid_url=faceid_url, folder=folder, key=key, biz_token=biz_token)
@@ -92,6 +104,17 @@ async def run_demo(
                 console.print("The service keeps running. Ctrl-C ends it and removes all of this.", style="bold")
                 await asyncio.wait([api])
     return 0 if is_complete else 1
+
+
+async def _show_webhook(console: Console, receiver: DemoReceiver, biz_token: str, wait_seconds: float) -> bool:
+    """Prints the event about the person who passed, as it arrived; returns whether it did."""
+    event = await receiver.find("verification.retrieved", biz_token, wait_seconds)
+    if event is None:
+        console.print("MISSING: The webhook about the person who passed did not arrive.", style="bold red", **_PLAIN)
+        return False
+    data = event["data"]
+    console.print(_WEBHOOK.format(id=event["id"], state=data["state"], outcome=data["outcome"]), **_PLAIN)
+    return True
 
 
 async def create_demo_key(settings: Settings) -> str:
@@ -197,8 +220,13 @@ Tencent deletes it after 72 hours, stores texts and media, and serves them.
   your systems  -- GET /v1/verifications -> this service --> database, media
 
 Five people have finished. For each of them, the demo registers the BizToken,
-calls back, waits for the result and downloads the media ...
+calls back, waits for the result and downloads the media. A receiver on this
+machine gets the events as webhooks ...
 """
+
+_WEBHOOK = """
+  Webhook received and its signature verified: verification.retrieved,
+      state {state}, outcome {outcome}, {id}"""
 
 _STORED = """
 Stored: texts and calls in faceid-results.db, {number} media files ({mib:.1f} MiB)."""

@@ -1,7 +1,7 @@
 """Commands for webhook endpoints."""
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Annotated, Any
 
@@ -9,6 +9,7 @@ import typer
 
 from app.cli.output import AsJson, Client, examples, print_error, print_json, print_record, print_table
 from app.cli.runtime import load_settings, operator, run_with
+from app.domain.deliveries import ReplayKind
 from app.domain.detection import Outcome
 from app.domain.events import EventType
 from app.domain.rule import DEFAULT_CLIENT
@@ -20,9 +21,11 @@ from app.services.webhook_endpoints import EndpointFacts
 app = typer.Typer(no_args_is_help=True, help="Webhook endpoints: the receivers of events.")
 
 EndpointId = Annotated[str, typer.Argument(help="Id of the endpoint, as shown by `webhooks list`.", metavar="ID")]
+Types = Annotated[list[EventType] | None, typer.Option(help="Type of event. Repeat for more; none means all.")]
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _PAGE = 200
+_TIMES = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
 _SHOWN = (
     *("id", "client", "url", "host", "description", "events", "outcomes", "rule_ids", "max_per_second", "state"),
     *("disabled_reason", "disabled_at", "failing_since", "last_success_at", "last_failure_at", "paused_until"),
@@ -39,9 +42,7 @@ _SHOWN = (
 def create(
     url: Annotated[str, typer.Argument(help="Address of the receiver.", metavar="URL")],
     client: Client = DEFAULT_CLIENT,
-    event: Annotated[
-        list[EventType] | None, typer.Option(help="Type of event. Repeat for more; none means all.")
-    ] = None,
+    event: Types = None,
     outcome: Annotated[list[Outcome] | None, typer.Option(help="Outcome. Repeat for more; none means all.")] = None,
     rule_id: Annotated[list[str] | None, typer.Option(help="RuleId. Repeat for more; none means all.")] = None,
     description: Annotated[str | None, typer.Option(help="A note for people.")] = None,
@@ -113,6 +114,40 @@ def rotate(
         load_settings(), lambda services: services.webhook_endpoints.rotate(operator(), endpoint_id, keep_for=span)
     )
     _print_secret(endpoint, secret, as_json=as_json)
+
+
+@app.command(
+    epilog=examples(
+        "faceid-results webhooks replay we_0123456789abcdef01234567 --from 2026-11-20 --which failed --dry-run",
+        "faceid-results webhooks replay we_0123456789abcdef01234567 --from 2026-11-20T08:00 --which missing",
+    )
+)
+def replay(
+    endpoint_id: EndpointId,
+    which: Annotated[ReplayKind, typer.Option(help="Events that failed, that were never sent, or all.")],
+    start: Annotated[datetime, typer.Option("--from", formats=_TIMES, help="Events from this time on, in UTC.")],
+    end: Annotated[
+        datetime | None, typer.Option("--to", formats=_TIMES, help="Events before this time, in UTC; now by default.")
+    ] = None,
+    event: Types = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count the events.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Send events of a range of time again, at most 10,000, after all fresh ones. A worker sends them."""
+    done = run_with(
+        load_settings(),
+        lambda services: services.deliveries.replay(
+            operator(),
+            endpoint_id,
+            which,
+            start=start.replace(tzinfo=UTC),
+            end=end.replace(tzinfo=UTC) if end else services.clock(),
+            types=frozenset(event or ()),
+            is_dry_run=dry_run,
+        ),
+    )
+    result = {"id": done.id, "count": done.count, "oldest_at": _plain(done.oldest_at), "has_more": done.has_more}
+    (print_json if as_json else print_record)(result)
 
 
 @app.command(epilog=examples("faceid-results webhooks delete we_0123456789abcdef01234567"))

@@ -4,11 +4,14 @@ A delivery has a schedule of ten attempts. An endpoint pauses as a whole if it c
 failures in a row. From then on one delivery at a time probes it, which costs no attempt of its schedule.
 """
 
+import json
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import IntEnum, StrEnum
 from http import HTTPStatus
+from typing import assert_never
 
+from app.domain.events import Event, EventType, new_public_id
 from app.domain.webhook_endpoint import MAX_CONCURRENCY, DisabledReason, EndpointState, WebhookEndpoint, disabled
 
 SCHEDULE = (
@@ -118,6 +121,103 @@ class Delivery:
     attempts: int = 0
     created_at: datetime
     ended_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One attempt of a delivery, with the host of the URL as it was then."""
+
+    id: int = 0
+    delivery_id: int
+    at: datetime
+    host: str
+    address: str | None
+    duration_ms: int
+    status: int | None
+    fault: Fault | None
+    detail: str | None
+    head: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeliveryFilter:
+    """The deliveries of an endpoint that a list contains; None or empty does not filter."""
+
+    endpoint_id: str
+    states: tuple[DeliveryState, ...] = ()
+    types: tuple[EventType, ...] = ()
+    start: datetime | None = None
+    end: datetime | None = None
+
+
+class ReplayKind(StrEnum):
+    """The events that a replay sends: those that failed or were dropped, those without a delivery, or all."""
+
+    FAILED = "failed"
+    MISSING = "missing"
+    ALL = "all"
+
+    def includes(self, state: DeliveryState | None) -> bool:
+        """Returns whether an event is sent whose delivery has this state; None if it has none. Open ones are not."""
+        match self:
+            case ReplayKind.FAILED:
+                return state in {DeliveryState.FAILED, DeliveryState.DROPPED}
+            case ReplayKind.MISSING:
+                return state is None
+            case ReplayKind.ALL:
+                return state is not DeliveryState.PENDING
+            case _:
+                assert_never(self)
+
+
+def new_delivery(
+    endpoint: WebhookEndpoint, event: Event, now: datetime, priority: DeliveryPriority = DeliveryPriority.FRESH
+) -> Delivery:
+    """Returns a delivery of an event that has its position."""
+    return Delivery(
+        endpoint_id=endpoint.id,
+        event_id=event.id,
+        verification_id=event.verification_id,
+        position=event.position or 0,
+        priority=priority,
+        due_at=now,
+        created_at=now,
+    )
+
+
+def attempt_of(delivery: Delivery, endpoint: WebhookEndpoint, answer: Answer, at: datetime) -> Attempt:
+    """Returns the record of an attempt."""
+    return Attempt(
+        delivery_id=delivery.id,
+        at=at,
+        host=endpoint.host,
+        address=answer.address,
+        duration_ms=answer.duration_ms,
+        status=answer.status,
+        fault=answer.fault,
+        detail=answer.detail,
+        head=answer.head,
+    )
+
+
+def state_event(before: WebhookEndpoint, after: WebhookEndpoint, now: datetime) -> Event | None:
+    """Returns the event about a change of an endpoint's state that the other endpoints of its client receive."""
+    kinds = {EndpointState.FAILING: EventType.ENDPOINT_FAILING, EndpointState.DISABLED: EventType.ENDPOINT_DISABLED}
+    if after.state is before.state or after.state not in kinds:
+        return None
+    since = after.failing_since
+    details = {
+        "id": after.id,
+        "host": after.host,
+        "client": after.client,
+        "state": after.state,
+        "disabled_reason": after.disabled_reason,
+        "failing_since": since and since.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "last_error": after.last_fault,
+    }
+    return Event(
+        public_id=new_public_id(), type=kinds[after.state], client=after.client, at=now, details=json.dumps(details)
+    )
 
 
 def after(

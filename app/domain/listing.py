@@ -18,7 +18,7 @@ _MAX_ID = 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 # The prefix of a cursor's text.
-_AUDIT, _ASCENDING = "a", "+"
+_AUDIT, _DELIVERY, _ASCENDING = "a", "d", "+"
 
 
 class TimeField(StrEnum):
@@ -126,6 +126,25 @@ def decode_audit_cursor(cursor: str) -> int:
         audit_id = -1
     _check(audit_id, cursor, encode_audit_cursor(audit_id))
     return audit_id
+
+
+def encode_delivery_cursor(delivery_id: int) -> str:
+    """Returns the cursor of a row in a list of deliveries."""
+    return _encode(f"{_DELIVERY}{delivery_id}")
+
+
+def decode_delivery_cursor(cursor: str) -> int:
+    """Returns the delivery id of a cursor made by `encode_delivery_cursor`.
+
+    Raises:
+        InvalidRequestError: the cursor is invalid or belongs to another list.
+    """
+    try:
+        delivery_id = int(_decode(cursor).removeprefix(_DELIVERY))
+    except (binascii.Error, ValueError):
+        delivery_id = -1
+    _check(delivery_id, cursor, encode_delivery_cursor(delivery_id))
+    return delivery_id
 
 
 def encode_endpoint_cursor(endpoint_id: str) -> str:

@@ -110,6 +110,11 @@ def new_id() -> str:
     return f"{ENDPOINT_PREFIX}{secrets.token_hex(12)}"
 
 
+def rate_name(endpoint: WebhookEndpoint) -> str:
+    """Returns the name of the endpoint's rate among the quotas."""
+    return f"webhook:{endpoint.id}"
+
+
 def rotated(endpoint: WebhookEndpoint, sealed_secret: bytes, keep_for: timedelta, now: datetime) -> WebhookEndpoint:
     """Replaces the secret. The one until now signs for `keep_for` longer; an earlier one ends at once."""
     return replace(

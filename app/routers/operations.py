@@ -34,7 +34,7 @@ async def ready(request: Request, admin: PossibleAdmin) -> Readiness:
     `warnings` say what an operator should do. Only a request with an admin key gets them, others get their number.
     """
     condition = await services_of(request).health.check()
-    warnings = [*condition.warnings, *condition.key_warnings]
+    warnings = [*condition.warnings, *condition.key_warnings, *condition.endpoint_warnings]
     return Readiness(status="ok", warning_count=len(warnings), warnings=warnings if admin else None)
 
 

@@ -96,6 +96,12 @@ CODES = (
         "Several clients have the token, and the key is an admin's.",
         "Add `?client=NAME`. The list of verifications names the clients.",
     ),
+    ErrorCode(
+        "held_events",
+        "409",
+        "A webhook endpoint is to be enabled that has held events.",
+        "Add `held`: `send` delivers them, `drop` does not.",
+    ),
     ErrorCode("legal_hold", "409", "The verification is under a legal hold.", "Release the hold first."),
     ErrorCode("erased", "410", "The verification was erased.", "Do not ask again: the data cannot be restored."),
     ErrorCode(

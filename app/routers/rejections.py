@@ -109,7 +109,7 @@ def _parameters(route: APIRoute) -> Iterator[tuple[str, object]]:
     for parameter in route.dependant.query_params:
         kind = parameter.field_info.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
-            yield from ((name, field.annotation) for name, field in kind.model_fields.items())
+            yield from ((field.alias or name, field.annotation) for name, field in kind.model_fields.items())
         else:
             yield parameter.alias, kind
 

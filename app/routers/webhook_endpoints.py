@@ -14,6 +14,7 @@ from app.routers.schemas import Line
 from app.routers.webhook_schemas import (
     EndpointChange,
     EndpointCreation,
+    EndpointDetails,
     EndpointId,
     EndpointPageView,
     EndpointTest,
@@ -22,6 +23,7 @@ from app.routers.webhook_schemas import (
     EndpointWithSecret,
     Rotation,
 )
+from app.services.webhook_endpoints import MAX_COUNTED
 
 router = APIRouter(prefix="/v1/webhook-endpoints", tags=["webhooks"], route_class=StrictRoute)
 
@@ -53,18 +55,25 @@ async def list_webhook_endpoints(
 
 
 @router.get("/{endpoint_id}", responses=declared(*AUTH_ERRORS, 404))
-async def get_webhook_endpoint(request: Request, actor: WebhookManager, endpoint_id: Id) -> EndpointView:
+async def get_webhook_endpoint(request: Request, actor: WebhookManager, endpoint_id: Id) -> EndpointDetails:
     """Returns one endpoint."""
-    return EndpointView.of(await services_of(request).webhook_endpoints.get(actor, endpoint_id))
+    endpoint = await services_of(request).webhook_endpoints.get(actor, endpoint_id)
+    count = await services_of(request).deliveries.count_pending(actor, endpoint_id, at_most=MAX_COUNTED)
+    return EndpointDetails.of(endpoint, pending_count=count)
 
 
-@router.patch("/{endpoint_id}", responses=declared(*AUTH_ERRORS, 400, 404), openapi_extra=_CHANGES)
+@router.patch("/{endpoint_id}", responses=declared(*AUTH_ERRORS, 400, 404, 409), openapi_extra=_CHANGES)
 async def change_webhook_endpoint(
     request: Request, actor: WebhookManager, endpoint_id: Id, change: EndpointChange
 ) -> EndpointView:
-    """Changes an endpoint, or enables or disables it. The secret stays the same, also for another URL."""
+    """Changes an endpoint, or enables or disables it. The secret stays the same, also for another URL.
+
+    While an endpoint is disabled, its events are held. `held` says what becomes of them when it is enabled.
+    """
     service = services_of(request).webhook_endpoints
-    return EndpointView.of(await service.change(actor, endpoint_id, change.changes(), state=change.state))
+    return EndpointView.of(
+        await service.change(actor, endpoint_id, change.changes(), state=change.state, held=change.held)
+    )
 
 
 @router.delete("/{endpoint_id}", status_code=204, responses=declared(*AUTH_ERRORS, 404), openapi_extra=_CHANGES)

@@ -11,18 +11,26 @@ from app.domain.detection import Outcome
 from app.domain.events import EventType
 from app.domain.webhook_endpoint import MAX_KEEP, DisabledReason, EndpointState, WebhookEndpoint
 from app.routers.schemas import Instant, Line, RuleId
-from app.services.webhook_endpoints import EndpointFacts, EndpointPage
+from app.services.webhook_endpoints import EndpointFacts, EndpointPage, Held
 
 ENDPOINT_PATTERN = r"^we_[0-9a-f]{24}$"
+DELIVERY_PREFIX = "dlv_"
+DELIVERY_PATTERN = r"^dlv_[1-9][0-9]{0,17}$"
 SPAN_PATTERN = r"^[0-9]{1,6}[smhd]$"
 PATTERN_WORDS = {
     ENDPOINT_PATTERN: "must be the id of a webhook endpoint, like we_0123456789abcdef01234567",
+    DELIVERY_PATTERN: "must be the id of a delivery, like dlv_4711",
     SPAN_PATTERN: "must be a number and one of s, m, h and d, like 24h",
 }
 """The limits of texts in words, to be put after the name of a field."""
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
 _MAX_VALUES = 20
+
+
+def delivery_number(text: str) -> int:
+    """Returns the number of a delivery's id."""
+    return int(text.removeprefix(DELIVERY_PREFIX))
 
 
 def _span(text: str) -> timedelta:
@@ -37,6 +45,7 @@ def _short(text: str) -> str:
 
 Url = Annotated[str, Field(max_length=2048, examples=["https://shop.example/hooks/faceid"])]
 EndpointId = Annotated[str, Field(pattern=ENDPOINT_PATTERN, examples=["we_0123456789abcdef01234567"])]
+DeliveryId = Annotated[str, Field(pattern=DELIVERY_PATTERN, examples=["dlv_4711"])]
 Types = Annotated[list[EventType], Field(max_length=_MAX_VALUES, description="Only these types; empty for all.")]
 Outcomes = Annotated[list[Outcome], Field(max_length=_MAX_VALUES, description="Only these outcomes; empty for all.")]
 RuleIds = Annotated[list[RuleId], Field(max_length=_MAX_VALUES, description="Only these rules; empty for all.")]
@@ -83,10 +92,13 @@ class EndpointChange(BaseModel):
     description: Line | None = None
     max_per_second: PerSecond = None
     state: Literal[EndpointState.ENABLED, EndpointState.DISABLED] | None = None
+    held: Held | None = Field(
+        default=None, description="With `enabled`: whether to `send` or `drop` held events. Required if there are any."
+    )
 
     def changes(self) -> dict[str, Any]:
         """Returns the stated values by their names in `EndpointFacts`. Only two of them can be null."""
-        stated = {name: getattr(self, name) for name in self.model_fields_set - {"state"}}
+        stated = {name: getattr(self, name) for name in self.model_fields_set - {"state", "held"}}
         lists = {name: frozenset(value) for name, value in stated.items() if isinstance(value, list)}
         nullable = {"description", "max_per_second"}
         return {name: value for name, value in (stated | lists).items() if value is not None or name in nullable}
@@ -148,6 +160,12 @@ class EndpointView(BaseModel):
             **values,
             **further,
         )
+
+
+class EndpointDetails(EndpointView):
+    """A webhook endpoint, and how many events wait for it."""
+
+    pending_count: int = Field(description="Events that wait or, if it is disabled, are held; at most 10,000.")
 
 
 class EndpointWithSecret(EndpointView):

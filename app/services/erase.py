@@ -195,6 +195,8 @@ class EraseService:
         now = self.clocks.clock()
         await tx.verifications.save(known, lifecycle.erased(known, now), now)
         await tx.redirects.forget(known.owner)
+        # A receiver may have returned personal data.
+        await tx.delivery_log.remove_heads_of([known.id])
         return [item.object_key for item in await tx.results.erase(known.id, text=True)]
 
     async def _delete(self, keys: Collection[str]) -> None:

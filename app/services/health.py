@@ -1,7 +1,7 @@
 """Health: whether callbacks can be accepted, and what an operator should know."""
 
-from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -9,10 +9,12 @@ import structlog
 
 from app.domain.api_key import EXPIRY_WARNING, ApiKey
 from app.domain.pause import Pause
+from app.domain.webhook_endpoint import EndpointState
 from app.errors import ConfigurationError, DiskFullError, UnavailableError
 from app.faceid.error_codes import CLOCK, advice
 from app.observability import (
     CLOCK_IN_DOUBT,
+    DELIVERY_OLDEST,
     ERASURE_STOPPED,
     EXPIRING_KEYS,
     KEY_EXPIRES,
@@ -20,6 +22,7 @@ from app.observability import (
     PAUSES,
     PENDING,
     PERSONS,
+    WEBHOOK_ENDPOINTS,
 )
 from app.services.media_guard import DiskSpace, space_of
 from app.storage import schema
@@ -48,6 +51,7 @@ class Condition:
     doubted_since: datetime | None = None
     erasure_stopped_at: datetime | None = None
     low_disks: Sequence[DiskSpace] = ()
+    endpoints: Mapping[EndpointState, int] = field(default_factory=dict)
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -73,6 +77,17 @@ class Condition:
                 f"The erasure of expired data waits since {_at(self.erasure_stopped_at)}, because an unusual amount is "
                 "overdue. Check with `faceid-results retention status`, then run `faceid-results retention run`."
             )
+
+    @property
+    def endpoint_warnings(self) -> Sequence[str]:
+        """Returns the trouble of webhook endpoints, one sentence per state."""
+        failing = self.endpoints.get(EndpointState.FAILING, 0)
+        is_one = failing == 1
+        return (
+            [f"{failing} webhook endpoint{'' if is_one else 's'} {'fails' if is_one else 'fail'}: see `webhooks list`."]
+            if failing
+            else []
+        )
 
     @property
     def key_warnings(self) -> Sequence[str]:
@@ -126,6 +141,11 @@ class HealthService:
                 for hours in (WARNING_HOURS, ALARM_HOURS)
             }
             keys = await tx.api_keys.list_expiring(now, now + EXPIRY_WARNING, limit=_MAX_KEYS)
+            endpoints = await tx.webhook_endpoints.count_by_state()
+            oldest = await tx.delivery_log.oldest_due_at(now)
+        for state in EndpointState:
+            WEBHOOK_ENDPOINTS.labels(state).set(endpoints.get(state, 0))
+        DELIVERY_OLDEST.set((now - oldest).total_seconds() if oldest else 0)
         EXPIRING_KEYS.set(len(keys))
         KEY_EXPIRES.clear()
         for key in keys:
@@ -142,7 +162,7 @@ class HealthService:
         ERASURE_STOPPED.set(erasure_stopped_at is not None)
         spaces = {space.device: space for space in map(space_of, self.folders)}
         low_disks = [space for space in spaces.values() if not space.allows_media]
-        return Condition(pauses, pending, keys, doubted_since, erasure_stopped_at, low_disks)
+        return Condition(pauses, pending, keys, doubted_since, erasure_stopped_at, low_disks, endpoints)
 
     async def count_persons(self) -> int:
         """Counts the persons of whom a face is stored. From 100,000 on they must be filed with the authority.

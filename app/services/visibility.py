@@ -1,9 +1,10 @@
-"""Finds the verification that a caller means by a BizToken, which is unique for each client only."""
+"""Finds the verification that a caller means by a BizToken, which is unique for each client only, and endpoints."""
 
 from collections.abc import Sequence
 
 from app.domain.api_key import Caller
 from app.domain.verification import Verification
+from app.domain.webhook_endpoint import WebhookEndpoint
 from app.errors import ConflictError, ForbiddenError, NotFoundError
 from app.storage.database import Transaction
 
@@ -55,3 +56,24 @@ async def lock_visible(tx: Transaction, caller: Caller, biz_token: str, client: 
     # Rows are never removed, and their owners never change.
     (locked,) = await tx.verifications.lock_by_id([found.id])
     return locked
+
+
+def require_endpoint(caller: Caller, endpoint: WebhookEndpoint | None) -> WebhookEndpoint:
+    """Returns the webhook endpoint if the caller can see it.
+
+    Raises:
+        NotFoundError: it does not exist, or it belongs to another client.
+    """
+    if endpoint is None or not caller.can_see(endpoint.client):
+        raise NotFoundError("There is no such webhook endpoint.")
+    return endpoint
+
+
+async def find_endpoint(tx: Transaction, caller: Caller, endpoint_id: str) -> WebhookEndpoint:
+    """Returns the webhook endpoint that the caller means. Raises the errors of `require_endpoint`."""
+    return require_endpoint(caller, await tx.webhook_endpoints.find(endpoint_id))
+
+
+async def lock_endpoint(tx: Transaction, caller: Caller, endpoint_id: str) -> WebhookEndpoint:
+    """Like `find_endpoint`. No other transaction changes the endpoint until this one ends."""
+    return require_endpoint(caller, next(iter(await tx.webhook_endpoints.lock([endpoint_id])), None))

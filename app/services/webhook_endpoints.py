@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 from typing import Any
 
 from app.domain import webhook_endpoint as endpoints
@@ -14,15 +15,28 @@ from app.domain.detection import Outcome
 from app.domain.events import Event, EventType, body, new_public_id
 from app.domain.listing import decode_endpoint_cursor, encode_endpoint_cursor
 from app.domain.rate import RateClass
-from app.domain.webhook_endpoint import MAX_PER_CLIENT, DisabledReason, EndpointState, WebhookEndpoint
-from app.errors import ConflictError, NotFoundError
+from app.domain.webhook_endpoint import MAX_PER_CLIENT, DisabledReason, EndpointState, WebhookEndpoint, rate_name
+from app.errors import ConflictError
 from app.sealing.endpoint_secrets import SecretCipher
 from app.services.audit import AuditService
 from app.services.limits import LimitService
-from app.services.visibility import require_client
+from app.services.visibility import find_endpoint, lock_endpoint, require_client
 from app.storage.database import Database, Transaction
+from app.storage.wakeups import POSITIONS, Wakeups
 from app.webhooks.client import Receiver, WebhookClient
 from app.webhooks.signatures import new_secret, signed_headers
+
+MAX_COUNTED = 10_000
+"""Held events are counted up to this number."""
+
+_BATCH = 1000
+
+
+class Held(StrEnum):
+    """The fate of held events when their endpoint is enabled."""
+
+    SEND = "send"
+    DROP = "drop"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +68,7 @@ class WebhookEndpointService:
     client: WebhookClient
     audit: AuditService
     limits: LimitService
+    wakeups: Wakeups
     clock: Callable[[], datetime]
 
     async def create(
@@ -120,10 +135,16 @@ class WebhookEndpointService:
             NotFoundError: it does not exist, or it belongs to another client.
         """
         async with self.database.read() as tx:
-            return _visible(actor, await tx.webhook_endpoints.find(endpoint_id))
+            return await find_endpoint(tx, actor.caller, endpoint_id)
 
     async def change(
-        self, actor: Actor, endpoint_id: str, changes: Mapping[str, Any], *, state: EndpointState | None = None
+        self,
+        actor: Actor,
+        endpoint_id: str,
+        changes: Mapping[str, Any],
+        *,
+        state: EndpointState | None = None,
+        held: Held | None = None,
     ) -> WebhookEndpoint:
         """Changes an endpoint. Another URL ends a pause.
 
@@ -132,8 +153,10 @@ class WebhookEndpointService:
             endpoint_id: its id.
             changes: the new values, by their names in `EndpointFacts`.
             state: `ENABLED` lets deliveries continue, `DISABLED` stops them until then; None changes neither.
+            held: what becomes of the events that a disabled endpoint has held. Required if there are any.
 
         Raises:
+            ConflictError: events are held, and the request does not say what becomes of them.
             InvalidRequestError: the URL is malformed, or leads to a forbidden address.
             NotFoundError: it does not exist, or it belongs to another client.
             TamperedDataError: the secret cannot be opened, so it cannot be bound to another URL.
@@ -142,20 +165,42 @@ class WebhookEndpointService:
         self.limits.admit(actor.caller, RateClass.WEBHOOKS)
         if "url" in changes:
             await self.client.check(Receiver.parse(changes["url"]))
+        is_enabled = state is EndpointState.ENABLED
+        if is_enabled:
+            await self._settle_held(actor, endpoint_id, held)
         now = self.clock()
         async with self.database.write() as tx:
-            before = await self._lock(tx, actor, endpoint_id)
+            before = await lock_endpoint(tx, actor.caller, endpoint_id)
             after = replace(before, **changes, updated_at=now)
             if after.url != before.url:
                 after = replace(self.secrets.moved(before, after, now), pauses=0, paused_until=None)
             if state is EndpointState.DISABLED:
                 after = endpoints.disabled(after, DisabledReason.REQUESTED, now)
-            elif state is EndpointState.ENABLED and before.state is not EndpointState.ENABLED:
+            elif is_enabled and before.state is not EndpointState.ENABLED:
                 after = endpoints.enabled(after)
+                await tx.delivery_log.bring_forward(before.id, now)
             await tx.webhook_endpoints.save(before, after)
             names = [*sorted(changes), *(["state"] if state else [])]
             await self._record(tx, actor, Action.WEBHOOK_CHANGED, after, *names)
+        self.wakeups.send(POSITIONS)
         return after
+
+    async def _settle_held(self, actor: Actor, endpoint_id: str, held: Held | None) -> None:
+        """Drops the held events of a disabled endpoint if the caller wants that."""
+        async with self.database.read() as tx:
+            endpoint = await find_endpoint(tx, actor.caller, endpoint_id)
+            if endpoint.state is not EndpointState.DISABLED:
+                return
+            count = await tx.delivery_log.count_pending(endpoint_id, at_most=MAX_COUNTED)
+        if count and held is None:
+            number = f"{count}" if count < MAX_COUNTED else f"At least {count}"
+            raise ConflictError(
+                f"{number} events are held. Add `held`: `send` delivers them, `drop` does not.", code="held_events"
+            )
+        dropped = _BATCH if held is Held.DROP else 0
+        while dropped == _BATCH:
+            async with self.database.write() as tx:
+                dropped = await tx.delivery_log.drop(endpoint_id, self.clock(), limit=_BATCH)
 
     async def rotate(self, actor: Actor, endpoint_id: str, *, keep_for: timedelta) -> tuple[WebhookEndpoint, str]:
         """Replaces the secret; returns the endpoint and the new one. The secret until now signs for `keep_for` longer.
@@ -167,7 +212,7 @@ class WebhookEndpointService:
         self.limits.admit(actor.caller, RateClass.WEBHOOKS)
         secret = new_secret()
         async with self.database.write() as tx:
-            before = await self._lock(tx, actor, endpoint_id)
+            before = await lock_endpoint(tx, actor.caller, endpoint_id)
             after = endpoints.rotated(before, self.secrets.seal(before, secret), keep_for, self.clock())
             await tx.webhook_endpoints.save(before, after)
             await self._record(tx, actor, Action.WEBHOOK_ROTATED, after)
@@ -182,8 +227,15 @@ class WebhookEndpointService:
         """
         self.limits.admit(actor.caller, RateClass.WEBHOOKS)
         async with self.database.write() as tx:
-            known = await self._lock(tx, actor, endpoint_id)
-            await tx.webhook_endpoints.remove(known.id)
+            known = await lock_endpoint(tx, actor.caller, endpoint_id)
+            await tx.webhook_endpoints.save(known, endpoints.disabled(known, DisabledReason.REQUESTED, self.clock()))
+        removed = _BATCH
+        while removed == _BATCH:
+            async with self.database.write() as tx:
+                removed = await tx.delivery_log.remove_of_endpoint(endpoint_id, limit=_BATCH)
+        async with self.database.write() as tx:
+            await tx.webhook_endpoints.remove(endpoint_id)
+            await tx.quota.remove(rate_name(known))
             await self._record(tx, actor, Action.WEBHOOK_DELETED, known)
 
     async def test(self, actor: Actor, endpoint_id: str, kind: EventType) -> Answer:
@@ -204,19 +256,10 @@ class WebhookEndpointService:
         with self.limits.waiting(actor.caller):
             return await self.client.send(Receiver.parse(endpoint.url), headers, message)
 
-    async def _lock(self, tx: Transaction, actor: Actor, endpoint_id: str) -> WebhookEndpoint:
-        return _visible(actor, next(iter(await tx.webhook_endpoints.lock([endpoint_id])), None))
-
     async def _record(
         self, tx: Transaction, actor: Actor, action: Action, endpoint: WebhookEndpoint, *names: str
     ) -> None:
         await self.audit.record(tx, self.audit.describe(actor, action, subject=endpoint.id, fields=names))
-
-
-def _visible(actor: Actor, endpoint: WebhookEndpoint | None) -> WebhookEndpoint:
-    if endpoint is None or not actor.caller.can_see(endpoint.client):
-        raise NotFoundError("There is no such webhook endpoint.")
-    return endpoint
 
 
 def _test_event(endpoint: WebhookEndpoint, kind: EventType, now: datetime) -> Event:

@@ -22,6 +22,8 @@ from app.storage.api_keys import ApiKeyStore
 from app.storage.audit import AuditStore
 from app.storage.billing import BillingStore
 from app.storage.causes import cause_of, place_of
+from app.storage.deliveries import DeliveryStore
+from app.storage.delivery_log import DeliveryLogStore
 from app.storage.events import EventStore
 from app.storage.installation import InstallationStore
 from app.storage.key_usage import KeyUsageStore
@@ -132,6 +134,8 @@ class Transaction:
         self.api_keys = ApiKeyStore(connection)
         self.audit = AuditStore(connection)
         self.billing = BillingStore(connection)
+        self.deliveries = DeliveryStore(connection)
+        self.delivery_log = DeliveryLogStore(connection)
         self.events = EventStore(connection)
         self.installation = InstallationStore(connection)
         self.key_usage = KeyUsageStore(connection)

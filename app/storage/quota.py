@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
-from sqlalchemy import BigInteger, ColumnElement, Executable, bindparam, case, cast, func, literal, select, text
+from sqlalchemy import BigInteger, ColumnElement, Executable, bindparam, case, cast, delete, func, literal, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -40,6 +40,10 @@ class QuotaStore:
     async def slow_down(self, account: str, *, pause: timedelta) -> None:
         """Skips the slots of the next `pause` for every worker, after Tencent reported an exceeded limit."""
         await self._move(account, from_now_us=pause // _MICROSECOND, from_last_us=0)
+
+    async def remove(self, account: str) -> None:
+        """Removes the row of something that no longer exists."""
+        await self.connection.execute(delete(table).where(table.c.account == account))
 
     async def _move(self, account: str, *, from_now_us: int, from_last_us: int) -> tuple[int, int]:
         """Moves the theoretical arrival time to the later one; returns it and the database's time in microseconds."""

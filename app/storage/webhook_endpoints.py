@@ -12,7 +12,7 @@ from app.storage.key_usage import ENDPOINTS, PREVIOUS_SECRETS, is_outdated_by
 from app.storage.tables import columns_of
 from app.storage.webhook_tables import webhook_endpoint as table
 
-_COLUMNS = [table.c[field.name] for field in fields(WebhookEndpoint)]
+ENDPOINT_COLUMNS = [table.c[field.name] for field in fields(WebhookEndpoint)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,29 +27,29 @@ class WebhookEndpointStore:
 
     async def find(self, endpoint_id: str) -> WebhookEndpoint | None:
         """Returns the endpoint with this id."""
-        return next(iter(await self._select(select(*_COLUMNS).where(table.c.id == endpoint_id))), None)
+        return next(iter(await self._select(select(*ENDPOINT_COLUMNS).where(table.c.id == endpoint_id))), None)
 
     async def lock(self, ids: Collection[str]) -> Sequence[WebhookEndpoint]:
         """Locks and returns endpoints, in the order of their ids. Events may still be added for them."""
-        locked = select(*_COLUMNS).where(table.c.id.in_(ids)).order_by(table.c.id)
+        locked = select(*ENDPOINT_COLUMNS).where(table.c.id.in_(ids)).order_by(table.c.id)
         return await self._select(locked.with_for_update(key_share=True))
 
     async def list(
         self, client: str | None = None, *, limit: int | None = None, after_id: str = ""
     ) -> Sequence[WebhookEndpoint]:
         """Returns the endpoints of a client, None for all, in the order of their ids."""
-        statement = select(*_COLUMNS).where(table.c.id > after_id).order_by(table.c.id).limit(limit)
+        statement = select(*ENDPOINT_COLUMNS).where(table.c.id > after_id).order_by(table.c.id).limit(limit)
         return await self._select(statement if client is None else statement.where(table.c.client == client))
 
     async def list_of_clients(self, clients: Collection[str]) -> Sequence[WebhookEndpoint]:
         """Returns all endpoints of these clients."""
-        return await self._select(select(*_COLUMNS).where(table.c.client.in_(clients)))
+        return await self._select(select(*ENDPOINT_COLUMNS).where(table.c.client.in_(clients)))
 
     async def lock_outdated(self, newest: bytes, *, after_id: str, limit: int) -> Sequence[WebhookEndpoint]:
         """Locks and returns endpoints with larger ids that have a secret from before the newest version of a key."""
         is_outdated = or_(*(is_outdated_by(column, newest) for column in (ENDPOINTS, PREVIOUS_SECRETS)))
-        statement = select(*_COLUMNS).where(table.c.id > after_id, is_outdated).order_by(table.c.id).limit(limit)
-        return await self._select(statement.with_for_update(key_share=True))
+        statement = select(*ENDPOINT_COLUMNS).where(table.c.id > after_id, is_outdated).order_by(table.c.id)
+        return await self._select(statement.limit(limit).with_for_update(key_share=True))
 
     async def count(self, client: str) -> int:
         """Counts the endpoints of a client."""
@@ -73,8 +73,9 @@ class WebhookEndpointStore:
         await self.connection.execute(delete(table).where(table.c.id == endpoint_id))
 
     async def _select(self, statement: Select[Any]) -> Sequence[WebhookEndpoint]:
-        return [_as_endpoint(row) for row in await self.connection.execute(statement)]
+        return [as_endpoint(row) for row in await self.connection.execute(statement)]
 
 
-def _as_endpoint(row: Row[Any]) -> WebhookEndpoint:
+def as_endpoint(row: Row[Any]) -> WebhookEndpoint:
+    """Converts a row of `ENDPOINT_COLUMNS`."""
     return WebhookEndpoint(**row._asdict())

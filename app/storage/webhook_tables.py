@@ -1,24 +1,44 @@
-"""The tables of webhook endpoints. Private to this folder, like `app.storage.tables`."""
+"""The tables of webhook endpoints and deliveries. Private to this folder, like `app.storage.tables`."""
 
 from collections.abc import Collection
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 
 from sqlalchemy import (
+    BigInteger,
+    Boolean,
     Column,
     Dialect,
+    ForeignKey,
     Index,
     Integer,
     LargeBinary,
     String,
     Table,
     TypeDecorator,
+    UniqueConstraint,
     text,
 )
 
+from app.domain.deliveries import DeliveryPriority, DeliveryState, Fault
 from app.domain.detection import Outcome
 from app.domain.events import EventType
 from app.domain.webhook_endpoint import MAX_CONCURRENCY, DisabledReason, EndpointState
-from app.storage.tables import EnumType, UtcDateTime, metadata
+from app.storage.tables import BigId, EnumType, UtcDateTime, metadata
+
+
+class IntEnumType(TypeDecorator[IntEnum]):
+    """A member of an `IntEnum`, stored as its number."""
+
+    impl = Integer
+    cache_ok = True
+
+    def __init__(self, kind: type[IntEnum]) -> None:
+        super().__init__()
+        self.kind = kind
+
+    def process_result_value(self, value: int | None, _: Dialect) -> IntEnum | None:
+        """Converts from the driver. The other direction needs nothing: a member is a number."""
+        return None if value is None else self.kind(value)
 
 
 class NamesType(TypeDecorator[frozenset[str]]):
@@ -76,4 +96,56 @@ webhook_endpoint = Table(
     Column("paused_until", UtcDateTime),
     _count("concurrency", MAX_CONCURRENCY),
     Index(None, "client", "id"),
+)
+
+_HAS_DUE = text("due_at IS NOT NULL")
+_IS_PENDING = text("state = 'pending'")
+_HAS_HEAD = text("head IS NOT NULL")
+
+# Deleted with its event after 30 days, or with its endpoint.
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("id", BigId, primary_key=True),
+    Column("endpoint_id", String, ForeignKey("webhook_endpoint.id", ondelete="CASCADE"), nullable=False),
+    Column("event_id", BigId, ForeignKey("event.id", ondelete="CASCADE"), nullable=False),
+    Column("verification_id", BigInteger),
+    Column("position", BigInteger, nullable=False),
+    Column("state", EnumType(DeliveryState), nullable=False),
+    Column("priority", IntEnumType(DeliveryPriority), nullable=False),
+    Column("due_at", UtcDateTime),
+    Column("claim", Integer, nullable=False, default=0),
+    Column("is_leased", Boolean, nullable=False, default=False),
+    Column("step", Integer, nullable=False, default=0),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("ended_at", UtcDateTime),
+    UniqueConstraint("event_id", "endpoint_id"),
+    Index(None, "endpoint_id", "state", "id"),
+    Index("ix_delivery_due", "endpoint_id", "priority", "due_at", sqlite_where=_HAS_DUE, postgresql_where=_HAS_DUE),
+    Index(
+        "ix_delivery_order",
+        *("endpoint_id", "verification_id", "position"),
+        sqlite_where=_IS_PENDING,
+        postgresql_where=_IS_PENDING,
+    ),
+    Index("ix_delivery_leased", "endpoint_id", sqlite_where=text("is_leased = 1"), postgresql_where=text("is_leased")),
+)
+
+delivery_attempt = Table(
+    "delivery_attempt",
+    metadata,
+    Column("id", BigId, primary_key=True),
+    Column("delivery_id", BigId, ForeignKey("delivery.id", ondelete="CASCADE"), nullable=False),
+    Column("at", UtcDateTime, nullable=False),
+    Column("host", String, nullable=False),
+    Column("address", String),
+    Column("duration_ms", Integer, nullable=False),
+    Column("status", Integer),
+    Column("fault", EnumType(Fault)),
+    Column("detail", String),
+    # The begin of the answer, for seven days.
+    Column("head", String),
+    Index(None, "delivery_id", "id"),
+    Index("ix_delivery_attempt_head", "at", sqlite_where=_HAS_HEAD, postgresql_where=_HAS_HEAD),
 )

@@ -1,5 +1,6 @@
 """Deliveries: what each answer means for the delivery and for its endpoint, and how an endpoint recovers."""
 
+import json
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,13 +14,19 @@ from app.domain.deliveries import (
     PAUSES,
     SCHEDULE,
     Answer,
+    Attempt,
     Delivery,
     DeliveryPriority,
     DeliveryState,
     Fault,
+    ReplayKind,
     after,
+    attempt_of,
+    new_delivery,
     repeated,
+    state_event,
 )
+from app.domain.events import Event, EventType
 from app.domain.webhook_endpoint import DisabledReason, EndpointState, WebhookEndpoint
 
 NOW = datetime(2026, 11, 26, 8, tzinfo=UTC)
@@ -228,3 +235,87 @@ def test_repetition_begins_a_new_schedule_and_keeps_the_number_of_attempts() -> 
     assert repeated(failed, NOW + DAY, DeliveryPriority.REPLAY) == replace(
         DELIVERY, is_leased=False, attempts=10, due_at=NOW + DAY, priority=DeliveryPriority.REPLAY
     )
+
+
+def test_new_delivery_is_due_at_once_and_has_the_place_of_its_event() -> None:
+    event = Event(
+        id=7, public_id="evt_7", position=9, type=EventType.RETRIEVED, client="shop", at=NOW, verification_id=3
+    )
+
+    assert new_delivery(ENDPOINT, event, NOW, DeliveryPriority.REPLAY) == Delivery(
+        endpoint_id="we_1",
+        event_id=7,
+        verification_id=3,
+        position=9,
+        priority=DeliveryPriority.REPLAY,
+        due_at=NOW,
+        created_at=NOW,
+    )
+
+
+def test_record_of_an_attempt_has_the_host_and_the_answer() -> None:
+    answer = replace(status(503), head="busy", detail="The answer was 503.", address="8.8.8.8")
+
+    assert attempt_of(DELIVERY, ENDPOINT, answer, NOW) == Attempt(
+        delivery_id=1,
+        at=NOW,
+        host="a.test",
+        address="8.8.8.8",
+        duration_ms=1,
+        status=503,
+        fault=Fault.HTTP_STATUS,
+        detail="The answer was 503.",
+        head="busy",
+    )
+
+
+FAILING = replace(ENDPOINT, state=EndpointState.FAILING, failing_since=NOW, last_fault="timeout")
+GONE = replace(ENDPOINT, state=EndpointState.DISABLED, disabled_reason=DisabledReason.GONE)
+
+
+@pytest.mark.parametrize(
+    ("before", "end", "kind", "details"),
+    [
+        (ENDPOINT, ENDPOINT, None, {}),
+        (FAILING, ENDPOINT, None, {}),
+        (FAILING, FAILING, None, {}),
+        (
+            ENDPOINT,
+            FAILING,
+            EventType.ENDPOINT_FAILING,
+            {
+                "state": "failing",
+                "disabled_reason": None,
+                "failing_since": "2026-11-26T08:00:00.000Z",
+                "last_error": "timeout",
+            },
+        ),
+        (
+            ENDPOINT,
+            GONE,
+            EventType.ENDPOINT_DISABLED,
+            {"state": "disabled", "disabled_reason": "gone", "failing_since": None, "last_error": None},
+        ),
+    ],
+)
+def test_trouble_of_an_endpoint_is_an_event(
+    before: WebhookEndpoint, end: WebhookEndpoint, kind: EventType | None, details: dict[str, str | None]
+) -> None:
+    event = state_event(before, end, NOW)
+
+    assert (event and event.type) == kind
+    if event:
+        expected = {"id": "we_1", "host": "a.test", "client": "shop", **details}
+        assert (event.client, event.at, json.loads(event.details or "")) == ("shop", NOW, expected)
+
+
+@pytest.mark.parametrize(
+    ("kind", "included"),
+    [
+        (ReplayKind.FAILED, [DeliveryState.FAILED, DeliveryState.DROPPED]),
+        (ReplayKind.MISSING, [None]),
+        (ReplayKind.ALL, [None, DeliveryState.DELIVERED, DeliveryState.FAILED, DeliveryState.DROPPED]),
+    ],
+)
+def test_replay_never_includes_what_waits(kind: ReplayKind, included: list[DeliveryState | None]) -> None:
+    assert [state for state in (None, *DeliveryState) if kind.includes(state)] == included

@@ -15,8 +15,12 @@ from app.domain.listing import (
     VerificationFilter,
     decode_audit_cursor,
     decode_cursor,
+    decode_delivery_cursor,
+    decode_endpoint_cursor,
     encode_audit_cursor,
     encode_cursor,
+    encode_delivery_cursor,
+    encode_endpoint_cursor,
 )
 from app.errors import InvalidRequestError
 
@@ -41,6 +45,34 @@ def test_cursor_leads_back_to_its_position_in_its_list_only(order: Order, row_id
 @given(IDS)
 def test_audit_cursor_leads_back_to_its_row(audit_id: int) -> None:
     assert decode_audit_cursor(encode_audit_cursor(audit_id)) == audit_id
+
+
+@given(IDS)
+def test_delivery_cursor_leads_back_to_its_row_in_its_list_only(delivery_id: int) -> None:
+    cursor = encode_delivery_cursor(delivery_id)
+
+    assert decode_delivery_cursor(cursor) == delivery_id
+    for decode in (decode_audit_cursor, decode_endpoint_cursor):
+        with pytest.raises(InvalidRequestError):
+            decode(cursor)
+
+
+@given(st.from_regex(r"we_[0-9a-f]{24}", fullmatch=True))
+def test_endpoint_cursor_leads_back_to_its_row_in_its_list_only(endpoint_id: str) -> None:
+    cursor = encode_endpoint_cursor(endpoint_id)
+
+    assert decode_endpoint_cursor(cursor) == endpoint_id
+    for decode in (decode_audit_cursor, decode_delivery_cursor):
+        with pytest.raises(InvalidRequestError):
+            decode(cursor)
+
+
+@given(st.text(max_size=30))
+def test_any_other_cursor_of_webhooks_is_rejected_or_the_only_spelling(text: str) -> None:
+    with suppress(InvalidRequestError):
+        assert encode_delivery_cursor(decode_delivery_cursor(text)) == text
+    with suppress(InvalidRequestError):
+        assert encode_endpoint_cursor(decode_endpoint_cursor(text)) == text
 
 
 def spelled(text: str, order: Order | None) -> str:

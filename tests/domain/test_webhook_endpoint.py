@@ -16,6 +16,7 @@ from app.domain.webhook_endpoint import (
     disabled,
     enabled,
     new_id,
+    rate_name,
     rotated,
 )
 
@@ -87,4 +88,6 @@ def test_disabled_endpoint_keeps_its_first_reason_until_it_is_enabled() -> None:
 def test_secrets_and_url_are_not_printed_and_ids_differ() -> None:
     assert "secret" not in repr(ENDPOINT).replace("sealed_secret", "")
     assert new_id() != new_id()
+    assert rate_name(ENDPOINT) == "webhook:we_1"
+    assert (ENDPOINT.host, replace(ENDPOINT, url="").host) == ("a.test", "")
     assert ENDPOINT.bound_values == ("webhook_endpoint", "we_1", "shop", "https://a.test/secret")

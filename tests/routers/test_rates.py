@@ -46,9 +46,12 @@ OF: dict[Operation, RateClass] = {
             ("post", "/{endpoint_id}/rotate"),
             ("post", "/{endpoint_id}/test"),
             ("delete", "/{endpoint_id}"),
+            ("post", "/{endpoint_id}/replay"),
         )
     },
+    ("post", "/v1/deliveries/{delivery_id}/retry"): RateClass.WEBHOOKS,
     ("get", "/v1/webhook-endpoints"): RateClass.LISTS,
+    ("get", "/v1/webhook-endpoints/{endpoint_id}/deliveries"): RateClass.LISTS,
 }
 ONE_OF = {of: operation for operation, of in OF.items()}
 UNCOUNTED = [operation for operation in OPERATIONS if operation not in OF]

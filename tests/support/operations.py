@@ -60,6 +60,7 @@ class Target:
 
 MEDIA_ITEM = "/v1/verifications/{biz_token}/media/{kind}"
 ENDPOINT = "/v1/webhook-endpoints/{endpoint_id}"
+DELIVERY = "/v1/deliveries/{delivery_id}"
 HOLD = "/v1/verifications/{biz_token}/legal-hold"
 ROWS: dict[Operation, Row] = {
     ("post", "/v1/callbacks"): Row(
@@ -127,6 +128,12 @@ ROWS: dict[Operation, Row] = {
     ("patch", ENDPOINT): _about_endpoints(200, json={"description": "a"}),
     ("post", f"{ENDPOINT}/rotate"): _about_endpoints(200),
     ("post", f"{ENDPOINT}/test"): _about_endpoints(200),
+    ("get", f"{ENDPOINT}/deliveries"): _about_endpoints(200),
+    ("post", f"{ENDPOINT}/replay"): _about_endpoints(
+        202, json={"from": "2026-01-01T00:00:00Z", "to": "2026-01-02T00:00:00Z", "which": "all"}
+    ),
+    ("get", DELIVERY): _about_endpoints(200),
+    ("post", f"{DELIVERY}/retry"): _about_endpoints(202),
     ("delete", ENDPOINT): _about_endpoints(204),
     ("get", "/v1/me"): Row(None, 200, is_about_one=False, any_key=True, naming=[{}]),
     ("get", "/livez"): Row(None, 200, is_about_one=False, naming=[{}]),
@@ -149,13 +156,13 @@ async def call(
     """Calls the operation with this key on this verification, by default with the request that succeeds."""
     method, path = operation
     endpoint_id = await service.endpoint_id() if "{endpoint_id}" in path else ""
+    delivery_id = await service.delivery_id() if "{delivery_id}" in path else ""
     values = {"biz_token": target} if isinstance(target, str) else asdict(target)
     request = dict(ROWS[operation].request if request is None else request)
     for place in {"json", "params"} & request.keys():
         request[place] = {name: value.format(**values) for name, value in request[place].items()}
     headers = {"X-Request-Id": REQUEST_ID} | ({} if key is None else {"Authorization": f"{scheme} {key}".encode()})
     request["headers"] = headers | request.get("headers", {})
+    path = path.format(kind="best_frame", endpoint_id=endpoint_id, delivery_id=delivery_id, **values)
     async with service.client(None) as client:
-        return await client.request(
-            method, path.format(kind="best_frame", endpoint_id=endpoint_id, **values), **request
-        )
+        return await client.request(method, path, **request)

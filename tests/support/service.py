@@ -15,6 +15,8 @@ from pydantic import SecretStr
 from app.cli.server import listen, serving
 from app.config import Settings
 from app.domain.api_key import OPERATOR, Actor, Caller, Scope
+from app.domain.deliveries import DeliveryFilter, new_delivery
+from app.domain.events import Event, EventType, new_public_id
 from app.domain.rate import RateClass
 from app.factory import Services, open_services
 from app.main import create_app
@@ -114,6 +116,18 @@ class Running:
             return page.endpoints[0].id
         endpoint, _ = await self.services.webhook_endpoints.create(actor(), EndpointFacts(url="http://127.0.0.1:9/"))
         return endpoint.id
+
+    async def delivery_id(self) -> str:
+        """Returns the id of a delivery to an endpoint of the default client."""
+        endpoint = await self.services.webhook_endpoints.get(actor(), await self.endpoint_id())
+        at = self.services.clock()
+        event = Event(public_id=new_public_id(), type=EventType.TEST, client="default", at=at, details="{}")
+        async with self.services.database.write() as tx:
+            await tx.events.add_all([event])
+            known = (await tx.events.sequence(limit=500))[-1]
+            await tx.deliveries.add_all([replace(new_delivery(endpoint, known, at), due_at=None)])
+            found = await tx.delivery_log.search(DeliveryFilter(endpoint_id=endpoint.id), limit=1, before_id=None)
+        return f"dlv_{found[0][0].id}"
 
     def client(self, key: str | None) -> httpx.AsyncClient:
         headers = {"X-Purpose": "test"} | ({"Authorization": f"Bearer {key}"} if key else {})

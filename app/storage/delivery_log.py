@@ -1,0 +1,145 @@
+"""Deliveries as people read them, with their attempts: listed, counted, replayed and removed."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, and_, delete, func, literal_column, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from app.domain.deliveries import Attempt, Delivery, DeliveryFilter, DeliveryPriority, DeliveryState
+from app.domain.events import Event
+from app.domain.webhook_endpoint import EndpointState, WebhookEndpoint
+from app.storage.deliveries import DELIVERY_COLUMNS, EVENT_COLUMNS, as_delivery, as_event, is_pending
+from app.storage.tables import event
+from app.storage.webhook_tables import delivery as table
+from app.storage.webhook_tables import delivery_attempt, webhook_endpoint
+
+MAX_ATTEMPTS = 20
+"""The attempts of a delivery that are shown."""
+
+_ATTEMPT_COLUMNS = [delivery_attempt.c[field.name] for field in fields(Attempt)]
+_WITH_EVENTS = select(*DELIVERY_COLUMNS, *EVENT_COLUMNS).join(event, event.c.id == table.c.event_id)
+
+
+@dataclass(frozen=True, slots=True)
+class DeliveryLogStore:
+    """The tables of deliveries and attempts."""
+
+    connection: AsyncConnection
+
+    async def find(self, delivery_id: int) -> tuple[Delivery, Event] | None:
+        """Returns the delivery with this id, and its event."""
+        return next(iter(await self._with_events(_WITH_EVENTS.where(table.c.id == delivery_id))), None)
+
+    async def search(
+        self, wanted: DeliveryFilter, *, limit: int, before_id: int | None
+    ) -> Sequence[tuple[Delivery, Event]]:
+        """Returns at most `limit` deliveries of an endpoint with smaller ids and their events, newest first."""
+        conditions = [table.c.endpoint_id == wanted.endpoint_id]
+        if before_id is not None:
+            conditions.append(table.c.id < before_id)
+        if wanted.types:
+            conditions.append(event.c.type.in_(wanted.types))
+        if wanted.start:
+            conditions.append(event.c.at >= wanted.start)
+        if wanted.end:
+            conditions.append(event.c.at < wanted.end)
+        # One walk along the index per state.
+        found: list[tuple[Delivery, Event]] = []
+        for state in wanted.states or DeliveryState:
+            statement = _WITH_EVENTS.where(*conditions, table.c.state == state).order_by(table.c.id.desc()).limit(limit)
+            found += await self._with_events(statement)
+        return sorted(found, key=lambda each: -each[0].id)[:limit]
+
+    async def attempts(self, delivery_ids: Collection[int]) -> Mapping[int, Sequence[Attempt]]:
+        """Returns the last attempts of deliveries, oldest first, at most `MAX_ATTEMPTS` of each."""
+        key = delivery_attempt.c.delivery_id
+        number = func.row_number().over(partition_by=key, order_by=delivery_attempt.c.id.desc()).label("number")
+        rows = select(*_ATTEMPT_COLUMNS, number).where(key.in_(delivery_ids)).subquery()
+        statement = select(rows).where(rows.c.number <= MAX_ATTEMPTS).order_by(rows.c.id)
+        found: dict[int, list[Attempt]] = {}
+        for row in await self.connection.execute(statement):
+            values = row._asdict()
+            del values["number"]
+            found.setdefault(row.delivery_id, []).append(Attempt(**values))
+        return found
+
+    async def count_pending(self, endpoint_id: str, *, at_most: int) -> int:
+        """Counts the open deliveries of an endpoint, up to a limit."""
+        some = select(table.c.id).where(table.c.endpoint_id == endpoint_id, is_pending()).limit(at_most).subquery()
+        return (await self.connection.execute(select(func.count()).select_from(some))).scalar_one()
+
+    async def drop(self, endpoint_id: str, now: datetime, *, limit: int) -> int:
+        """Ends open deliveries of an endpoint without sending them, at most `limit`; returns how many."""
+        some = (
+            select(table.c.id)
+            .where(table.c.endpoint_id == endpoint_id, is_pending(), table.c.is_leased.is_(False))
+            .order_by(table.c.id)
+            .limit(limit)
+            .with_for_update()
+        )
+        ids = (await self.connection.scalars(some)).all()
+        values = {"state": DeliveryState.DROPPED, "due_at": None, "ended_at": now}
+        await self.connection.execute(update(table).where(table.c.id.in_(ids)).values(values))
+        return len(ids)
+
+    async def bring_forward(self, endpoint_id: str, now: datetime) -> None:
+        """Makes the open deliveries of an endpoint due that wait for a later attempt."""
+        later = update(table).where(table.c.endpoint_id == endpoint_id, table.c.due_at > now, ~table.c.is_leased)
+        await self.connection.execute(later.values(due_at=now))
+
+    async def replayable(
+        self, endpoint: WebhookEndpoint, start: datetime, end: datetime, *, after: int, limit: int
+    ) -> Sequence[tuple[Event, Delivery | None]]:
+        """Returns events of an endpoint's client behind a position, in order, each with its delivery there."""
+        statement = (
+            select(*EVENT_COLUMNS, *DELIVERY_COLUMNS)
+            .outerjoin(table, and_(table.c.event_id == event.c.id, table.c.endpoint_id == endpoint.id))
+            .where(event.c.client == endpoint.client, event.c.position > after)
+            .where(event.c.at >= start, event.c.at < end)
+            .order_by(event.c.position)
+            .limit(limit)
+        )
+        width = len(EVENT_COLUMNS)
+        return [
+            (as_event(row[:width]), None if row[width] is None else as_delivery(row[width:]))
+            for row in await self.connection.execute(statement)
+        ]
+
+    async def remove_of_endpoint(self, endpoint_id: str, *, limit: int) -> int:
+        """Removes deliveries of an endpoint with their attempts, at most `limit`; returns how many."""
+        some = select(table.c.id).where(table.c.endpoint_id == endpoint_id).limit(limit)
+        return (await self.connection.execute(delete(table).where(table.c.id.in_(some)))).rowcount
+
+    async def remove_heads(self, before: datetime, *, limit: int) -> int:
+        """Removes the answers of attempts before an instant, at most `limit`; returns how many."""
+        old = delivery_attempt.c.head.is_not(None) & (delivery_attempt.c.at < before)
+        some = select(delivery_attempt.c.id).where(old).order_by(delivery_attempt.c.at).limit(limit)
+        statement = update(delivery_attempt).where(delivery_attempt.c.id.in_(some)).values(head=None)
+        return (await self.connection.execute(statement)).rowcount
+
+    async def remove_heads_of(self, verification_ids: Collection[int]) -> None:
+        """Removes the answers about verifications: a receiver may have returned personal data."""
+        some = select(table.c.id).where(table.c.event_id == event.c.id, event.c.verification_id.in_(verification_ids))
+        statement = update(delivery_attempt).where(delivery_attempt.c.delivery_id.in_(some)).values(head=None)
+        await self.connection.execute(statement)
+
+    async def oldest_due_at(self, now: datetime) -> datetime | None:
+        """Returns since when a healthy endpoint has waited for a delivery; None if none waits."""
+        dues = [
+            select(func.min(table.c.due_at))
+            .where(table.c.endpoint_id == webhook_endpoint.c.id, table.c.priority == literal_column(str(int(priority))))
+            .where(table.c.due_at <= now)
+            .scalar_subquery()
+            for priority in DeliveryPriority
+        ]
+        statement = select(*dues).where(webhook_endpoint.c.state == EndpointState.ENABLED)
+        found = [at for row in await self.connection.execute(statement) for at in row if at is not None]
+        return min(found, default=None)
+
+    async def _with_events(self, statement: Select[Any]) -> Sequence[tuple[Delivery, Event]]:
+        width = len(DELIVERY_COLUMNS)
+        rows = await self.connection.execute(statement)
+        return [(as_delivery(row[:width]), as_event(row[width:])) for row in rows]
