@@ -55,7 +55,7 @@ def create(
 @app.command("list", epilog=examples("faceid-results keys list", "faceid-results keys list --json"))
 def list_keys(as_json: AsJson = False) -> None:
     """List all API keys, including expired and revoked ones."""
-    keys = run_with(load_settings(), lambda services: services.api_keys.list())
+    keys = run_with(load_settings(), lambda services: services.api_keys.list(operator()))
     if as_json:
         print_json([{"id": key.id} | _described(key) for key in keys])
     elif keys:

@@ -1,16 +1,20 @@
-"""Media items: their kinds, the row that names a stored one, and the content type that their first bytes show."""
+"""Media items: their kinds, the row of a stored one, the content type of its first bytes, and ranges of its bytes."""
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
 from app.domain.detection import Part
+from app.errors import RangeNotSatisfiableError
 
 HEAD_BYTES = 64
 """How many of the first bytes `sniff` looks at."""
 
 UNKNOWN = "application/octet-stream"
+
+_RANGE = re.compile(r"bytes=([0-9]{0,20})-([0-9]{0,20})", re.IGNORECASE)
 
 _MAGIC = (
     (b"\xff\xd8\xff", "image/jpeg"),
@@ -161,6 +165,27 @@ def sniff(head: bytes) -> str:
     if head[:4] == b"\x1a\x45\xdf\xa3":
         return "video/webm" if b"webm" in head[:HEAD_BYTES] else "video/x-matroska"
     return _find(_MAGIC, head) or UNKNOWN
+
+
+def parse_range(text: str | None, size_bytes: int) -> tuple[int, int] | None:
+    """Parses a Range header after RFC 9110, section 14; returns (start, stop), or None for the whole item.
+
+    Several ranges, other units and malformed values may be ignored, and are.
+
+    Raises:
+        RangeNotSatisfiableError: the range begins after the end.
+    """
+    match = _RANGE.fullmatch(text) if text else None
+    if match is None or match.groups() == ("", ""):
+        return None
+    first, last = match.groups()
+    start = int(first) if first else max(0, size_bytes - int(last))
+    stop = min(size_bytes, int(last) + 1) if first and last else size_bytes
+    if first and last and int(last) < int(first):
+        return None
+    if start >= size_bytes:
+        raise RangeNotSatisfiableError("The range lies outside the media item.", size_bytes=size_bytes)
+    return start, stop
 
 
 def _find(table: tuple[tuple[bytes, str], ...], head: bytes) -> str | None:

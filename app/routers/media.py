@@ -1,15 +1,13 @@
 """The bytes of media items: whole, a range, or only their headers."""
 
-import re
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Path, Request, Response
 from fastapi.responses import StreamingResponse
 
-from app.domain.media import MediaItem, MediaKind
+from app.domain.media import MediaItem, MediaKind, parse_range
 from app.domain.rate import RateClass
-from app.errors import RangeNotSatisfiableError
 from app.routers.dependencies import ClientName, Viewer, services_of
 from app.routers.problems import AUTH_ERRORS, declared
 from app.routers.rates import limited
@@ -19,7 +17,6 @@ from app.services.media import MediaReplacedError
 
 router = APIRouter(prefix="/v1/verifications", tags=["media"], route_class=StrictRoute)
 
-_RANGE = re.compile(r"bytes=([0-9]{0,20})-([0-9]{0,20})", re.IGNORECASE)
 _LIMITED = limited(RateClass.MEDIA)
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
 _MEDIA_ITEM = {"content": dict.fromkeys(("image/*", "video/*", "application/octet-stream"), _BYTES)}
@@ -85,27 +82,6 @@ async def _respond(
     start, stop = span or (0, item.size_bytes)
     pieces = await media.open(actor, found, start, stop)
     return StreamingResponse(pieces, 206 if span else 200, _headers(item, span))
-
-
-def parse_range(text: str | None, size_bytes: int) -> tuple[int, int] | None:
-    """Parses a Range header after RFC 9110, section 14; returns (start, stop), or None for the whole item.
-
-    Several ranges, other units and malformed values may be ignored, and are.
-
-    Raises:
-        RangeNotSatisfiableError: the range begins after the end.
-    """
-    match = _RANGE.fullmatch(text) if text else None
-    if match is None or match.groups() == ("", ""):
-        return None
-    first, last = match.groups()
-    start = int(first) if first else max(0, size_bytes - int(last))
-    stop = min(size_bytes, int(last) + 1) if first and last else size_bytes
-    if first and last and int(last) < int(first):
-        return None
-    if start >= size_bytes:
-        raise RangeNotSatisfiableError("The range lies outside the media item.", size_bytes=size_bytes)
-    return start, stop
 
 
 def _etag(item: MediaItem) -> str:

@@ -15,6 +15,7 @@ from app.sealing.alarm import Alarm
 from app.sealing.keyring import KeyRing, Ring
 from app.services.audit import AuditService
 from app.services.batching import Batcher
+from app.services.visibility import require_scope
 from app.storage.database import Database
 
 # Below the 5 s within which every process rejects a revoked key.
@@ -65,7 +66,11 @@ class ApiKeyService:
             client: whose verifications it can see.
             valid_for: how long it is valid.
             networks: where it may be used from; empty for anywhere.
+
+        Raises:
+            ForbiddenError: the actor is no admin.
         """
+        require_scope(actor.caller, Scope.ADMIN)
         key_id, secret, text = api_key.new_key()
         now = self.clock()
         key = ApiKey(
@@ -85,8 +90,13 @@ class ApiKeyService:
             await self.audit.record(tx, created)
         return key, text
 
-    async def list(self) -> Sequence[ApiKey]:
-        """Returns all keys, including expired and revoked ones, oldest first."""
+    async def list(self, actor: Actor) -> Sequence[ApiKey]:
+        """Returns all keys, including expired and revoked ones, oldest first.
+
+        Raises:
+            ForbiddenError: the actor is no admin.
+        """
+        require_scope(actor.caller, Scope.ADMIN)
         async with self.database.read() as tx:
             return await tx.api_keys.list()
 
@@ -94,8 +104,10 @@ class ApiKeyService:
         """Revokes a key for good: its digest is destroyed, and a restored row of it is rejected.
 
         Raises:
+            ForbiddenError: the actor is no admin.
             NotFoundError: there is no active key with this id.
         """
+        require_scope(actor.caller, Scope.ADMIN)
         async with self.database.write() as tx:
             if not await tx.api_keys.revoke(key_id, self.clock()):
                 raise NotFoundError(f"There is no active API key with id {key_id}.")
@@ -128,13 +140,22 @@ class ApiKeyService:
         if not isinstance(known, ApiKey):
             return
         try:
-            key = (await self._find(known.id)).key
+            key = await self.current(known.id, actor.address)
             if key.bound_values != known.bound_values:
                 raise _refusal("altered", known.id)
-            self._require_usable(key, actor.address)
         except UnauthenticatedError as error:
             self.audit.report_refused_authentication(error, address=actor.address, request_id=actor.request_id)
             raise
+
+    async def current(self, key_id: str, address: str | None) -> ApiKey:
+        """Returns a key as it is now, for a caller at this address that has proven it before.
+
+        Raises:
+            UnauthenticatedError: the key has ended or is not valid from this address.
+        """
+        key = (await self._find(key_id)).key
+        self._require_usable(key, address)
+        return key
 
     def _require_usable(self, key: ApiKey, address: str | None) -> None:
         if not key.is_active(self.clock()):

@@ -1,7 +1,6 @@
 """The audit trail: written before a disclosure, linked to a hash chain, and verified against logged anchors."""
 
 import asyncio
-import ipaddress
 import logging
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -10,24 +9,24 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from app.domain.address import parse_address
-from app.domain.api_key import Actor
+from app.domain.address import network_of, parse_address
+from app.domain.api_key import Actor, Scope
 from app.domain.audit import DONE, GENESIS, Action, AuditFilter, AuditRecord, ChainLink
 from app.domain.listing import decode_audit_cursor, encode_audit_cursor
 from app.domain.rate import RateClass
 from app.domain.verification import Verification
-from app.errors import GoneError, NotFoundError, ServiceError, UnauthenticatedError
+from app.errors import ForbiddenError, GoneError, NotFoundError, ServiceError, UnauthenticatedError
 from app.observability import Throttle
 from app.sealing.keyring import KeyRing, Ring, is_keyed
 from app.services.batching import Batcher
 from app.services.limits import LimitService, LimitSettings
+from app.services.visibility import require_scope
 from app.storage.database import Database, Transaction
 
 _BATCH = 1000
 # For each address and reason of a refused authentication. A flood must not fill the disk.
 _REFUSAL_SECONDS = 600.0
 _MAX_REFUSALS = 1000
-_IPV6_NETWORK_BITS = 64
 # The key ring and the database may have different clocks.
 _CLOCK_TOLERANCE = timedelta(hours=1)
 
@@ -43,6 +42,15 @@ class ChainReport:
     unsealed: int
     last_hash: str
     trouble: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ChainEnd:
+    """How many rows are linked, when the last of them was written, and how many are not linked yet."""
+
+    position: int
+    linked_until: datetime | None
+    unlinked: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +132,18 @@ class AuditService:
             await self.record_refusal(error, actor, action, *fields)
             raise
 
+    async def require_recorded(self, actor: Actor, scope: Scope, action: Action) -> None:
+        """Checks that the caller has the scope of a disclosure, and records a refusal.
+
+        Raises:
+            ForbiddenError: it has not.
+        """
+        try:
+            require_scope(actor.caller, scope)
+        except ForbiddenError as error:
+            await self.record_refusal(error, actor, action)
+            raise
+
     async def record_refusal(self, error: ServiceError, actor: Actor, action: Action, *fields: str) -> None:
         """Records that the action was refused with this error."""
         await self.record_now(self.describe(actor, action, fields=fields, outcome=error.code))
@@ -135,8 +155,8 @@ class AuditService:
 
         Does not wait: the time of the answer would reveal the reason.
         """
-        subject, network = _network(address)
-        if not self._refusals.admit((network, error.reason)):
+        known = parse_address(address)
+        if not self._refusals.admit((network_of(address), error.reason)):
             return
         record = AuditRecord(
             at=self.clock(),
@@ -144,7 +164,7 @@ class AuditService:
             key_id=error.key_id,
             client="",
             action=Action.AUTHENTICATION,
-            subject=subject,
+            subject=str(known) if known else None,
             request_id=request_id,
             outcome=error.reason,
         )
@@ -168,9 +188,11 @@ class AuditService:
         """Returns a page of records, newest first; with a BizToken, only those about it.
 
         Raises:
+            ForbiddenError: the caller is no admin.
             InvalidRequestError: the cursor is invalid or belongs to another list.
             TooManyRequestsError: the caller has exceeded its rate.
         """
+        require_scope(actor.caller, Scope.ADMIN)
         self.limits.admit(actor.caller, RateClass.LISTS)
         before_id = decode_audit_cursor(cursor) if cursor else None
         async with self.database.read() as tx:
@@ -181,6 +203,19 @@ class AuditService:
         return AuditRecordPage(
             found[:limit], encode_audit_cursor(found[limit - 1][0].id) if len(found) > limit else None
         )
+
+    async def chain_end(self, actor: Actor) -> ChainEnd:
+        """Returns the end of the chain, and how many rows are not linked yet.
+
+        Raises:
+            ForbiddenError: the caller is no admin.
+        """
+        require_scope(actor.caller, Scope.ADMIN)
+        async with self.database.read() as tx:
+            link = await tx.audit.last_link()
+            known = (await tx.audit.records([link.audit_id]) if link else [])[:1]
+            unlinked = await tx.audit.count_after(link.audit_id if link else 0)
+        return ChainEnd(link.position if link else 0, known[0].at if known else None, unlinked)
 
     async def link(self) -> int:
         """Links all unlinked rows; returns how many. Logs the new end of the chain, an anchor outside the database."""
@@ -261,12 +296,3 @@ class AuditService:
         elif anchor is not None and anchor != link.hash.hex():
             fault = f"The chain was rewritten at position {link.position} or before: the log has another seal."
         return fault
-
-
-def _network(address: str | None) -> tuple[str | None, str | None]:
-    """Returns an address, and the network that one sender controls; None if it is malformed."""
-    known = parse_address(address)
-    if known is None:
-        return None, None
-    bits = _IPV6_NETWORK_BITS if isinstance(known, ipaddress.IPv6Address) else known.max_prefixlen
-    return str(known), str(ipaddress.ip_network((known, bits), strict=False))

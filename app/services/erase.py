@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 import structlog
 
 from app.domain import lifecycle
-from app.domain.api_key import RETENTION, Actor
+from app.domain.api_key import RETENTION, Actor, Scope
 from app.domain.audit import Action
 from app.domain.rate import RateClass
 from app.domain.verification import State, Verification
@@ -19,7 +19,7 @@ from app.sealing.personal_data import PersonalDataCipher
 from app.services.audit import AuditService
 from app.services.clock import ClockService
 from app.services.limits import LimitService
-from app.services.visibility import find_visible, lock_visible
+from app.services.visibility import find_visible, lock_visible, require_scope
 from app.storage.database import Database, Transaction
 from app.storage.media import MediaStore
 
@@ -67,9 +67,11 @@ class EraseService:
 
         Raises:
             ConflictError: it is under a legal hold.
+            ForbiddenError: the caller lacks `results:erase`.
             NotFoundError: it does not exist or belongs to another client.
             TooManyRequestsError: the caller has exceeded its rate.
         """
+        require_scope(actor.caller, Scope.RESULTS_ERASE)
         self.limits.admit(actor.caller, RateClass.ERASURES)
         try:
             keys = await self._erase_one(actor, biz_token, client)
@@ -95,9 +97,11 @@ class EraseService:
         """Sets or lifts the legal hold, which prevents every erasure.
 
         Raises:
+            ForbiddenError: the caller is no admin.
             NotFoundError: it does not exist or belongs to another client.
             TooManyRequestsError: the caller has exceeded its rate.
         """
+        require_scope(actor.caller, Scope.ADMIN)
         self.limits.admit(actor.caller, RateClass.ERASURES)
         async with self.database.write() as tx:
             known = await lock_visible(tx, actor.caller, biz_token, client)

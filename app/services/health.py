@@ -7,7 +7,7 @@ from pathlib import Path
 
 import structlog
 
-from app.domain.api_key import EXPIRY_WARNING, ApiKey
+from app.domain.api_key import EXPIRY_WARNING, Actor, ApiKey, Scope
 from app.domain.pause import Pause
 from app.domain.webhook_endpoint import EndpointState
 from app.errors import ConfigurationError, DiskFullError, UnavailableError
@@ -25,6 +25,7 @@ from app.observability import (
     WEBHOOK_ENDPOINTS,
 )
 from app.services.media_guard import DiskSpace, space_of
+from app.services.visibility import require_scope
 from app.storage import schema
 from app.storage.database import Database
 
@@ -125,6 +126,11 @@ class HealthService:
         async with self.database.write():
             pass
         return await self.measure()
+
+    async def report(self, actor: Actor) -> Condition:
+        """Returns the condition to an admin. Raises the errors of `check`, and ForbiddenError to others."""
+        require_scope(actor.caller, Scope.ADMIN)
+        return await self.check()
 
     async def measure(self) -> Condition:
         """Returns the condition and updates the metrics.

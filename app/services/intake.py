@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from app.domain import lifecycle
-from app.domain.api_key import Actor, Caller
+from app.domain.api_key import Actor, Caller, Scope
 from app.domain.audit import Action
 from app.domain.rate import RateClass
 from app.domain.verification import TokenFacts, TokenOwner, Verification
@@ -16,7 +16,7 @@ from app.services.audit import AuditService
 from app.services.batching import Batcher
 from app.services.limits import LimitService
 from app.services.rule_settings import RulesSettings
-from app.services.visibility import find_visible, lock_visible, require_client
+from app.services.visibility import find_visible, lock_visible, require_client, require_scope
 from app.storage.database import Database, Transaction
 from app.storage.wakeups import DUE, Wakeups
 
@@ -127,9 +127,11 @@ class IntakeService:
         """Makes the result due now, even if one is stored. Raises the errors of `choose_visible`.
 
         Raises:
+            ForbiddenError: the caller lacks `callbacks:write`.
             GoneError: the verification was erased.
             TooManyRequestsError: the caller has exceeded its rate.
         """
+        require_scope(actor.caller, Scope.CALLBACKS_WRITE)
         self.limits.admit(actor.caller, RateClass.RETRIEVE)
         now = self.clock()
         async with self.database.write() as tx:

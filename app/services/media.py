@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 
-from app.domain.api_key import Actor
+from app.domain.api_key import Actor, Scope
 from app.domain.audit import Action
 from app.domain.media import MediaItem, MediaKind
 from app.domain.rate import RateClass
@@ -48,12 +48,14 @@ class MediaService:
             client: whose verification is meant: see `choose_visible`, which raises the errors.
 
         Raises:
+            ForbiddenError: the caller lacks `media:read`.
             GoneError: the verification was erased.
             NotFoundError: the verification has none, does not exist, or belongs to another client.
             TamperedDataError: the rows of the result were changed.
             TooManyRequestsError: the caller has exceeded its rate.
         """
         self.read.limits.admit(actor.caller, RateClass.MEDIA)
+        await self.audit.require_recorded(actor, Scope.MEDIA_READ, Action.MEDIA)
         return await self._find(actor, biz_token, kind, client)
 
     async def _find(self, actor: Actor, biz_token: str, kind: MediaKind, client: str | None) -> FoundMedia:
@@ -68,7 +70,17 @@ class MediaService:
     async def open(self, actor: Actor, found: FoundMedia, start: int, stop: int) -> AsyncIterator[memoryview]:
         """Opens the bytes from `start` up to but not including `stop`, in pieces.
 
-        When it returns, the first piece has been read and the audit row committed.
+        When it returns, the first piece has been read and the audit row committed. Raises the errors of
+        `open_recorded`.
+        """
+        pieces = await self.open_recorded(actor, found, start, stop)
+        await self.audit.record_now(
+            self.audit.describe(actor, Action.MEDIA, verification=found.verification, fields=[found.item.kind])
+        )
+        return pieces
+
+    async def open_recorded(self, actor: Actor, found: FoundMedia, start: int, stop: int) -> AsyncIterator[memoryview]:
+        """Like `open`, for a disclosure whose audit row is committed already. The first piece has been read.
 
         Raises:
             MediaReplacedError: the item was replaced since it was found.
@@ -85,9 +97,6 @@ class MediaService:
             if (await self._find(actor, biz_token, item.kind, owner)).item == item:
                 raise
             raise MediaReplacedError("The media item was replaced; try again.") from None
-        await self.audit.record_now(
-            self.audit.describe(actor, Action.MEDIA, verification=verification, fields=[item.kind])
-        )
         return _chained(first, pieces)
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 
 from app import tasks
-from app.domain.api_key import Actor, Caller
+from app.domain.api_key import Actor, Caller, Scope
 from app.domain.audit import Action
 from app.domain.detection import Detection, SealedText, personal
 from app.domain.listing import Order, Position, VerificationFilter, decode_cursor, encode_cursor
@@ -19,7 +19,7 @@ from app.services.api_keys import ApiKeyService
 from app.services.audit import AuditService
 from app.services.batching import Batcher
 from app.services.limits import LimitService
-from app.services.visibility import choose_visible, lock_visible, require_client
+from app.services.visibility import choose_visible, lock_visible, require_client, require_scope
 from app.storage.database import Database, Transaction
 from app.storage.wakeups import Wakeups
 
@@ -87,11 +87,13 @@ class ReadService:
         """Returns a verification with the masked identity.
 
         Raises:
+            ForbiddenError: the caller lacks `results:read`.
             GoneError: it was erased.
             NotFoundError: it does not exist or belongs to another client.
             TamperedDataError: stored values were changed.
             TooManyRequestsError: the caller has exceeded its rate.
         """
+        require_scope(actor.caller, Scope.RESULTS_READ)
         self.limits.admit(actor.caller, RateClass.READS)
         return await self._get(actor, biz_token, client)
 
@@ -125,10 +127,11 @@ class ReadService:
         """Returns a page of verifications in the order of `wanted`. An altered one is marked and has no result.
 
         Raises:
-            ForbiddenError: the caller cannot see the wanted client's verifications.
+            ForbiddenError: the caller lacks `results:read`, or cannot see the wanted client's verifications.
             InvalidRequestError: the cursor is invalid or belongs to another list.
             TooManyRequestsError: the caller has exceeded its rate.
         """
+        require_scope(actor.caller, Scope.RESULTS_READ)
         self.limits.admit(actor.caller, RateClass.LISTS)
         require_client(actor.caller, wanted.client)
         wanted = replace(wanted, client=wanted.client or actor.caller.visible_client)
@@ -161,10 +164,11 @@ class ReadService:
         """Like `list`, one person's verifications, in the order of their ids. The audit row is committed before.
 
         Raises:
-            ForbiddenError: the caller cannot see the client's verifications.
+            ForbiddenError: the caller lacks `results:read`, or cannot see the client's verifications.
             InvalidRequestError: the cursor is invalid or belongs to another list.
             TooManyRequestsError: the caller has exceeded its rate. Searches could guess numbers.
         """
+        require_scope(actor.caller, Scope.RESULTS_READ)
         self.limits.admit(actor.caller, RateClass.SEARCHES)
         require_client(actor.caller, wanted.client)
         client = wanted.client or actor.caller.client
@@ -187,8 +191,14 @@ class ReadService:
         """Like `get`, with the unmasked identity. The audit row is committed before the result is returned.
 
         A refusal is recorded as well, unless the caller has exceeded its rate.
+
+        Raises:
+            ForbiddenError: the caller lacks `results:reveal`.
+            GoneError: it was erased.
+            NotFoundError: it does not exist or belongs to another client.
         """
         self.limits.admit(actor.caller, RateClass.REVEALS)
+        await self.audit.require_recorded(actor, Scope.RESULTS_REVEAL, Action.IDENTITY)
         async with self.audit.recorded_refusals(actor, Action.IDENTITY), self.database.write() as tx:
             # Locked, because the text is read after it, and both must be of one result.
             verification = _readable(await lock_visible(tx, actor.caller, biz_token, client))

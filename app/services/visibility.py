@@ -1,12 +1,25 @@
-"""Finds the verification that a caller means by a BizToken, which is unique for each client only, and endpoints."""
+"""Authorisation: the scopes of a caller, and the verification or webhook endpoint that it means.
+
+A BizToken is unique for each client only.
+"""
 
 from collections.abc import Sequence
 
-from app.domain.api_key import Caller
+from app.domain.api_key import Caller, Scope
 from app.domain.verification import Verification
 from app.domain.webhook_endpoint import WebhookEndpoint
 from app.errors import ConflictError, ForbiddenError, NotFoundError
 from app.storage.database import Transaction
+
+
+def require_scope(caller: Caller, scope: Scope) -> None:
+    """Checks that the caller has the scope. Services check it, so every way into the service has the same rights.
+
+    Raises:
+        ForbiddenError: it has not.
+    """
+    if not caller.allows(scope):
+        raise ForbiddenError(f"The API key lacks the scope {scope}.")
 
 
 def require_client(caller: Caller, client: str | None) -> None:

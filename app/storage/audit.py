@@ -90,6 +90,11 @@ class AuditStore:
         statement = select(*_COLUMNS).where(table.c.id > audit_id).order_by(table.c.id).limit(limit)
         return [_as_record(row) for row in await self.connection.execute(statement)]
 
+    async def records(self, ids: Sequence[int]) -> Sequence[AuditRecord]:
+        """Returns the records with these ids, in ascending order."""
+        statement = select(*_COLUMNS).where(table.c.id.in_(ids)).order_by(table.c.id)
+        return [_as_record(row) for row in await self.connection.execute(statement)]
+
     async def add_links(self, links: Sequence[ChainLink]) -> None:
         """Appends links to the chain."""
         await self.connection.execute(insert(audit_link), [columns_of(link) for link in links])

@@ -15,6 +15,7 @@ from pathlib import Path
 import asyncpg
 import httpx
 
+from app.cli.runtime import operator
 from app.config import Settings
 from app.errors import UnavailableError
 from app.factory import open_services
@@ -169,7 +170,7 @@ class Scene:
         """Runs `keys list` in process, which may be the first to open an embedded database or the last to close it."""
         with suppress(UnavailableError):
             async with open_services(self.settings) as services:
-                await services.api_keys.list()
+                await services.api_keys.list(operator())
 
     async def _kill(self, kill: Kill) -> None:
         name, _, part = kill.target.partition(" ")

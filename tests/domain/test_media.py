@@ -1,11 +1,12 @@
-"""Content types by magic bytes, and the part of each kind."""
+"""Content types by magic bytes, the part of each kind, and ranges of bytes."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.detection import Part
-from app.domain.media import HEAD_BYTES, MediaKind, sniff
+from app.domain.media import HEAD_BYTES, MediaKind, parse_range, sniff
+from app.errors import RangeNotSatisfiableError
 
 HEADS = [
     pytest.param(b"\xff\xd8\xff\xe0\x00\x10JFIF\x00", "image/jpeg", id="jpeg"),
@@ -64,3 +65,29 @@ def test_no_content_type_is_executable_in_a_browser(head: bytes) -> None:
 )
 def test_kind_belongs_to_a_part(kind: MediaKind, part: Part) -> None:
     assert kind.part is part
+
+
+@pytest.mark.parametrize(
+    ("text", "span"),
+    [
+        (None, None),
+        ("bytes=0-", (0, 100)),
+        ("bytes=10-19", (10, 20)),
+        ("bytes=90-500", (90, 100)),
+        ("bytes=-10", (90, 100)),
+        ("bytes=-500", (0, 100)),
+        ("BYTES=1-1", (1, 2)),
+        ("bytes=-", None),
+        ("bytes=5-2", None),
+        ("bytes=0-1,3-4", None),
+        ("lines=0-1", None),
+    ],
+)
+def test_range_is_parsed_or_ignored(text: str | None, span: tuple[int, int] | None) -> None:
+    assert parse_range(text, 100) == span
+
+
+@pytest.mark.parametrize(("text", "size"), [("bytes=100-", 100), ("bytes=0-", 0)])
+def test_range_after_the_end_is_not_satisfiable(text: str, size: int) -> None:
+    with pytest.raises(RangeNotSatisfiableError):
+        parse_range(text, size)

@@ -15,8 +15,6 @@ from sqlalchemy import text
 from app.config import Settings
 from app.domain.audit import Action, AuditFilter
 from app.domain.media import MediaKind
-from app.errors import RangeNotSatisfiableError
-from app.routers.media import parse_range
 from app.storage.media import FolderStore
 from simulator.media import media_of
 from tests.support.api import EXAMPLE, get, retrieve_new
@@ -168,12 +166,6 @@ async def test_head_honours_conditions_and_ignores_ranges(example_api: httpx.Asy
 
     assert (ranged.status_code, headers_of(ranged)) == (200, WHOLE)
     assert known.status_code == 304
-
-
-def test_range_of_an_empty_item_is_not_satisfiable() -> None:
-    assert parse_range(None, 0) is None
-    with pytest.raises(RangeNotSatisfiableError):
-        parse_range("bytes=0-", 0)
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])

@@ -56,7 +56,7 @@ async def test_new_key_is_accepted_and_listed(access: ApiKeyService) -> None:
     )
     for _ in range(2):  # then from the cache
         assert await access.authenticate(key_text) == key
-    assert await access.list() == [key]
+    assert await access.list(actor()) == [key]
 
 
 async def test_secret_and_its_digest_are_not_stored_in_clear(access: ApiKeyService, database: Database) -> None:
@@ -128,7 +128,7 @@ async def test_revoked_key_is_rejected_immediately_by_the_revoking_process(acces
     with pytest.raises(UnauthenticatedError):
         await access.authenticate(key_text)
     await access.authenticate(bystander)
-    assert [each.revoked_at for each in await access.list() if each.id == key.id] == [NOW]
+    assert [each.revoked_at for each in await access.list(actor()) if each.id == key.id] == [NOW]
 
 
 async def test_revoking_a_revoked_or_unknown_key_raises_not_found(access: ApiKeyService) -> None:

@@ -159,7 +159,7 @@ async def test_rotation_and_start_ignore_revoked_keys(settings: Settings, servic
 
     assert await service.services.key_rotation.in_use(Ring.IDENTITY) == {2: 1}
     async with open_services(settings) as again:
-        assert {key.has_digest for key in await again.api_keys.list()} == {True, False}
+        assert {key.has_digest for key in await again.api_keys.list(actor())} == {True, False}
 
 
 async def test_secrets_of_endpoints_are_renewed_and_an_ended_one_is_removed(idle_service: Running) -> None:
