@@ -9,7 +9,7 @@ PROSE += app simulator tests tools migrations benchmarks/*.py deploy docker-comp
 # The decisions, and the reading of Tencent's answers: their own tests cover every line and branch.
 CORE := tests/domain tests/faceid
 
-.PHONY: help demo test coverage test-compose ten-thousand chaos bench bench-smoke bench-quota bench-latency bench-flood check prose format venv lock audit licences pin-images clean
+.PHONY: help demo test coverage test-compose ten-thousand chaos bench bench-smoke bench-quota bench-latency bench-flood check prose format venv lock audit licences messages pin-images clean
 .DEFAULT_GOAL := demo
 
 help:  ## list all targets
@@ -106,6 +106,9 @@ audit: .venv/audit/installed  ## check the locked requirements for known vulnera
 
 licences: venv  ## write the licences of all runtime requirements to docs/licences.md
 	$(BIN)/python -m tools.licences
+
+messages: venv  ## collect the texts of the console into the Chinese catalogue, and compile it
+	$(BIN)/python -m tools.messages
 
 pin-images:  ## write the digests of the third-party images into docker-compose.yml and Dockerfile; needs docker and a registry
 	deploy/pin-images.sh

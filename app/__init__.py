@@ -12,6 +12,9 @@ The story of one verification, step by step, and where each step lives:
 7. query     a business system waits, reads, lists, downloads          `routers` -> `services.read`, `services.media`
 8. notify    the changes, in one order, for those who follow them     `domain.events` -> `services.outbox`, `.events`
 
+People use `console`: `services.sessions` signs them in, and `services.disclosures` shows unmasked data for a purpose.
+`services.history` and `services.overview` read for its pages.
+
 In addition, `services.billing` finds verifications that were never reported. `services.health` shows an operator where
 to act. `services.clock` sets the clock and says when it is in doubt, and `services.media_guard` says when media may be
 fetched. `services.orphans` deletes objects that no row names, and `services.erase` erases after the retention.

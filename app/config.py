@@ -28,6 +28,7 @@ from app.sealing.keyring import KeyringSettings
 from app.services.billing import BillingSettings
 from app.services.limits import LimitSettings
 from app.services.rule_settings import RuleSettings, RulesSettings
+from app.services.sessions import ConsoleSettings
 from app.services.webhook_signatures import CallbackSettings, SignatureSettings
 from app.storage.database import DatabaseSettings
 from app.storage.media import MediaSettings
@@ -78,6 +79,7 @@ class _FlatSettings(
     SignatureSettings,
     LimitSettings,
     WebhookSettings,
+    ConsoleSettings,
     ProcessSettings,
 ):
     """All slices at one level, as users write them."""
@@ -125,6 +127,7 @@ class Settings:
     signatures: SignatureSettings
     limits: LimitSettings
     webhooks: WebhookSettings
+    console: ConsoleSettings
     process: ProcessSettings
 
     @classmethod
@@ -157,6 +160,7 @@ class Settings:
             signatures=cut(SignatureSettings),
             limits=cut(LimitSettings),
             webhooks=cut(WebhookSettings),
+            console=cut(ConsoleSettings),
             process=cut(ProcessSettings),
         )
 

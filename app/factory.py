@@ -5,6 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from app.config import Settings
 from app.domain.api_key import ApiKey
@@ -24,10 +25,12 @@ from app.services.claim import Account, ClaimService
 from app.services.clock import Clock, ClockService, SteadyClock
 from app.services.deliver import DeliverService
 from app.services.deliveries import DeliveryService
+from app.services.disclosures import DisclosureService
 from app.services.erase import EraseService
 from app.services.events import EventService
 from app.services.export import ExportService
 from app.services.health import HealthService
+from app.services.history import HistoryService
 from app.services.intake import IntakeService
 from app.services.key_rotation import KeyRotationService
 from app.services.limits import LimitService
@@ -35,11 +38,13 @@ from app.services.media import MediaService
 from app.services.media_guard import MediaGuard
 from app.services.orphans import OrphanService
 from app.services.outbox import OutboxService
+from app.services.overview import OverviewService
 from app.services.pauses import PauseService
 from app.services.read import ReadService
 from app.services.record import RecordService
 from app.services.redirects import RedirectService
 from app.services.retrieve import RetrieveService
+from app.services.sessions import SessionService
 from app.services.streams import StreamService
 from app.services.webhook_endpoints import WebhookEndpointService
 from app.services.webhook_signatures import SignatureService
@@ -68,10 +73,12 @@ class Services:
     backfill: BackfillService
     deliver: DeliverService
     deliveries: DeliveryService
+    disclosures: DisclosureService
     erase: EraseService
     events: EventService
     export: ExportService
     health: HealthService
+    history: HistoryService
     intake: IntakeService
     key_rotation: KeyRotationService
     limits: LimitService
@@ -79,8 +86,10 @@ class Services:
     media_guard: MediaGuard
     orphans: OrphanService
     outbox: OutboxService
+    overview: OverviewService
     read: ReadService
     redirects: RedirectService
+    sessions: SessionService
     signatures: SignatureService
     streams: StreamService
     webhook_client: WebhookClient
@@ -277,6 +286,8 @@ def build(
     deliver = DeliverService(database=database, secrets=endpoint_secrets, client=webhook_client, clock=clock)
     read = ReadService(database=database, audit=audit, cipher=cipher, wakeups=wakeups, api_keys=api_keys, limits=limits)
     events = EventService(database=database, wakeups=wakeups, api_keys=api_keys, limits=limits)
+    media = MediaService(read=read, store=media_store, cipher=cipher, audit=audit)
+    health = HealthService(database=database, clock=clock, folders=media_guard.folders())
     intake = IntakeService(
         rules=settings.rules,
         cipher=cipher,
@@ -298,21 +309,34 @@ def build(
         backfill=BackfillService(intake=intake, database=database, wakeups=wakeups, clock=clock),
         deliver=deliver,
         deliveries=DeliveryService(database=database, wakeups=wakeups, audit=audit, limits=limits, clock=clock),
+        disclosures=DisclosureService(
+            database=database,
+            read=read,
+            media=media,
+            cipher=cipher,
+            keyring=cipher.keyring,
+            audit=audit,
+            clock=clock,
+        ),
         erase=EraseService(
             database=database, cipher=cipher, media=media_store, audit=audit, clocks=clocks, limits=limits
         ),
         events=events,
         export=ExportService(read=read, audit=audit, limits=limits, clock=clock),
-        health=HealthService(database=database, clock=clock, folders=media_guard.folders()),
+        health=health,
+        history=HistoryService(database=database, read=read),
         intake=intake,
         key_rotation=KeyRotationService(
             database=database, cipher=cipher, api_keys=api_keys, endpoint_secrets=endpoint_secrets, clock=clock
         ),
         limits=limits,
-        media=MediaService(read=read, store=media_store, cipher=cipher, audit=audit),
+        media=media,
         media_guard=media_guard,
         orphans=OrphanService(database=database, media=media_store, media_guard=media_guard),
         outbox=OutboxService(database=database, wakeups=wakeups, clocks=clocks, on_positioned=[deliver.fan_out]),
+        overview=OverviewService(
+            database=database, read=read, health=health, clock=clock, zone=ZoneInfo(settings.console.console_time_zone)
+        ),
         read=read,
         redirects=RedirectService(
             intake=intake,
@@ -322,6 +346,7 @@ def build(
             wakeups=wakeups,
             clock=clock,
         ),
+        sessions=SessionService(database=database, keyring=cipher.keyring, api_keys=api_keys, audit=audit, clock=clock),
         signatures=SignatureService(settings.signatures, clock),
         streams=StreamService(database=database, wakeups=wakeups, api_keys=api_keys, limits=limits, events=events),
         webhook_client=webhook_client,

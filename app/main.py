@@ -1,4 +1,4 @@
-"""The API as an ASGI application."""
+"""The API and the console as one ASGI application."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -9,6 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from app.config import Settings
+from app.console.site import ROUTERS
 from app.errors import ServiceError
 from app.factory import open_services
 from app.routers import (
@@ -86,6 +87,8 @@ def create_app(settings: Settings, *, with_worker: bool = True, clock: Clock | N
     ):
         app.include_router(room.router)
     app.include_router(callbacks.browsers)
+    for router in ROUTERS if settings.console.console else ():
+        app.include_router(router)
     app.mount(openapi.ASSETS_PATH, openapi.assets)
     app.add_middleware(RequestMiddleware)
     app.add_exception_handler(ServiceError, problems.on_service_error)

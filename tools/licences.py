@@ -18,6 +18,7 @@ STATED = {
     "aiosqlite": "MIT",
     "colorama": "BSD-3-Clause",
     "itsdangerous": "BSD-3-Clause",
+    "jinja2": "BSD-3-Clause",
     "markdown-it-py": "MIT",
     "mdurl": "MIT",
     "multidict": "Apache-2.0",

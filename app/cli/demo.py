@@ -82,7 +82,7 @@ async def run_demo(
             data_dir=Path(folder),
             webhook_allowed_networks="127.0.0.0/8",
         )
-        key = await create_demo_key(settings)
+        key, admin_key = await create_demo_key(settings), await _create_admin_key(settings)
         receiver = DemoReceiver(url_of(receiver_listener))
         async with (
             serving(create_simulator(options), faceid_listener),
@@ -97,7 +97,9 @@ async def run_demo(
             is_complete &= await _show_webhook(console, receiver, biz_token, wait_seconds)
             console.print(_STORED.format(**_media_files(Path(folder))), **_PLAIN)
             if not once:
-                guide = _GUIDE.format(url=url, faceid_url=faceid_url, folder=folder, key=key, biz_token=biz_token)
+                guide = _GUIDE.format(
+                    url=url, faceid_url=faceid_url, folder=folder, key=key, admin_key=admin_key, biz_token=biz_token
+                )
                 console.print(guide, **_PLAIN)
             console.print(_OWN_ACCOUNT, **_PLAIN)
             if not once:
@@ -123,6 +125,15 @@ async def create_demo_key(settings: Settings) -> str:
     async with open_services(settings) as services:
         _, key = await services.api_keys.create(
             operator(), "demo", scopes, client=DEFAULT_CLIENT, valid_for=timedelta(days=1)
+        )
+    return key
+
+
+async def _create_admin_key(settings: Settings) -> str:
+    """Creates an API key for the console, for one day, with all scopes."""
+    async with open_services(settings) as services:
+        _, key = await services.api_keys.create(
+            operator(), "demo admin", [Scope.ADMIN], client=DEFAULT_CLIENT, valid_for=timedelta(days=1)
         )
     return key
 
@@ -233,6 +244,8 @@ Stored: texts and calls in faceid-results.db, {number} media files ({mib:.1f} Mi
 
 _GUIDE = """
 Running now, reachable from this machine only:
+  the console         {url}/admin
+                      sign in with {admin_key}
   the service         {url}, described on {url}/docs
   a simulated FaceID  {faceid_url} (its people are invented)
   the stored files    {folder}

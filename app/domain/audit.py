@@ -40,6 +40,8 @@ class Action(StrEnum):
     WEBHOOK_DELETED = "webhook_deleted"
     WEBHOOK_REPLAYED = "webhook_replayed"
     EXPORT = "export"
+    SIGN_IN = "sign_in"
+    SIGN_OUT = "sign_out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

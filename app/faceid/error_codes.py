@@ -114,6 +114,8 @@ _CODES: Mapping[ErrorClass, Mapping[str, str | None]] = {
 _MEANINGS = {
     code: Meaning(error_class, advice) for error_class, codes in _CODES.items() for code, advice in codes.items()
 }
+KNOWN = frozenset(_MEANINGS)
+"""All known codes."""
 
 
 def meaning_of(code: str) -> Meaning:

@@ -32,6 +32,8 @@ from app.storage.queue import QueueStore
 from app.storage.quota import QuotaStore
 from app.storage.redirects import RedirectStore
 from app.storage.results import ResultStore
+from app.storage.sessions import SessionStore
+from app.storage.statistics import StatisticsStore
 from app.storage.verifications import VerificationStore
 from app.storage.webhook_endpoints import WebhookEndpointStore
 
@@ -144,6 +146,8 @@ class Transaction:
         self.quota = QuotaStore(connection)
         self.redirects = RedirectStore(connection)
         self.results = ResultStore(connection)
+        self.sessions = SessionStore(connection)
+        self.statistics = StatisticsStore(connection)
         self.verifications = VerificationStore(connection, self.events)
         self.webhook_endpoints = WebhookEndpointStore(connection)
 

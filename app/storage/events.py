@@ -122,6 +122,13 @@ class EventStore:
             statement = statement.where(table.c.verification_id.in_(ids))
         return [_as_event(row) for row in await self.connection.execute(statement)]
 
+    async def of_verification(self, verification_id: int, *, limit: int) -> Sequence[Event]:
+        """Returns the newest events of a verification, oldest first."""
+        newest = (
+            select(*_COLUMNS).where(table.c.verification_id == verification_id).order_by(table.c.id.desc()).limit(limit)
+        )
+        return [_as_event(row) for row in await self.connection.execute(newest)][::-1]
+
     async def remove_before(self, at: datetime, *, limit: int) -> int:
         """Removes the events before an instant, at most `limit` of the first positions; returns how many."""
         first = select(table.c.position, table.c.at).where(table.c.position.is_not(None)).order_by(table.c.position)

@@ -32,6 +32,7 @@ from app.storage.tables import columns_of
 _ORDER = {kind: place for place, kind in enumerate(MediaKind)}
 _KEYS = {"verification_id", "position"}
 _MEDIA_ROW = {name: tables.media.c[name] for name in MediaRow._fields}
+_CALL_COLUMNS = [tables.upstream_call.c[field.name] for field in fields(UpstreamCall)]
 MEDIA_COLUMNS = [tables.media.c[field.name] for field in fields(MediaItem)]
 """The columns in the order that `MEDIA_READER` expects."""
 MEDIA_READER = RowReader(MediaItem)
@@ -124,6 +125,17 @@ class ResultStore:
     async def add_calls(self, calls: Iterable[tuple[int, UpstreamCall]]) -> None:
         """Records calls to Tencent, each with the id of its verification."""
         await self.connection.execute(_ADD_CALL, [{"verification_id": key} | columns_of(call) for key, call in calls])
+
+    async def calls(self, verification_id: int, *, limit: int) -> Sequence[UpstreamCall]:
+        """Returns the newest calls of a verification, oldest first."""
+        table = tables.upstream_call
+        newest = (
+            select(*_CALL_COLUMNS)
+            .where(table.c.verification_id == verification_id)
+            .order_by(table.c.id.desc())
+            .limit(limit)
+        )
+        return [UpstreamCall(**row._asdict()) for row in await self.connection.execute(newest)][::-1]
 
     async def texts(self, ids: Collection[int], *, sealed: bool = False) -> Mapping[int, SealedText]:
         """Returns the texts of verifications by id; the encrypted personal columns only with `sealed`."""

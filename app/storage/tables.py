@@ -484,6 +484,23 @@ api_key = Table(
     Column("networks", String, nullable=False, server_default=text("''")),
 )
 
+# Sessions of the console. A key ring seals the id, bound to the rights of the session.
+console_session = Table(
+    "console_session",
+    metadata,
+    Column("id_hash", LargeBinary, primary_key=True),
+    Column("key_id", String),
+    Column("caller_id", String, nullable=False),
+    Column("name", String, nullable=False),
+    Column("client", String, nullable=False),
+    Column("scopes", String, nullable=False),
+    Column("sealed_hash", LargeBinary, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("seen_at", UtcDateTime, nullable=False),
+    Column("expires_at", UtcDateTime, nullable=False),
+    Index(None, "expires_at"),
+)
+
 _HAS_SUBJECT = text("subject IS NOT NULL")
 
 # Without a foreign key to the verification: the record of a disclosure stays when the data are erased.

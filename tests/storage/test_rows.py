@@ -38,7 +38,7 @@ async def test_malformed_api_key_is_rejected_and_stops_no_other(idle_service: Ru
     assert await keys.authenticate(good_text, address="192.0.2.1") == good
     with pytest.raises(UnauthenticatedError):
         await keys.authenticate(bad_text, address="192.0.2.1")
-    assert {key.id for key in await keys.list()} == {bad.id, good.id}
+    assert {key.id for key in await keys.list(actor())} == {bad.id, good.id}
     await idle_service.services.health.check()
     await keys.revoke(actor(), bad.id)
 

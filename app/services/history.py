@@ -1,0 +1,57 @@
+"""The history of one verification: its calls to Tencent, its changes, and who did what with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from app.domain.api_key import Actor, Scope
+from app.domain.audit import AuditFilter, AuditRecord
+from app.domain.events import Event
+from app.domain.verification import Result, State, UpstreamCall
+from app.services.read import ReadService
+from app.services.visibility import find_visible, require_scope
+from app.storage.database import Database
+
+_MAX = 200
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class History:
+    """A verification with the masked identity, and what happened to it: the newest 200 of each kind, oldest first.
+
+    Only admins get the records of the audit. An erased verification has neither result nor calls.
+    """
+
+    result: Result
+    calls: Sequence[UpstreamCall] = ()
+    events: Sequence[Event] = ()
+    records: Sequence[AuditRecord] = field(default=())
+
+
+@dataclass(slots=True, kw_only=True, repr=False, eq=False)
+class HistoryService:
+    """Reads the history of verifications."""
+
+    database: Database
+    read: ReadService
+
+    async def get(self, actor: Actor, biz_token: str, *, client: str | None = None) -> History:
+        """Returns the history of a verification, including an erased one.
+
+        Raises:
+            ForbiddenError: the caller lacks `results:read`.
+            NotFoundError: it does not exist or belongs to another client.
+            TamperedDataError: stored values were changed.
+        """
+        require_scope(actor.caller, Scope.RESULTS_READ)
+        async with self.database.read() as tx:
+            known = await find_visible(tx, actor.caller, biz_token, client)
+            calls = await tx.results.calls(known.id, limit=_MAX)
+            events = await tx.events.of_verification(known.id, limit=_MAX)
+            about = AuditFilter(verification_ids=frozenset([known.id]))
+            found = await tx.audit.list(about, limit=_MAX, before_id=None) if actor.caller.allows(Scope.ADMIN) else []
+        result = (
+            Result(verification=known)
+            if known.state is State.ERASED
+            else await self.read.get(actor, biz_token, client=known.client)
+        )
+        return History(result=result, calls=calls, events=events, records=[record for record, _ in reversed(found)])
