@@ -9,7 +9,7 @@ PROSE += app simulator tests tools migrations benchmarks/*.py deploy docker-comp
 # The decisions, and the reading of Tencent's answers: their own tests cover every line and branch.
 CORE := tests/domain tests/faceid
 
-.PHONY: help demo test coverage test-compose ten-thousand chaos bench bench-smoke bench-quota bench-latency bench-flood check prose format venv lock audit licences messages pin-images clean
+.PHONY: help demo test coverage test-compose ten-thousand event-storm chaos bench bench-smoke bench-quota bench-latency bench-flood check prose format venv lock audit licences messages pin-images clean
 .DEFAULT_GOAL := demo
 
 help:  ## list all targets
@@ -34,6 +34,9 @@ test-compose: venv  ## test docker-compose.yml on a container engine; COMPOSE=do
 
 ten-thousand: venv  ## retrieve 10,000 tokens with lost, repeated and reordered callbacks, on a simulated clock and both databases
 	TEST_TOKENS=10000 $(BIN)/pytest tests/test_ten_thousand.py --override-ini faulthandler_timeout=0 --numprocesses 2 $(ARGS)
+
+event-storm: venv  ## change verifications with 16 writers that commit late or roll back, and check that readers of events lose nothing
+	TEST_STORM=16x400 $(BIN)/pytest tests/test_event_storm.py $(ARGS)
 
 chaos: venv  ## inject faults into real processes, then check all tokens; ARGS="--seed 7 --kills 1000 --database postgres"
 	$(BIN)/python -m tests.chaos $(ARGS)

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from app.observability import configure_logging
-from benchmarks import downloads, exports, hostile, lists, long_poll, requests, retrieval, worker_throughput
+from benchmarks import downloads, exports, hostile, lists, long_poll, requests, retrieval, streams, worker_throughput
 from benchmarks.figures import Line, page, table
 
 RESULTS = Path(__file__).with_name("results.md")
@@ -61,6 +61,13 @@ def holding(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
     )
 
 
+def streaming(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
+    """Streams of events."""
+    if is_smoke:
+        return streams.lines(folder, streams=20, events=2, seconds=0.5)
+    return streams.lines(folder, streams=1000, events=50, seconds=30)
+
+
 def resting(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
     """Measures an idle service."""
     return long_poll.idle(folder, seconds=0.5 if is_smoke else 30)
@@ -83,6 +90,7 @@ SECTIONS: Mapping[str, Callable[..., AsyncIterator[Line]]] = {
     "media": sending,
     "lists": listing,
     "wait": holding,
+    "streams": streaming,
     "idle": resting,
     "hostile": withstanding,
     "exports": exporting,
@@ -90,7 +98,7 @@ SECTIONS: Mapping[str, Callable[..., AsyncIterator[Line]]] = {
 
 
 # These can be 0: a process may use less memory than before, or less than one tick of the CPU.
-_MAY_BE_ZERO = {"MB", "MB more", "% of a core"}
+_MAY_BE_ZERO = {"MB", "MB more", "KiB", "% of a core"}
 
 
 async def measure(names: Iterable[str], *, is_smoke: bool, rows: int | None = None) -> list[Line]:

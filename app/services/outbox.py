@@ -18,7 +18,7 @@ PositionedHook = Callable[[Transaction, Sequence[Event]], Awaitable[None]]
 
 _BATCH = 500
 # Under load, events that are committed within this time share a transaction.
-_COLLECT_SECONDS = 0.02
+_COLLECT_SECONDS = 0.05
 
 log = structlog.get_logger()
 
@@ -31,15 +31,14 @@ class OutboxService:
     wakeups: Wakeups
     clocks: ClockService
     on_positioned: Sequence[PositionedHook] = ()
+    _has_counter: bool = field(init=False, default=False)
     _ended_at: float = field(init=False, default=-_COLLECT_SECONDS)
 
     async def sequence(self) -> None:
         """Assigns positions to all committed events, in short transactions. Nothing is written if there are none."""
         await asyncio.sleep(self._ended_at + _COLLECT_SECONDS - time.monotonic())
-        async with self.database.read() as tx:
-            has_new = await tx.events.has_any_new()
-        while has_new:
-            has_new = await self._sequence_batch() == _BATCH
+        while await self._sequence_batch() == _BATCH:
+            pass
         self._ended_at = time.monotonic()
 
     async def announce_deadlines(self) -> None:
@@ -57,12 +56,14 @@ class OutboxService:
 
     async def _sequence_batch(self) -> int:
         async with self.database.write() as tx:
+            if not self._has_counter:
+                await tx.events.create_counter()
             events = await tx.events.sequence(limit=_BATCH)
-            for hook in self.on_positioned:
+            for hook in self.on_positioned if events else ():
                 await hook(tx, events)
-        if events:
-            for topic in {POSITIONS, *(topic_of(event.client) for event in events)}:
-                self.wakeups.send(topic)
+        self._has_counter = True
+        for topic in {POSITIONS, *(topic_of(event.client) for event in events)} if events else ():
+            self.wakeups.send(topic)
         return len(events)
 
     async def _announce_batch(self) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, select, update
+from sqlalchemy import Integer, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -26,15 +26,22 @@ _READER = RowReader(Event, public_id="", type=EventType.UPDATED, client="", at=L
 
 # Built once: building a statement takes several times as long as running it.
 _ADD = table.insert()
-_IS_NEW = select(table.c.id).where(table.c.position.is_(None)).limit(1)
 _HEAD = select(event_counter.c.position)
 _OLDEST = select(func.min(table.c.position)).where(table.c.position.is_not(None))
 _NEW = (
     select(table.c.id, func.row_number().over(order_by=table.c.id).label("number"))
     .where(table.c.position.is_(None))
     .order_by(table.c.id)
-    .limit(bindparam("at_most"))
+    .limit(bindparam("at_most", type_=Integer))
     .subquery()
+)
+_COUNT = select(func.count()).select_from(_NEW).scalar_subquery()
+# Locks the row of the counter, and advances it by the number of events that it sees. Without events it locks nothing.
+_ADVANCE = (
+    update(event_counter)
+    .where(select(table.c.id).where(table.c.position.is_(None)).exists())
+    .values(position=event_counter.c.position + _COUNT)
+    .returning(event_counter.c.position, _COUNT.label("added"))
 )
 _SEQUENCE = (
     update(table)
@@ -42,15 +49,10 @@ _SEQUENCE = (
     .values(position=bindparam("head", type_=table.c.position.type) + _NEW.c.number)
     .returning(*_COLUMNS)
 )
-# Locks the row of the counter, and creates it if it is missing.
-_LOCK = {
-    name: dialect.insert(event_counter)
-    .values(position=0)
-    .on_conflict_do_update(index_elements=[event_counter.c.id], set_={"position": event_counter.c.position})
-    .returning(event_counter.c.position)
+_CREATE_COUNTER = {
+    name: dialect.insert(event_counter).values(position=0).on_conflict_do_nothing()
     for name, dialect in (("postgresql", postgresql), ("sqlite", sqlite))
 }
-_ADVANCE = update(event_counter).values(position=bindparam("head"))
 _FORGET = (
     update(table)
     .where(table.c.verification_id.in_(bindparam("ids", expanding=True)))
@@ -79,22 +81,23 @@ class EventStore:
         """Removes the reference and the verdict from the events of erased verifications."""
         await self.connection.execute(_FORGET, {"ids": list(verification_ids)})
 
-    async def has_any_new(self) -> bool:
-        """Returns whether an event has no position."""
-        return (await self.connection.scalar(_IS_NEW)) is not None
+    async def create_counter(self) -> None:
+        """Creates the counter of positions if it is missing."""
+        await self.connection.execute(_CREATE_COUNTER[self.connection.dialect.name])
 
     async def sequence(self, *, limit: int) -> Sequence[Event]:
         """Assigns positions to at most `limit` committed events, in the order of their ids; returns them in order.
 
-        Waits until no other sequencer works. The transaction must be READ COMMITTED.
+        Waits until no other sequencer works. The counter must exist, and the transaction must be READ COMMITTED.
         """
         # A statement of its own: the next one sees all that was committed until the lock was acquired.
-        head = (await self.connection.execute(_LOCK[self.connection.dialect.name])).scalar_one()
-        rows = await self.connection.execute(_SEQUENCE, {"head": head, "at_most": limit})
-        events = sorted(map(_as_event, rows), key=lambda event: event.id)
-        if events:
-            await self.connection.execute(_ADVANCE, {"head": head + len(events)})
-        return events
+        advanced = (await self.connection.execute(_ADVANCE, {"at_most": limit})).one_or_none()
+        if advanced is None:
+            return []
+        # Counted before the wait for the lock: another sequencer may have left fewer events. A gap is harmless.
+        parameters = {"head": advanced.position - advanced.added, "at_most": advanced.added}
+        rows = await self.connection.execute(_SEQUENCE, parameters)
+        return sorted(map(_as_event, rows), key=lambda event: event.id)
 
     async def head(self) -> int:
         """Returns the newest position, 0 before the first."""

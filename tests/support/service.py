@@ -44,7 +44,7 @@ DOCTOR_CHECKS = [
 ]
 """The checks of `doctor`, in their order."""
 
-UNLIMITED = {f"rate_{of}": "0" for of in RateClass} | {"waits_per_key": 0}
+UNLIMITED = {f"rate_{of}": "0" for of in RateClass} | {"waits_per_key": 0, "streams_per_key": 0}
 """Settings without limits per caller, for loads that one key sends."""
 
 SETTING_NAMES = {
