@@ -27,7 +27,7 @@ _ASK = "GET /v1/events/stream HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {
 
 
 class _Tally:
-    """Counts the events that all listeners have received, and tells when they are as many as wanted."""
+    """Counts the events that all listeners have received, and shows when they are as many as wanted."""
 
     def __init__(self) -> None:
         self._received = 0
