@@ -23,6 +23,7 @@ from app.services.backfill import BackfillService
 from app.services.billing import BillingService
 from app.services.claim import Account, ClaimService
 from app.services.clock import Clock, ClockService, SteadyClock
+from app.services.counts import CountService
 from app.services.deliver import DeliverService
 from app.services.deliveries import DeliveryService
 from app.services.disclosures import DisclosureService
@@ -74,6 +75,7 @@ class Services:
     deliver: DeliverService
     deliveries: DeliveryService
     disclosures: DisclosureService
+    counts: CountService
     erase: EraseService
     events: EventService
     export: ExportService
@@ -318,6 +320,7 @@ def build(
             audit=audit,
             clock=clock,
         ),
+        counts=CountService(database=database, limits=limits, clock=clock),
         erase=EraseService(
             database=database, cipher=cipher, media=media_store, audit=audit, clocks=clocks, limits=limits
         ),

@@ -237,6 +237,7 @@ def _chores(services: Services, retrieval: RetrievalServices) -> Sequence[Chore]
         Chore(services.outbox.announce_deadlines, ALARM_SECONDS),
         Chore(services.outbox.remove_old, SWEEP_SECONDS),
         Chore(services.deliver.remove_old_answers, SWEEP_SECONDS),
+        Chore(services.counts.collect, ALARM_SECONDS),
         Chore(services.orphans.sweep, SWEEP_SECONDS),
         Chore(services.health.count_persons, SWEEP_SECONDS),
         Chore(services.health.alarm, ALARM_SECONDS),

@@ -28,6 +28,7 @@ from app.domain import lifecycle
 from app.domain.rule import Rule
 from app.domain.verification import Verification
 from app.routers.schemas import Callback
+from app.storage.counts import CountStore
 from app.storage.events import EventStore
 from app.storage.results import ResultStore
 from app.storage.tables import columns_of
@@ -86,7 +87,7 @@ def _called_back(biz_token: str) -> Verification:
 
 
 async def _read(connection: AsyncConnection, biz_token: str) -> dict[str, Any] | None:
-    found = await VerificationStore(connection, EventStore(connection)).find_all([biz_token])
+    found = await VerificationStore(connection, EventStore(connection), CountStore(connection)).find_all([biz_token])
     if not found:
         return None
     (verification,) = found
@@ -109,7 +110,7 @@ def _readable(columns: dict[str, Any]) -> dict[str, Any]:
 async def _by_sqlalchemy(engine: AsyncEngine) -> AsyncIterator[tuple[Put, Get]]:
     async def put(verification: Verification) -> None:
         async with engine.begin() as connection:
-            await VerificationStore(connection, EventStore(connection)).add_all([verification])
+            await VerificationStore(connection, EventStore(connection), CountStore(connection)).add_all([verification])
 
     async def get(biz_token: str) -> dict[str, Any] | None:
         async with engine.connect() as connection:

@@ -43,7 +43,7 @@ from tests.support.simulator import LiveSimulator
 COMMAND = str(Path(sys.executable).with_name("faceid-results"))
 COMMANDS = [
     *(["demo"], ["serve"], ["worker"], ["simulate"], ["fetch"], ["backfill"], ["migrate"], ["doctor"]),
-    *(["events"], ["export"]),
+    *(["events"], ["export"], ["stats"]),
     *(["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
     *(["keyring", "new"], ["keyring", "status"], ["keyring", "rotate"], ["audit", "verify"]),
     *(["webhooks", verb] for verb in ("create", "list", "show", "test", "rotate", "replay", "delete")),

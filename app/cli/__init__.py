@@ -4,6 +4,7 @@
     tokens        fetch, backfill                   register tokens by hand, one or many
     events        events                            what has changed, in order
     exports       export                            write a list of verifications to a file
+    stats         stats                             counts of verifications
     maintenance   migrate, doctor                   the installation
     keys          create, list, revoke              API keys
     keyring       new, status, rotate               the encryption keys of personal data
@@ -26,7 +27,20 @@ import typer
 from typer.exceptions import TyperException
 from typer.main import get_command
 
-from app.cli import audit, events, exports, keyring, keys, maintenance, media, retention, serving, tokens, webhooks
+from app.cli import (
+    audit,
+    events,
+    exports,
+    keyring,
+    keys,
+    maintenance,
+    media,
+    retention,
+    serving,
+    stats,
+    tokens,
+    webhooks,
+)
 from app.cli.output import print_error
 from app.errors import ServiceError, UnavailableError
 from app.observability import where
@@ -36,7 +50,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     help="Retrieves, stores and serves the results of Tencent Cloud FaceID. Start with `faceid-results demo`.",
 )
-for commands in (serving.app, tokens.app, events.app, exports.app, maintenance.app):
+for commands in (serving.app, tokens.app, events.app, exports.app, stats.app, maintenance.app):
     app.add_typer(commands)
 app.add_typer(keys.app, name="keys")
 app.add_typer(keyring.app, name="keyring")

@@ -22,6 +22,7 @@ from app.storage.api_keys import ApiKeyStore
 from app.storage.audit import AuditStore
 from app.storage.billing import BillingStore
 from app.storage.causes import cause_of, place_of
+from app.storage.counts import CountStore
 from app.storage.deliveries import DeliveryStore
 from app.storage.delivery_log import DeliveryLogStore
 from app.storage.events import EventStore
@@ -138,6 +139,7 @@ class Transaction:
         self.billing = BillingStore(connection)
         self.deliveries = DeliveryStore(connection)
         self.delivery_log = DeliveryLogStore(connection)
+        self.counts = CountStore(connection)
         self.events = EventStore(connection)
         self.installation = InstallationStore(connection)
         self.key_usage = KeyUsageStore(connection)
@@ -148,7 +150,7 @@ class Transaction:
         self.results = ResultStore(connection)
         self.sessions = SessionStore(connection)
         self.statistics = StatisticsStore(connection)
-        self.verifications = VerificationStore(connection, self.events)
+        self.verifications = VerificationStore(connection, self.events, self.counts)
         self.webhook_endpoints = WebhookEndpointStore(connection)
 
 

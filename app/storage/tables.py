@@ -192,6 +192,21 @@ class UnreadableType(_Checked[tuple[UnreadableMedia, ...]]):
         return tuple(UnreadableMedia(MediaKind(kind), UnreadableReason(reason)) for kind, reason in pairs)
 
 
+class CodeType(TypeDecorator[int]):
+    """A result code. None is stored as an empty text, so it can be part of a primary key."""
+
+    impl = String
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, _: Dialect) -> str:
+        """Converts for the driver."""
+        return "" if value is None else str(value)
+
+    def process_result_value(self, value: str | None, _: Dialect) -> int | None:
+        """Converts from the driver."""
+        return int(value) if value else None
+
+
 # SQLite assigns ids only if the primary key is exactly an INTEGER.
 BigId = BigInteger().with_variant(Integer, "sqlite")
 
@@ -351,6 +366,23 @@ redirect_nonce = Table(
     # An erasure removes the nonces of its verification.
     Index(None, "biz_token", "client"),
 )
+
+
+def _count_columns(*, primary: bool) -> list[Column[Any]]:
+    return [
+        Column("day", Date, primary_key=primary, nullable=False),
+        Column("client", String, primary_key=primary, nullable=False),
+        Column("rule_id", String, primary_key=primary, nullable=False),
+        Column("state", EnumType(State), primary_key=primary, nullable=False),
+        Column("outcome", OutcomeType, primary_key=primary, nullable=False),
+        Column("err_code", CodeType, primary_key=primary, nullable=False),
+        Column("number", BigInteger, nullable=False),
+    ]
+
+
+# The counts of verifications are the sum of both tables (`app.storage.counts`).
+count_total = Table("count_total", metadata, *_count_columns(primary=True), Index(None, "client", "day"))
+count_change = Table("count_change", metadata, Column("id", BigId, primary_key=True), *_count_columns(primary=False))
 
 # Binary columns are encrypted (`app.sealing.personal_data`), except the two indexes, which are keyed digests.
 detection = Table(

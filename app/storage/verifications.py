@@ -9,10 +9,12 @@ from sqlalchemy import Executable, bindparam, func, select, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.counts import differences
 from app.domain.events import EventType, change_of, describe
 from app.domain.lifecycle import touched
 from app.domain.listing import Position, VerificationFilter
 from app.domain.verification import MALFORMED, NEVER, State, TokenOwner, Verification
+from app.storage.counts import CountStore
 from app.storage.events import EventStore
 from app.storage.listing import PersonIndex, page_statement
 from app.storage.rows import RowReader
@@ -38,10 +40,11 @@ _SAVE = update(table).where(table.c.id == bindparam("row_id"))
 
 @dataclass(frozen=True, slots=True)
 class VerificationStore:
-    """The table of verifications. Each change of a row that is an event adds the event."""
+    """The table of verifications. Each change of a row adds its event, if it is one, and counts for the statistics."""
 
     connection: AsyncConnection
     events: EventStore
+    counts: CountStore
 
     async def add_all(self, verifications: Collection[Verification]) -> Mapping[TokenOwner, Verification]:
         """Inserts rows with different owners; returns those that are new, by client and token, with their ids.
@@ -55,7 +58,9 @@ class VerificationStore:
         for row in rows:
             del row["id"]
         added = (await self.connection.execute(_ADD[self.connection.dialect.name], rows)).all() if rows else []
-        return {(row.client, row.biz_token): replace(new[row.client, row.biz_token], id=row.id) for row in added}
+        found = {(row.client, row.biz_token): replace(new[row.client, row.biz_token], id=row.id) for row in added}
+        await self.counts.add(differences((None, one) for one in found.values()))
+        return found
 
     async def find_all(self, biz_tokens: Collection[str]) -> Sequence[Verification]:
         """Returns the rows of the known tokens, of all clients and in no order."""
@@ -149,6 +154,7 @@ class VerificationStore:
         if erased := [before.id for before, after in changed if change_of(before, after) is EventType.ERASED]:
             await self.events.forget(erased)
         await self.events.add_all(new_events)
+        await self.counts.add(differences(changed))
 
     async def list_newest_sealed(self, *, limit: int) -> Sequence[Verification]:
         """Returns the newest rows with a sealed key."""

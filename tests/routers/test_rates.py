@@ -32,6 +32,7 @@ OF: dict[Operation, RateClass] = {
     ("delete", HOLD): RateClass.ERASURES,
     ("get", "/v1/verifications"): RateClass.LISTS,
     ("get", "/v1/audit"): RateClass.LISTS,
+    ("get", "/v1/stats"): RateClass.LISTS,
     ("get", "/v1/events"): RateClass.LISTS,
     ("post", "/v1/verifications/search"): RateClass.SEARCHES,
     ("get", "/v1/verifications/{biz_token}/identity"): RateClass.REVEALS,

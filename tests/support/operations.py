@@ -120,6 +120,7 @@ ROWS: dict[Operation, Row] = {
         is_about_one=False,
         naming=[{"params": {name: f"{{{name}}}"}} for name in ("biz_token", "client")],
     ),
+    ("get", "/v1/stats"): Row(Scope.RESULTS_READ, 200, is_about_one=False, naming=[{"params": {"client": "{client}"}}]),
     ("get", "/v1/audit"): Row(Scope.ADMIN, 200, is_about_one=False, naming=[{"params": {"biz_token": "{biz_token}"}}]),
     ("delete", "/v1/verifications/{biz_token}"): Row(Scope.RESULTS_ERASE, 204),
     ("post", "/v1/webhook-endpoints"): _about_endpoints(201, json={"url": "http://127.0.0.1:9/"}),
