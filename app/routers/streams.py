@@ -2,7 +2,8 @@
 
 import asyncio
 import random
-from typing import Annotated, Any
+from functools import partial
+from typing import Annotated
 
 from fastapi import APIRouter, Header, Query, Request, Response
 from starlette.requests import ClientDisconnect
@@ -16,8 +17,6 @@ from app.routers.event_schemas import Position, StreamFilters
 from app.routers.rejections import StrictRoute
 from app.services.streams import EventStream, StreamService
 
-# A reader that accepts nothing for so long is disconnected. The server buffers 64 KiB before that.
-_SEND_SECONDS = 30.0
 _RECONNECT_MS = (1000, 5000)
 # No proxy may store, compress or collect the events.
 _HEADERS = {"Cache-Control": "no-store, no-transform", "X-Accel-Buffering": "no"}
@@ -65,25 +64,26 @@ class _EventStreamResponse(Response):
 
 
 async def _send_all(stream: EventStream, send: Send) -> None:
-    # Sent at once, so the headers pass the proxies. Clients reconnect at different times.
-    await _send(send, b"retry: %d\n: ok\n\n" % _RANDOM.randint(*_RECONNECT_MS))
-    while (frames := await stream.next()) is not None:
-        await _send(send, frames)
-    await _send(send, b": bye\n\n", is_last=True)
-
-
-async def _send(send: Send, body: bytes, *, is_last: bool = False) -> None:
-    """Sends a part of the body.
+    """Sends until the stream ends.
 
     Raises:
         ClientDisconnect: the client accepts nothing.
     """
-    message: dict[str, Any] = {"type": "http.response.body", "body": body, "more_body": not is_last}
     try:
-        async with asyncio.timeout(_SEND_SECONDS):
-            await send(message)
+        # One deadline for all, because setting one for each frame costs as much as sending it.
+        async with asyncio.timeout(None) as deadline:
+            stream.on_stuck = partial(deadline.reschedule, 0)
+            # Sent at once, so the headers pass the proxies. Clients reconnect at different times.
+            await send(_body(b"retry: %d\n: ok\n\n" % _RANDOM.randint(*_RECONNECT_MS)))
+            while (frames := await stream.next()) is not None:
+                await send(_body(frames))
+            await send(_body(b": bye\n\n", is_last=True))
     except TimeoutError:
         raise ClientDisconnect from None
+
+
+def _body(content: bytes, *, is_last: bool = False) -> Message:
+    return {"type": "http.response.body", "body": content, "more_body": not is_last}
 
 
 async def _end_on_disconnect(receive: Receive, stream: EventStream) -> None:

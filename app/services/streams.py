@@ -7,12 +7,12 @@ ring, and pages of the database while its position lies before the ring.
 import asyncio
 import time
 from bisect import bisect_right
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
 from app import tasks
-from app.domain.api_key import Actor
+from app.domain.api_key import Actor, Caller
 from app.domain.events import Event, EventFilter, EventType, forgotten, frame, matches
 from app.domain.rate import RateClass
 from app.errors import ServiceError, UnauthenticatedError, UnavailableError
@@ -27,6 +27,8 @@ HEARTBEAT = b": still here\n\n"
 HEARTBEAT_SECONDS = 15.0
 """A stream without events sends a comment after so many seconds, because balancers close idle connections."""
 
+# A reader that accepts nothing for so long is disconnected. The server buffers 64 KiB before that.
+_STUCK_SECONDS = 30.0
 # A revoked key is rejected within so many seconds, as everywhere.
 _CHECK_SECONDS = 5.0
 _POLL_SECONDS = 1.0
@@ -79,24 +81,39 @@ class Ring:
 
 
 class EventStream:
-    """One stream, as its connection sees it. `is_over`: no more events follow."""
+    """One stream, as its connection sees it. It wakes by a bare future, because an event would double its memory.
 
-    __slots__ = ("_service", "_wake", "actor", "check_at", "is_over", "position", "quiet_since", "wanted")
+    `is_over`: no more events follow. `on_stuck` is called if what `next` has returned is not sent within 30 s.
+    """
+
+    __slots__ = (
+        *("_is_woken", "_sending_since", "_service", "_waiter", "actor", "check_at", "is_over", "on_stuck", "position"),
+        *("quiet_since", "wanted"),
+    )
 
     def __init__(self, service: "StreamService", actor: Actor, wanted: EventFilter) -> None:
         self._service = service
-        self._wake = asyncio.Event()
+        self._waiter: asyncio.Future[None] | None = None
+        self._is_woken = False
         self.actor = actor
         self.wanted = wanted
         self.position = 0
         self.is_over = False
+        self.on_stuck: Callable[[], None] = self.end
         self.quiet_since = time.monotonic()
         self.check_at = self.quiet_since + _CHECK_SECONDS
+        self._sending_since: float | None = self.quiet_since
 
     async def next(self) -> bytes | None:
         """Waits for the next frames, or for the time of a heartbeat; returns None at the end of the stream."""
+        self._sending_since = None
+        frames = await self._wait()
+        self._sending_since = time.monotonic()
+        return frames
+
+    async def _wait(self) -> bytes | None:
         while not self.is_over:
-            self._wake.clear()
+            self._is_woken = False
             try:
                 frames, self.position = await self._service.read(self)
             except ServiceError:
@@ -108,24 +125,36 @@ class EventStream:
             if frames:
                 self.quiet_since = now
                 return frames
-            await self._wake.wait()
+            if not self._is_woken:
+                self._waiter = asyncio.get_running_loop().create_future()
+                await self._waiter
         return None
 
     def notice(self, events: Sequence[Event], before: int, end: int) -> None:
         """Wakes the stream if it wants one of the events, which follow the position `before` up to `end`."""
         if any(matches(self.wanted, event) for event in events):
-            self._wake.set()
+            self.wake()
         elif self.position == before:
             self.position = end
 
     def wake(self) -> None:
         """Makes `next` look again."""
-        self._wake.set()
+        self._is_woken = True
+        if self._waiter and not self._waiter.done():
+            self._waiter.set_result(None)
 
     def end(self) -> None:
         """Ends the stream."""
         self.is_over = True
-        self._wake.set()
+        self.wake()
+
+    def tend(self, now: float) -> None:
+        """Lets `next` return a heartbeat when its time has come, and reports a reader that accepts nothing."""
+        if now - self.quiet_since >= HEARTBEAT_SECONDS:
+            self.wake()
+        if self._sending_since is not None and now - self._sending_since >= _STUCK_SECONDS:
+            self._sending_since = None
+            self.on_stuck()
 
 
 @dataclass(kw_only=True, repr=False, eq=False)
@@ -176,6 +205,8 @@ class StreamService:
     async def read(self, stream: EventStream) -> tuple[bytes, int]:
         """Returns the next frames of a stream, and its new position."""
         ring = self._ring
+        if ring and stream.position == ring.end:
+            return b"", stream.position
         if ring and stream.position >= ring.start:
             return ring.after(stream.position, stream.wanted)
         while True:
@@ -233,22 +264,25 @@ class StreamService:
         return len(events) == _PAGE
 
     async def _tend(self, ring: Ring) -> None:
-        """Sends heartbeats and checks keys, once a second for the streams whose time has come."""
+        """Tends the streams and checks their keys, once a second for the streams whose time has come."""
         while self._ring is ring:
             now = time.monotonic()
-            due = [stream for stream in self._streams if stream.check_at <= now]
+            due: dict[tuple[Caller, str | None], list[EventStream]] = {}
             for stream in self._streams:
-                if now - stream.quiet_since >= HEARTBEAT_SECONDS:
-                    stream.wake()
-            await asyncio.gather(*map(self._check_key, due))
+                stream.tend(now)
+                if stream.check_at <= now:
+                    stream.check_at = now + _CHECK_SECONDS
+                    due.setdefault((stream.actor.caller, stream.actor.address), []).append(stream)
+            await asyncio.gather(*map(self._check_key, due.values()))
             await asyncio.sleep(_POLL_SECONDS)
 
-    async def _check_key(self, stream: EventStream) -> None:
-        stream.check_at = time.monotonic() + _CHECK_SECONDS
+    async def _check_key(self, streams: Sequence[EventStream]) -> None:
+        """Ends streams of one key if the key has ended."""
         try:
-            await self.api_keys.confirm(stream.actor)
+            await self.api_keys.confirm(streams[0].actor)
         except UnauthenticatedError:
-            stream.end()
+            for stream in streams:
+                stream.end()
         except UnavailableError:
             # The next check follows.
             return

@@ -1,6 +1,7 @@
 """Streams of events: complete and in order over reconnects, limited, and ended with the key and the process."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -15,7 +16,7 @@ from prometheus_client import REGISTRY
 from app.config import Settings
 from app.domain import lifecycle
 from app.domain.api_key import Scope
-from app.domain.events import EVENT_RETENTION, Event, EventType
+from app.domain.events import EVENT_RETENTION, Event, EventFilter, EventType
 from app.factory import Services
 from tests.support.api import EXAMPLE
 from tests.support.processes import until
@@ -284,6 +285,18 @@ async def test_disconnected_client_leaves_no_stream(settings: Settings) -> None:
             async with streaming(api):
                 assert gauge() == 1
             await until_closed()
+
+
+async def test_reader_that_accepts_nothing_is_disconnected(idle_service: Running) -> None:
+    is_stuck = asyncio.Event()
+    streams = idle_service.services.streams
+    async with streams.open(actor(), EventFilter(), after=None) as stream:
+        stream.on_stuck = is_stuck.set
+        stream.tend(time.monotonic() + 29)
+        begin = is_stuck.is_set()
+        stream.tend(time.monotonic() + 31)
+
+    assert (begin, is_stuck.is_set()) == (False, True)
 
 
 async def test_erasure_removes_the_verdict_from_frames_that_are_kept(settings: Settings) -> None:
