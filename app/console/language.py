@@ -9,7 +9,8 @@ from pathlib import Path
 from markupsafe import Markup
 from starlette.requests import Request
 
-COOKIE = "lang"
+PARAMETER = "lang"
+COOKIE = "__Host-lang"
 LOCALES = Path(__file__).parent / "locale"
 DOMAIN = "console"
 _MAX_LANGUAGES = 20
@@ -62,7 +63,7 @@ def language_of(request: Request) -> Language:
 
     The first of these that names one: the switch in the query, the cookie, the browser. Otherwise it is Chinese.
     """
-    for code in (request.query_params.get(COOKIE), request.cookies.get(COOKIE)):
+    for code in (request.query_params.get(PARAMETER), request.cookies.get(COOKIE)):
         if known := LANGUAGES.get(code or ""):
             return known
     return _accepted(request.headers.get("Accept-Language", "")) or CHINESE

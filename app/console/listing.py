@@ -1,12 +1,14 @@
 """The list of verifications, and the search for a person."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import date, timedelta
 from zoneinfo import ZoneInfo
 
 from fastapi import APIRouter, Response
+from starlette.responses import StreamingResponse
 
 from app.console.dates import parse_day
 from app.console.language import marked as _
@@ -17,7 +19,9 @@ from app.domain.listing import TimeField, TimeRange, VerificationFilter
 from app.domain.statistics import day_span
 from app.domain.verification import BIZ_TOKEN_PATTERN, Result, State
 from app.errors import ConflictError, GoneError, InvalidRequestError, NotFoundError
+from app.services.export import new_table
 from app.services.read import PersonQuery
+from app.tabular import MEDIA_TYPES, Format
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -64,7 +68,8 @@ class Link:
 class ListPage:
     """A page of the list: the filters in words and as links, and the rows.
 
-    `filters` are the values of the form. `is_filtered`: rows may be hidden by a filter. `notice` is about the input.
+    `filters` are the values of the form. `exports` are the names of formats and their addresses.
+    `is_filtered`: rows may be hidden by a filter. `notice` is about the input.
     """
 
     tabs: Sequence[Link]
@@ -72,6 +77,7 @@ class ListPage:
     filters: Fields
     is_filtered: bool
     rows: Sequence[Result]
+    exports: Sequence[tuple[str, str]]
     first_url: str | None
     next_url: str | None
     is_admin: bool
@@ -98,6 +104,29 @@ async def show_list(visit: SignedInVisit) -> Response:
             return see_other(url)
         given["subject_ref"] = text
     return await _list(visit, given, _NOTICES.get(given.get("notice", "")))
+
+
+@router.get(f"{_PATH}/export")
+async def export(visit: SignedInVisit) -> Response:
+    """Exports the list with the filters of the address, masked."""
+    given, service = visit.request.query_params, visit.services.export
+    wanted = _filter({name: given[name][:_MAX_LINE] for name in _FILTERS if given.get(name)}, zone_of(visit))
+    of = given.get("format", "")
+    if of not in set(Format):
+        raise InvalidRequestError("The format of the export is unknown.")
+    table = new_table(Format(of), is_revealed=False)
+    pieces = service.write(visit.actor, wanted, table, is_revealed=False)
+    # An error in the first piece can still be answered by a page.
+    first = await anext(pieces)
+    headers = {"Content-Disposition": f'attachment; filename="{service.file_name(Format(of))}"'}
+    return StreamingResponse(_continued(first, pieces), media_type=MEDIA_TYPES[Format(of)], headers=headers)
+
+
+async def _continued(first: bytes, rest: AsyncGenerator[bytes, None]) -> AsyncIterator[bytes]:
+    async with aclosing(rest):
+        yield first
+        async for piece in rest:
+            yield piece
 
 
 @router.post(f"{_PATH}/search")
@@ -127,7 +156,7 @@ async def _address_of(visit: Visit, biz_token: str) -> str | None:
 
 async def _list(visit: Visit, given: Fields, notice: str | None = None) -> Response:
     filters = {name: given[name] for name in _FILTERS if given.get(name)}
-    zone = ZoneInfo(visit.services.settings.console.console_time_zone)
+    zone = zone_of(visit)
     cursor = given.get("cursor")
     found = await visit.services.read.list(visit.actor, _filter(filters, zone), limit=_PAGE_LENGTH, cursor=cursor)
     next_url = with_query(_PATH, **filters, cursor=found.next_cursor) if found.next_cursor else None
@@ -144,12 +173,18 @@ async def _list(visit: Visit, given: Fields, notice: str | None = None) -> Respo
         filters=dict.fromkeys(_FILTERS, "") | filters,
         is_filtered=bool(filters),
         rows=found.results,
+        exports=[(of.upper(), with_query(f"{_PATH}/export", **filters, format=of)) for of in (Format.XLSX, Format.CSV)],
         first_url=with_query(_PATH, **filters) if cursor else None,
         next_url=next_url,
         is_admin=visit.actor.caller.visible_client is None,
         notice=notice,
     )
     return visit.page("list.html", page)
+
+
+def zone_of(visit: Visit) -> ZoneInfo:
+    """Returns the time zone of the pages."""
+    return ZoneInfo(visit.services.settings.console.console_time_zone)
 
 
 def _spans(filters: Fields, today: date) -> Sequence[Link]:

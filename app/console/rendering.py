@@ -17,7 +17,7 @@ from starlette.responses import HTMLResponse, Response
 
 from app.console import codes, words
 from app.console.formats import Formats
-from app.console.language import COOKIE, LANGUAGES, Language, language_of
+from app.console.language import COOKIE, LANGUAGES, PARAMETER, Language, language_of
 from app.console.language import marked as _
 from app.domain.api_key import Actor, Caller, Scope
 from app.domain.verification import Verification
@@ -118,10 +118,8 @@ def page(
     }
     html = _ENVIRONMENT.get_template(template).render(context)
     response = HTMLResponse(html, status, _HEADERS | {"Vary": "Accept-Language, Cookie"} | dict(headers or {}))
-    if request.query_params.get(COOKIE) in LANGUAGES:
-        response.set_cookie(
-            COOKIE, language.code, max_age=_COOKIE_SECONDS, httponly=True, samesite="lax", path="/admin"
-        )
+    if request.query_params.get(PARAMETER) in LANGUAGES:
+        response.set_cookie(COOKIE, language.code, max_age=_COOKIE_SECONDS, secure=True, httponly=True, samesite="lax")
     return response
 
 
@@ -180,13 +178,13 @@ def _static_version() -> str:
 
 
 def _frame(request: Request, caller: Caller | None) -> Frame:
-    query = [(name, value) for name, value in request.query_params.multi_items() if name != COOKIE]
+    query = [(name, value) for name, value in request.query_params.multi_items() if name != PARAMETER]
     path = request.url.path if request.method == "GET" else "/admin"
     return Frame(
         caller=caller,
         navigation=[item for item in _NAVIGATION if caller and caller.allows(item.scope)],
         path=path,
-        languages=[(each, f"{path}?{urlencode([*query, (COOKIE, each.code)])}") for each in LANGUAGES.values()],
+        languages=[(each, f"{path}?{urlencode([*query, (PARAMETER, each.code)])}") for each in LANGUAGES.values()],
         version=VERSION,
     )
 

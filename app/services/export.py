@@ -14,7 +14,7 @@ from app.errors import ForbiddenError, InvalidRequestError
 from app.services.audit import AuditService
 from app.services.limits import LimitService
 from app.services.read import ReadService
-from app.services.visibility import require_client
+from app.services.visibility import require_client, require_scope
 from app.tabular import Format, TableWriter, writer
 
 # Decrypting more rows in a row would stop other requests for too long.
@@ -45,11 +45,12 @@ class ExportService:
         first piece, and with their number after the last one or when the export is abandoned.
 
         Raises:
-            ForbiddenError: the caller cannot see the wanted client's verifications, or must not reveal.
+            ForbiddenError: the caller lacks a scope, or cannot see the wanted client's verifications.
             InvalidRequestError: a purpose is missing.
             TooManyExportsError: the caller, or the process, already runs as many exports as it may.
             TooManyRequestsError: the caller has exceeded its rate.
         """
+        require_scope(actor.caller, Scope.RESULTS_READ)
         self.limits.admit(actor.caller, RateClass.EXPORTS)
         require_client(actor.caller, wanted.client)
         wanted = replace(wanted, client=wanted.client or actor.caller.visible_client)

@@ -11,7 +11,10 @@ import pytest
 from app.config import Settings
 from app.domain.api_key import Scope
 from app.domain.grant import LIFETIME, Wanted
+from app.domain.listing import VerificationFilter
 from app.errors import ServiceError
+from app.services.export import new_table
+from app.tabular import Format
 from simulator.people import person_of
 from tests.console.conftest import Console
 from tests.support.api import get, retrieve_new
@@ -192,11 +195,13 @@ async def test_every_use_case_checks_its_scope(console: Console, scope: Scope) -
     session_id = await services.sessions.open(actor(key), key_id=key.id)
     signed_in = await services.sessions.find(session_id, address=None, request_id="r")
     visitor, token = actor(key, purpose=PURPOSE), console.passed
+    table = new_table(Format.CSV, is_revealed=False)
     calls: dict[Scope, list[Awaitable[object]]] = {
         Scope.RESULTS_READ: [
             services.read.get(visitor, token),
             services.history.get(visitor, token),
             services.overview.get(visitor),
+            anext(services.export.write(visitor, VerificationFilter(), table, is_revealed=False)),
         ],
         Scope.CALLBACKS_WRITE: [services.intake.retrieve_again(visitor, token)],
         Scope.RESULTS_ERASE: [services.erase.erase(visitor, "unknown")],

@@ -76,7 +76,7 @@ async def test_page_is_shown_in_both_languages(console: Console, admin: httpx.As
 async def test_language_is_the_cookies_then_the_browsers_then_chinese(
     console: Console, cookie: str | None, accepted: str, language: str
 ) -> None:
-    headers = {"Accept-Language": accepted} | ({"Cookie": f"lang={cookie}"} if cookie else {})
+    headers = {"Accept-Language": accepted} | ({"Cookie": f"__Host-lang={cookie}"} if cookie else {})
     async with httpx.AsyncClient(transport=httpx.ASGITransport(console.service.app), base_url="https://c") as client:
         page = await client.get("/admin/login", headers=headers)
 
@@ -129,6 +129,19 @@ async def test_list_filters_by_links_and_keeps_them_over_pages(settings: Setting
     assert "standing=pending" in following
     assert "First page" in second.text
     assert "No verification matches these filters" in other.text
+
+
+async def test_list_is_exported_as_it_is_filtered(console: Console, admin: httpx.AsyncClient) -> None:
+    page = await admin.get(LIST, params={"standing": "passed"})
+    address = re.findall(r'href="([^"]+)" download>CSV', page.text)[0].replace("&amp;", "&")
+    table = await admin.get(address)
+    unknown = await admin.get(f"{LIST}/export", params={"format": "pdf"})
+
+    assert (table.status_code, table.headers["Content-Type"].partition(";")[0]) == (200, "text/csv")
+    assert table.headers["Content-Disposition"].startswith("attachment; filename=")
+    assert (console.passed in table.text, console.failed in table.text) == (True, False)
+    assert person_of(console.passed).id_card not in table.text
+    assert unknown.status_code == 400
 
 
 async def test_search_box_finds_tokens_and_references(console: Console, admin: httpx.AsyncClient) -> None:
