@@ -175,6 +175,7 @@ def environment_of(settings: Settings) -> Mapping[str, str]:
         "AWS_ENDPOINT_URL": str(settings.media.aws_endpoint_url or ""),
         "AWS_ACCESS_KEY_ID": settings.media.aws_access_key_id or "",
         "AWS_SECRET_ACCESS_KEY": (settings.media.aws_secret_access_key or SecretStr("")).get_secret_value(),
+        "WEBHOOK_ALLOWED_NETWORKS": settings.webhooks.webhook_allowed_networks,
         **{name.upper(): str(value) for name, value in settings.limits.model_dump().items()},
     }
 
