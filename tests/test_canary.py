@@ -30,6 +30,7 @@ from app.storage import tables
 from simulator.people import person_of
 from tests.support.api import token
 from tests.support.console import visiting
+from tests.support.receiver import receiving
 from tests.support.servers import S3, script_path
 from tests.support.service import Running, actor, environment_of, everything, running, set_up, settings_for
 from tests.support.simulator import LiveSimulator
@@ -142,6 +143,17 @@ async def masked_pages(service: Running, key: str, tokens: list[str]) -> bytes:
         return found.content + b"".join([(await client.get(path)).content for path in (*paths, *others)])
 
 
+async def delivered(api: httpx.AsyncClient, endpoint_id: str, least: int) -> bytes:
+    """Returns the log of deliveries when at least so many have arrived."""
+    async with asyncio.timeout(30):
+        while True:
+            path, params = f"/v1/webhook-endpoints/{endpoint_id}/deliveries", {"state": "delivered", "limit": 200}
+            page = await api.get(path, params=params)
+            if len(page.json()["items"]) >= least:
+                return page.content
+            await asyncio.sleep(0.1)
+
+
 async def dump(service: Running) -> bytes:
     async with service.services.database.read() as tx:
         rows = [
@@ -189,10 +201,12 @@ async def test_marked_values_are_found_nowhere_outside_the_answers(
     structlog.configure(cache_logger_on_first_use=False)
     tokens = [token(scenario) for scenario in SCENARIOS]
     values = [value for biz_token in tokens for value in values_of(biz_token)]
-    async with running(settings) as service:
+    async with running(settings) as service, receiving() as receiver:
         async with service.client(await service.key(*everything(), Scope.ADMIN)) as api:
+            endpoint = (await api.post("/v1/webhook-endpoints", json={"url": receiver.url()})).json()
             await use_every_path(service, api, tokens)
             pages = await masked_pages(service, await service.key(Scope.ADMIN), tokens)
+            deliveries = await delivered(api, endpoint["id"], len(tokens))
             metrics = (await api.get("/metrics")).content
             rows = await dump(service)
             events = await frames(service) + (await api.get("/v1/events", params={"limit": 500})).content
@@ -202,6 +216,9 @@ async def test_marked_values_are_found_nowhere_outside_the_answers(
     assert len(set(values)) >= 200
     canaries = Canaries(values)
     found = canaries.leaks("metrics", metrics) + canaries.leaks("rows", rows) + canaries.leaks("events", events)
+    for message in receiver.messages:
+        found += canaries.leaks("webhooks", message.body + str(message.headers).encode())
+    found += canaries.leaks("deliveries", deliveries)
     found += canaries.leaks("logs", (output.out + output.err + stream.getvalue()).encode())
     found += canaries.leaks("pages", pages)
     for name, content in files.items():
