@@ -141,7 +141,7 @@ async def open_services(settings: Settings, *, clock: Clock | None = None) -> As
         database.on_events = lambda: wakeups.send(EVENTS)
         stack.push_async_callback(wakeups.aclose)
         webhook_client = WebhookClient(settings.webhooks)
-        stack.push_async_callback(webhook_client.aclose)
+        stack.callback(webhook_client.close)
         services = build(settings, database, media_store, cipher, wakeups, webhook_client, clock or SteadyClock())
         await services.clocks.follow()
         stack.push_async_callback(services.audit.aclose)

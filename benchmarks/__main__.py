@@ -9,7 +9,18 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 
 from app.observability import configure_logging
-from benchmarks import downloads, exports, hostile, lists, long_poll, requests, retrieval, streams, worker_throughput
+from benchmarks import (
+    downloads,
+    exports,
+    hostile,
+    lists,
+    long_poll,
+    requests,
+    retrieval,
+    streams,
+    webhooks,
+    worker_throughput,
+)
 from benchmarks.figures import Line, page, table
 
 RESULTS = Path(__file__).with_name("results.md")
@@ -83,6 +94,13 @@ def exporting(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
     return exports.lines(folder, rows=200 if is_smoke else 100_000)
 
 
+def delivering(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
+    """Deliveries to webhook endpoints."""
+    if is_smoke:
+        return webhooks.lines(folder, callbacks=3, deliveries=160)
+    return webhooks.lines(folder, callbacks=100, deliveries=4800)
+
+
 SECTIONS: Mapping[str, Callable[..., AsyncIterator[Line]]] = {
     "retrieval": retrieving,
     "worker": draining,
@@ -94,6 +112,7 @@ SECTIONS: Mapping[str, Callable[..., AsyncIterator[Line]]] = {
     "idle": resting,
     "hostile": withstanding,
     "exports": exporting,
+    "webhooks": delivering,
 }
 
 

@@ -28,7 +28,7 @@ _AT_ONCE = 50
 
 
 @dataclass(frozen=True, slots=True)
-class _Scene:
+class Scene:
     """The settings of a service with a worker, and a key for it."""
 
     name: str
@@ -38,7 +38,7 @@ class _Scene:
 
 async def waiting(folder: Path, *, waiters: int, seconds: float) -> AsyncIterator[Line]:
     """Measures callers that hold one request each. After `seconds` their tokens are called back one by one."""
-    async for scene in _scenes(folder):
+    async for scene in scenes(folder):
         await _register(scene.settings, waiters)
         async with harness.serving(scene.settings) as server:
             for line in await _waited(scene, server, waiters, seconds):
@@ -47,7 +47,7 @@ async def waiting(folder: Path, *, waiters: int, seconds: float) -> AsyncIterato
 
 async def idle(folder: Path, *, seconds: float) -> AsyncIterator[Line]:
     """Measures a service that has answered some requests and then has nothing to do."""
-    async for scene in _scenes(folder):
+    async for scene in scenes(folder):
         await _register(scene.settings, _AT_ONCE)
         async with harness.serving(scene.settings) as server:
             await answers_to(_reads(scene, _AT_ONCE, 1), server.port)
@@ -58,7 +58,8 @@ async def idle(folder: Path, *, seconds: float) -> AsyncIterator[Line]:
             yield Line.plain(f"idle service, {scene.name}", "% of a core", percent, most=1)
 
 
-async def _scenes(folder: Path) -> AsyncIterator[_Scene]:
+async def scenes(folder: Path) -> AsyncIterator[Scene]:
+    """Yields a new service on SQLite and one on Postgres, with an upstream that costs little."""
     # The server runs as another user.
     await asyncio.to_thread(folder.chmod, 0o711)
     async with durable_postgres(folder) as postgres, upstream.running(folder, 0) as faceid:
@@ -67,7 +68,7 @@ async def _scenes(folder: Path) -> AsyncIterator[_Scene]:
             await asyncio.to_thread(home.mkdir)
             media = (home / "media").as_uri()
             settings = settings_for(home, faceid, database_url=url, media_url=media, faceid_info_type="1", **UNLIMITED)
-            yield _Scene(name, settings, await set_up(settings))
+            yield Scene(name, settings, await set_up(settings))
 
 
 async def _register(settings: Settings, count: int) -> None:
@@ -81,7 +82,7 @@ async def _register(settings: Settings, count: int) -> None:
         await asyncio.gather(*map(one, range(count)))
 
 
-async def _waited(scene: _Scene, server: Server, waiters: int, seconds: float) -> Sequence[Line]:
+async def _waited(scene: Scene, server: Server, waiters: int, seconds: float) -> Sequence[Line]:
     pid = server.child.pid or 0
     alone = await answers_to(_reads(scene, waiters, seconds), server.port)
     held, cpu = resident_mb(pid), server.cpu
@@ -116,7 +117,7 @@ async def _waited(scene: _Scene, server: Server, waiters: int, seconds: float) -
     ]
 
 
-def _reads(scene: _Scene, numbers: int, seconds: float) -> Load:
+def _reads(scene: Scene, numbers: int, seconds: float) -> Load:
     return Load(
         path="/v1/verifications/passed-{n}",
         headers={"Authorization": f"Bearer {scene.key}"},

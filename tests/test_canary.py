@@ -147,8 +147,8 @@ async def delivered(api: httpx.AsyncClient, endpoint_id: str, least: int) -> byt
     """Returns the log of deliveries when at least so many have arrived."""
     async with asyncio.timeout(30):
         while True:
-            path, params = f"/v1/webhook-endpoints/{endpoint_id}/deliveries", {"state": "delivered", "limit": 200}
-            page = await api.get(path, params=params)
+            path = f"/v1/webhook-endpoints/{endpoint_id}/deliveries"
+            page = await api.get(path, params={"state": "delivered", "limit": 200})
             if len(page.json()["items"]) >= least:
                 return page.content
             await asyncio.sleep(0.1)

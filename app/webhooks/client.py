@@ -28,8 +28,6 @@ MAX_ANSWER_BYTES = 64 * 1024
 MAX_HEAD_CHARACTERS = 2048
 MAX_URL_CHARACTERS = 2048
 
-# Shorter than the 5 s after which servers close idle connections by default.
-_IDLE_SECONDS = 4.0
 _PORTS, _SUCCESS, _REDIRECTS = range(1, 65536), range(200, 300), range(300, 400)
 # C0 except tab and line feed, DEL, C1, surrogates, and the marks that reverse the direction of text.
 _CONTROLS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u200e\u200f\u202a-\u202e\u2066-\u2069]")
@@ -98,9 +96,9 @@ class Receiver:
 
 
 class WebhookClient:
-    """Sends messages. Connections are reused for seconds, so each address was checked seconds ago at most.
+    """Sends messages, each over a connection of its own: httpcore's pool takes longer than a new connection.
 
-    Redirects, proxies of the environment and compression are not supported. Close it with `aclose`.
+    Redirects, proxies of the environment and compression are not supported. Close it with `close`.
 
     Args:
         settings: the settings.
@@ -121,17 +119,7 @@ class WebhookClient:
             is_encrypted: GuardedBackend(resolve or self._resolver, allowed, is_encrypted=is_encrypted)
             for is_encrypted in (True, False)
         }
-        tls_context = _tls_context(settings.webhook_ca_file)
-        self._pools = {
-            is_encrypted: httpcore.AsyncConnectionPool(
-                ssl_context=tls_context,
-                max_connections=settings.webhook_concurrency,
-                max_keepalive_connections=settings.webhook_concurrency,
-                keepalive_expiry=_IDLE_SECONDS,
-                network_backend=guard,
-            )
-            for is_encrypted, guard in self._guards.items()
-        }
+        self._tls = _tls_context(settings.webhook_ca_file)
 
     async def check(self, receiver: Receiver) -> None:
         """Checks the addresses of a receiver without connecting. A name that is not resolved yet is accepted.
@@ -170,20 +158,26 @@ class WebhookClient:
 
     async def _post(self, receiver: Receiver, headers: Mapping[str, str], body: bytes, read: "_Read") -> None:
         url = receiver.url
-        async with self._pools[receiver.is_encrypted].stream(
+        target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=receiver.port, target=url.raw_path)
+        request = httpcore.Request(
             "POST",
-            httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=receiver.port, target=url.raw_path),
+            target,
             headers=[
                 ("Host", url.netloc),
                 ("Content-Type", "application/json; charset=utf-8"),
                 ("Content-Length", str(len(body))),
                 ("User-Agent", _USER_AGENT),
                 ("Accept-Encoding", "identity"),
+                ("Connection", "close"),
                 *headers.items(),
             ],
             content=body,
             extensions={"timeout": {"connect": CONNECT_SECONDS}},
-        ) as response:
+        )
+        async with httpcore.AsyncHTTPConnection(
+            target.origin, self._tls, network_backend=self._guards[receiver.is_encrypted]
+        ) as connection:
+            response = await connection.handle_async_request(request)
             read.status = response.status
             read.address = response.extensions["network_stream"].get_extra_info("server_addr")[0]
             read.retry_after = dict(response.headers).get(b"retry-after", b"")
@@ -192,10 +186,8 @@ class WebhookClient:
                 if len(read.body) >= MAX_ANSWER_BYTES:
                     break
 
-    async def aclose(self) -> None:
-        """Closes all connections."""
-        for pool in self._pools.values():
-            await pool.aclose()
+    def close(self) -> None:
+        """Ends the look-ups of names."""
         self._resolver.close()
 
 
