@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from app.domain.api_key import Actor
+from app.domain.api_key import Actor, Scope
 from app.domain.audit import Action
 from app.domain.deliveries import (
     Attempt,
@@ -24,7 +24,7 @@ from app.domain.webhook_endpoint import EndpointState, WebhookEndpoint
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
 from app.services.audit import AuditService
 from app.services.limits import LimitService
-from app.services.visibility import find_endpoint
+from app.services.visibility import find_endpoint, require_scope
 from app.storage.database import Database, Transaction
 from app.storage.wakeups import POSITIONS, Wakeups
 
@@ -64,7 +64,10 @@ class Replay:
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class DeliveryService:
-    """Lists and repeats deliveries. A caller sees those of its client, an admin all."""
+    """Lists and repeats deliveries. A caller sees those of its client, an admin all.
+
+    Each method raises ForbiddenError if the caller lacks the scope.
+    """
 
     database: Database
     wakeups: Wakeups
@@ -205,6 +208,7 @@ class DeliveryService:
         )
 
     async def _find(self, tx: Transaction, actor: Actor, delivery_id: int) -> tuple[Delivery, Event, WebhookEndpoint]:
+        require_scope(actor.caller, Scope.WEBHOOKS_MANAGE)
         found = await tx.delivery_log.find(delivery_id)
         endpoint = await tx.webhook_endpoints.find(found[0].endpoint_id) if found else None
         if found is None or endpoint is None or not actor.caller.can_see(endpoint.client):

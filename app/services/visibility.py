@@ -72,11 +72,13 @@ async def lock_visible(tx: Transaction, caller: Caller, biz_token: str, client: 
 
 
 def require_endpoint(caller: Caller, endpoint: WebhookEndpoint | None) -> WebhookEndpoint:
-    """Returns the webhook endpoint if the caller can see it.
+    """Returns the webhook endpoint if the caller may manage it.
 
     Raises:
+        ForbiddenError: the caller lacks the scope.
         NotFoundError: it does not exist, or it belongs to another client.
     """
+    require_scope(caller, Scope.WEBHOOKS_MANAGE)
     if endpoint is None or not caller.can_see(endpoint.client):
         raise NotFoundError("There is no such webhook endpoint.")
     return endpoint

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from app.domain import webhook_endpoint as endpoints
-from app.domain.api_key import Actor
+from app.domain.api_key import Actor, Scope
 from app.domain.audit import Action
 from app.domain.deliveries import Answer
 from app.domain.detection import Outcome
@@ -20,7 +20,7 @@ from app.errors import ConflictError
 from app.sealing.endpoint_secrets import SecretCipher
 from app.services.audit import AuditService
 from app.services.limits import LimitService
-from app.services.visibility import find_endpoint, lock_endpoint, require_client
+from app.services.visibility import find_endpoint, lock_endpoint, require_client, require_scope
 from app.storage.database import Database, Transaction
 from app.storage.wakeups import POSITIONS, Wakeups
 from app.webhooks.client import Receiver, WebhookClient
@@ -61,7 +61,10 @@ class EndpointPage:
 
 @dataclass(kw_only=True, repr=False, eq=False)
 class WebhookEndpointService:
-    """Creates, lists, changes, tests and removes endpoints. A caller sees those of its client, an admin all."""
+    """Creates, lists, changes, tests and removes endpoints. A caller sees those of its client, an admin all.
+
+    Each method raises ForbiddenError if the caller lacks the scope.
+    """
 
     database: Database
     secrets: SecretCipher
@@ -83,10 +86,11 @@ class WebhookEndpointService:
 
         Raises:
             ConflictError: the client has as many endpoints as it may.
-            ForbiddenError: the caller cannot see the client's verifications.
+            ForbiddenError: the caller lacks the scope, or cannot see the client's verifications.
             InvalidRequestError: the URL is malformed, or leads to a forbidden address.
             TooManyRequestsError: the caller has exceeded its rate.
         """
+        require_scope(actor.caller, Scope.WEBHOOKS_MANAGE)
         self.limits.admit(actor.caller, RateClass.WEBHOOKS)
         require_client(actor.caller, client)
         await self.client.check(Receiver.parse(facts.url))
@@ -118,6 +122,7 @@ class WebhookEndpointService:
             InvalidRequestError: the cursor is invalid.
             TooManyRequestsError: the caller has exceeded its rate.
         """
+        require_scope(actor.caller, Scope.WEBHOOKS_MANAGE)
         self.limits.admit(actor.caller, RateClass.LISTS)
         require_client(actor.caller, client)
         after_id = decode_endpoint_cursor(cursor) if cursor else ""

@@ -1,6 +1,6 @@
 """Webhook endpoints over HTTP: created with a secret that is shown once, seen by their client only, and tested."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -10,11 +10,14 @@ from sqlalchemy import text
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from app.config import Settings
-from app.domain.api_key import Scope
+from app.domain.api_key import Caller, Scope
+from app.domain.deliveries import DeliveryFilter, ReplayKind
 from app.domain.events import EventType
 from app.domain.webhook_endpoint import MAX_PER_CLIENT
+from app.errors import ForbiddenError
+from app.services.webhook_endpoints import EndpointFacts
 from tests.support.receiver import Receiver, answer, receiving
-from tests.support.service import Running, changed, everything, running
+from tests.support.service import Running, actor, changed, everything, running
 
 PATH = "/v1/webhook-endpoints"
 NEW: dict[str, Any] = {
@@ -46,7 +49,7 @@ async def test_endpoint_is_created_read_changed_and_deleted(idle_api: httpx.Asyn
     deleted = await idle_api.delete(path)
 
     assert secret.startswith("whsec_")
-    assert read == created
+    assert read == created | {"pending_count": 0}
     assert created | {"id": "", "created_at": "", "updated_at": ""} == {
         "id": "",
         "client": "default",
@@ -288,3 +291,27 @@ async def test_private_networks_are_reached_only_by_the_setting(settings: Settin
         answers = [await api.post(PATH, json={"url": url}) for url in ("http://10.1.2.3/", "http://127.0.0.1/")]
 
     assert [each.status_code for each in answers] == [201, 400]
+
+
+async def test_services_refuse_callers_without_the_scope(shared_service: Running) -> None:
+    services = shared_service.services
+    stranger = actor(Caller(id="", name="", client="default", scopes=frozenset({Scope.RESULTS_READ})))
+    endpoint_id, at = await shared_service.endpoint_id(), services.clock()
+    attempts: list[Awaitable[object]] = [
+        services.webhook_endpoints.create(stranger, EndpointFacts(url="http://127.0.0.1:9/")),
+        services.webhook_endpoints.list(stranger),
+        services.webhook_endpoints.get(stranger, endpoint_id),
+        services.webhook_endpoints.change(stranger, endpoint_id, {}),
+        services.webhook_endpoints.rotate(stranger, endpoint_id, keep_for=timedelta()),
+        services.webhook_endpoints.test(stranger, endpoint_id, EventType.TEST),
+        services.webhook_endpoints.delete(stranger, endpoint_id),
+        services.deliveries.list(stranger, DeliveryFilter(endpoint_id=endpoint_id), limit=1, cursor=None),
+        services.deliveries.count_pending(stranger, endpoint_id, at_most=1),
+        services.deliveries.get(stranger, 1),
+        services.deliveries.retry(stranger, 1),
+        services.deliveries.replay(stranger, endpoint_id, ReplayKind.ALL, start=at - timedelta(1), end=at),
+    ]
+
+    for attempt in attempts:
+        with pytest.raises(ForbiddenError):
+            await attempt
