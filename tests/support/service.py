@@ -124,6 +124,7 @@ class Running:
         event = Event(public_id=new_public_id(), type=EventType.TEST, client="default", at=at, details="{}")
         async with self.services.database.write() as tx:
             await tx.events.add_all([event])
+            await tx.events.create_counter()
             known = (await tx.events.sequence(limit=500))[-1]
             await tx.deliveries.add_all([replace(new_delivery(endpoint, known, at), due_at=None)])
             found = await tx.delivery_log.search(DeliveryFilter(endpoint_id=endpoint.id), limit=1, before_id=None)
