@@ -15,8 +15,8 @@ from app.domain.api_key import Scope
 from app.main import create_app
 from app.routers.problems import Problem
 from app.storage.database import Database
-from tests.support.operations import DOCUMENT, OPERATIONS, ROWS, Operation, call
-from tests.support.service import Running, everything, settings_for
+from tests.support.operations import DOCUMENT, OPERATIONS, ROWS, VALUES, Operation, call
+from tests.support.service import Running, settings_for
 
 MARK = "000000199001011234"
 
@@ -119,7 +119,7 @@ async def test_rejected_body_is_explained(shared_api: httpx.AsyncClient, body: b
 @pytest.mark.parametrize("operation", OPERATIONS, ids=" ".join)
 async def test_unknown_parameter_is_rejected_and_named(shared_api: httpx.AsyncClient, operation: Operation) -> None:
     method, template = operation
-    path = template.format(biz_token="a", kind="best_frame")
+    path = template.format(**VALUES)
 
     answer = await shared_api.request(method, path, params={"colour": "red"}, **ROWS[operation].request)
 
@@ -133,7 +133,7 @@ async def test_unknown_parameter_is_rejected_and_named(shared_api: httpx.AsyncCl
 
 @pytest.mark.parametrize("path", sorted({path for _, path in OPERATIONS}))
 async def test_405_lists_the_allowed_methods(shared_api: httpx.AsyncClient, path: str) -> None:
-    answer = await shared_api.request("PATCH", path.format(biz_token="a", kind="best_frame"))
+    answer = await shared_api.request("TRACE", path.format(**VALUES))
 
     assert answer.status_code == 405
     assert set(answer.headers["Allow"].split(", ")) == {method.upper() for method in DOCUMENT["paths"][path]}
@@ -159,9 +159,9 @@ async def test_invalid_request_id_is_replaced(shared_api: httpx.AsyncClient, req
 def marked(operation: Operation) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yields requests to an operation with the mark in each place where it is invalid: the path and the arguments."""
     method, template = operation
-    path, valid = template.format(biz_token="a", kind="best_frame"), ROWS[operation].request
+    path, valid = template.format(**VALUES), ROWS[operation].request
     for name in re.findall("{(.*?)}", template):
-        yield template.replace(f"{{{name}}}", f"!{MARK}").format(biz_token="a", kind="best_frame"), valid
+        yield template.replace(f"{{{name}}}", f"!{MARK}").format(**VALUES), valid
     for parameter in DOCUMENT["paths"][template][method].get("parameters", ()):
         name, place = parameter["name"], {"query": "params", "header": "headers"}.get(parameter["in"])
         if place:
@@ -204,11 +204,12 @@ async def test_rejected_input_is_neither_returned_nor_logged(
 async def test_crash_is_a_problem_without_the_exception_text(
     idle_service: Running, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    async with idle_service.client(await idle_service.key(*everything())) as api:
-        await api.put("/v1/verifications/a")
-        async with idle_service.services.database.write() as tx:
-            await tx.connection.execute(text("UPDATE verification SET outcome = :mark"), {"mark": MARK})
-        answer = await api.get("/v1/verifications/a")
+    def crash() -> None:
+        raise ValueError(MARK)
+
+    idle_service.app.add_api_route("/crash", crash)
+    async with idle_service.client(None) as browser:
+        answer = await browser.get("/crash")
 
     problem = problem_of(answer)
     assert (problem.status, problem.code, problem.detail) == (
@@ -235,7 +236,7 @@ async def test_without_the_database_only_operations_that_need_it_are_503(idle_se
     await make_unavailable(idle_service.services.database)
 
     for operation in OPERATIONS:
-        answer = await call(idle_service, key, operation, "a")
+        answer = await call(idle_service, key, operation, "a", is_made_up=True)
 
         is_independent = operation[1] in {"/livez", "/metrics", "/v1/callbacks/redirect", "/v1/redirects", "/v1/me"}
         assert answer.status_code == (ROWS[operation].status if is_independent else 503), operation

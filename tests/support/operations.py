@@ -141,6 +141,13 @@ ROWS: dict[Operation, Row] = {
     ("get", "/readyz"): Row(None, 200, is_about_one=False, naming=[{}], optional=Scope.ADMIN),
     ("get", "/metrics"): Row(None, 200, is_about_one=False, naming=[{}], optional=Scope.ADMIN),
 }
+VALUES = {
+    "biz_token": "a",
+    "kind": "best_frame",
+    "endpoint_id": "we_0123456789abcdef01234567",
+    "delivery_id": "dlv_4711",
+}
+"""Valid values of the parameters in paths."""
 DOCUMENT = create_app(settings_for(Path(), "http://127.0.0.1:9")).openapi()
 OPERATIONS: Sequence[Operation] = [(method, path) for path, item in DOCUMENT["paths"].items() for method in item]
 
@@ -153,17 +160,22 @@ async def call(
     *,
     request: dict[str, Any] | None = None,
     scheme: str = "Bearer",
+    is_made_up: bool = False,
 ) -> httpx.Response:
-    """Calls the operation with this key on this verification, by default with the request that succeeds."""
+    """Calls the operation with this key on this verification, by default with the request that succeeds.
+
+    The endpoint and the delivery exist unless they are made up.
+    """
     method, path = operation
-    endpoint_id = await service.endpoint_id() if "{endpoint_id}" in path else ""
-    delivery_id = await service.delivery_id() if "{delivery_id}" in path else ""
-    values = {"biz_token": target} if isinstance(target, str) else asdict(target)
+    values = VALUES | ({"biz_token": target} if isinstance(target, str) else asdict(target))
+    if "{endpoint_id}" in path and not is_made_up:
+        values["endpoint_id"] = await service.endpoint_id()
+    if "{delivery_id}" in path and not is_made_up:
+        values["delivery_id"] = await service.delivery_id()
     request = dict(ROWS[operation].request if request is None else request)
     for place in {"json", "params"} & request.keys():
         request[place] = {name: value.format(**values) for name, value in request[place].items()}
     headers = {"X-Request-Id": REQUEST_ID} | ({} if key is None else {"Authorization": f"{scheme} {key}".encode()})
     request["headers"] = headers | request.get("headers", {})
-    path = path.format(kind="best_frame", endpoint_id=endpoint_id, delivery_id=delivery_id, **values)
     async with service.client(None) as client:
-        return await client.request(method, path, **request)
+        return await client.request(method, path.format(**values), **request)
