@@ -83,9 +83,11 @@ async def _write(services: Services, file: Path, wanted: ExportQuery, purpose: s
     table = new_table(wanted.format, is_revealed=wanted.reveal)
     pieces = services.export.write(actor, wanted.filter(), table, is_revealed=wanted.reveal)
     part = file.with_name(f".{file.name}.part")
+    # A new file: an existing one could be a link, or open to others.
+    part.unlink(missing_ok=True)
     try:
         with (
-            os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as output,
+            os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as output,
             _progress() as show,
         ):
             async for piece in pieces:
@@ -99,7 +101,7 @@ async def _write(services: Services, file: Path, wanted: ExportQuery, purpose: s
 
 @contextmanager
 def _progress() -> Iterator[Callable[[int], None]]:
-    """Shows the number of rows if standard error is a terminal. Nobody knows it before the end."""
+    """Shows the number of rows if standard error is a terminal. It has no known end."""
     columns = (SpinnerColumn(), TextColumn("{task.fields[count]:,} verifications"), TimeElapsedColumn())
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:

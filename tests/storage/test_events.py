@@ -4,6 +4,7 @@ import asyncio
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from app.domain import lifecycle
 from app.domain.detection import Outcome
@@ -41,8 +42,14 @@ async def read(
 
 
 def event(number: int, **values: object) -> Event:
-    known = {"public_id": f"evt_{number}", "type": EventType.TEST, "client": "shop", "at": NOW, "details": "{}"}
-    return Event(**known | values)  # type: ignore[arg-type]
+    known: dict[str, Any] = {
+        "public_id": f"evt_{number}",
+        "type": EventType.TEST,
+        "client": "shop",
+        "at": NOW,
+        "details": "{}",
+    }
+    return Event(**known | values)
 
 
 async def test_change_and_its_event_are_committed_together(database: Database) -> None:
