@@ -215,9 +215,13 @@ def test_stop_answers_callers_and_ends_everything_in_order(running: Deployment, 
 
 
 def test_backup_is_restored_on_an_empty_machine(running: Deployment, key: str, tmp_path: Path) -> None:
-    backup, restore = BLOCK.findall((ROOT / "docs" / "backup.md").read_text())
+    backup, restore, revoke = BLOCK.findall((ROOT / "docs" / "backup.md").read_text())
     before = view_of(running, key)
+    create = "docker compose run --rm -T --no-deps api keys create late --scope results:read --json"
+    revoked = json.loads(running.sh(create))
     running.sh(backup)
+    running.sh(f"docker compose run --rm -T --no-deps api keys revoke {revoked['id']}")
+    log = logged_revocation(running, revoked["id"])
     running.sh("docker compose --profile demo stop")
 
     with deployed(tmp_path / f"restored{os.getpid()}") as restored:
@@ -232,11 +236,30 @@ def test_backup_is_restored_on_an_empty_machine(running: Deployment, key: str, t
         restored.sh(restore)
         restored.until_ready()
         after = view_of(restored, key)
+        (restored.folder / "service.log").write_text(log)
+        with restored.client(revoked["key"]) as late:
+            restored_key = late.get("/v1/me").status_code
+            restored.sh(revoke)
+            # Every process rejects it within 5 s.
+            time.sleep(5)
+            revoked_again = late.get("/v1/me").status_code
 
     assert too_late.returncode != 0
     assert "deploy/secrets/keyring.json is not the key ring in use" in reason
     assert len(before[0]) > 4
     assert after == before
+    assert (restored_key, revoked_again) == (200, 401)
+
+
+def logged_revocation(deployment: Deployment, key_id: str) -> str:
+    """Returns the log of the workers once it names a revoked key, which takes up to a minute."""
+    end = time.monotonic() + READY_SECONDS
+    while True:
+        log = deployment.sh("docker compose logs --no-color worker")
+        if any("key_revoked" in line and key_id in line for line in log.splitlines()):
+            return log
+        assert time.monotonic() < end, "the log does not name the revoked key"
+        time.sleep(1)
 
 
 def retrieve(deployment: Deployment, key: str, biz_token: str) -> dict[str, object]:
