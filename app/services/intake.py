@@ -1,6 +1,6 @@
 """Accepts registrations and callbacks. Durable when the method returns; idempotent per client and BizToken."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -9,7 +9,7 @@ from app.domain import lifecycle
 from app.domain.api_key import Actor, Caller, Scope
 from app.domain.audit import Action
 from app.domain.rate import RateClass
-from app.domain.verification import TokenFacts, TokenOwner, Verification
+from app.domain.verification import State, TokenFacts, TokenOwner, Verification
 from app.errors import ConflictError, InvalidRequestError, NotFoundError, ServiceError
 from app.sealing.personal_data import PersonalDataCipher
 from app.services.audit import AuditService
@@ -187,6 +187,7 @@ class IntakeService:
                 results.append(ConflictError("The state was used before."))
             else:
                 results.append(self._changed(notice, after))
+        await self._release_states(tx, [notice for notice in notices if notice not in spent], after)
         await self._save(tx, [(before[owner], row) for owner, row in after.items() if row is not before[owner]])
         return results
 
@@ -201,6 +202,14 @@ class IntakeService:
         uses = [(nonce, *notice.owner) for nonce, notice in first.items()]
         unused = {first[nonce] for nonce in await tx.redirects.use(uses)}
         return {notice for notice in notices if notice.nonce} - unused
+
+    async def _release_states(
+        self, tx: Transaction, notices: Collection[Notice], rows: Mapping[TokenOwner, Verification]
+    ) -> None:
+        """Releases the states of refused notices about unknown or erased tokens: no erasure would remove them."""
+        living = {owner for owner, row in rows.items() if row.state is not State.ERASED}
+        if unneeded := {notice.nonce for notice in notices if notice.nonce and notice.owner not in living}:
+            await tx.redirects.release(unneeded)
 
     async def _save(self, tx: Transaction, changes: Collection[tuple[Verification, Verification]]) -> None:
         """Saves rows. A nonce that is no longer required stays used, also if an earlier version used it."""

@@ -33,6 +33,10 @@ class RedirectStore:
         rows = [dict(zip(_NAMES, use, strict=True)) for use in sorted(uses)]
         return (await self.connection.scalars(statement, rows)).all()
 
+    async def release(self, nonces: Collection[str]) -> None:
+        """Deletes nonces that this transaction has marked."""
+        await self.connection.execute(delete(table).where(table.c.nonce.in_(nonces)))
+
     async def forget(self, owner: TokenOwner) -> None:
         """Deletes the nonces of a verification that was erased. It accepts no state any more."""
         client, biz_token = owner

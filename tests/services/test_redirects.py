@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from app.domain import lifecycle
 from app.domain.verification import TokenFacts
 from app.sealing.keyring import KeyRing
 from app.services.intake import IntakeService
 from app.services.redirects import RedirectService
+from app.services.rule_settings import RuleSettings, RulesSettings
 from app.storage.database import Database
 from tests.support.redirects import redirect_service
 from tests.support.rows import find_row
@@ -126,3 +128,24 @@ async def test_database_failure_loses_pending_hints_only(
     await wait_for_hints()
 
     assert await received_at(database, "registered") == NOW
+
+
+async def test_state_of_a_refused_redirect_leaves_nothing_behind(
+    redirect: RedirectService, intake: IntakeService, database: Database
+) -> None:
+    late, foreign, kept = [redirect.issue(actor(), None)[0] for _ in range(3)]
+    await redirect.accept("kept", kept)
+    await intake.register(actor(), "erased", TokenFacts())
+    async with database.write() as tx:
+        erased = (await tx.verifications.lock_all([("default", "erased")]))["default", "erased"]
+        await tx.verifications.save(erased, lifecycle.erased(erased, NOW), NOW)
+    await redirect.accept("erased", late)
+    # The rule was closed to the client since the state was issued.
+    rules = {"1": RuleSettings(redirect_state=True, clients=["other"])}
+    intake.rules = redirect.rules = RulesSettings(faceid_rule_id="1", rules=rules)
+    await redirect.accept("unknown", foreign)
+    await wait_for_hints()
+
+    async with database.read() as tx:
+        left = (await tx.connection.exec_driver_sql("SELECT biz_token FROM redirect_nonce")).scalars().all()
+    assert left == ["kept"]
