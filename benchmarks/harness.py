@@ -121,6 +121,8 @@ def _child(settings: Settings, *arguments: str, up: Callable[[], Awaitable[bool]
     environment = {
         **environment_of(settings),
         "FACEID_INFO_TYPE": settings.rules.faceid_info_type,
+        "ACCEPT_UNKNOWN_RULES": str(settings.rules.accept_unknown_rules),
+        "CALLBACK_SECRETS": settings.signatures.callback_secrets.get_secret_value(),
         "AWS_ENDPOINT_URL": str(settings.media.aws_endpoint_url or ""),
         "AWS_ACCESS_KEY_ID": settings.media.aws_access_key_id or "",
         "AWS_SECRET_ACCESS_KEY": secret.get_secret_value() if secret else "",

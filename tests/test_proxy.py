@@ -3,8 +3,8 @@
 import asyncio
 import signal
 import subprocess
-from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -12,10 +12,10 @@ import pytest
 
 from app.config import Settings
 from tests.support.processes import answers, until
-from tests.support.servers import NGINX, free_ports
+from tests.support.proxy import nginx
+from tests.support.servers import NGINX
 from tests.support.service import changed, everything, served
 
-CONFIGURATION = Path(__file__).parents[1] / "deploy" / "nginx.conf"
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
@@ -50,34 +50,6 @@ class Upstream:
 
 
 Proxied = tuple[list[Upstream], httpx.AsyncClient, "subprocess.Popen[bytes]"]
-
-
-@contextmanager
-def nginx(folder: Path, ports: list[int]) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """Runs nginx with the shipped configuration; only paths and addresses differ. Yields it and its port."""
-    port = free_ports(["nginx"])["nginx"]
-    servers = "".join(f"server 127.0.0.1:{each} max_fails=0; " for each in ports)
-    text = CONFIGURATION.read_text()
-    for old, new in (
-        (" /tmp/", f" {folder}/"),
-        ("listen 8080 ", f"listen 127.0.0.1:{port} "),
-        ("http://api:8000", "http://apis"),
-        ("http {", f"http {{ upstream apis {{ {servers} }}"),
-    ):
-        assert old in text
-        text = text.replace(old, new, 1) if old == "http {" else text.replace(old, new)
-    (folder / "nginx.conf").write_text(text)
-    # The workers of a server that root starts run as another user.
-    for parent in (folder, *folder.parents[:2]):
-        parent.chmod(0o755)
-    process = subprocess.Popen(
-        [NGINX or "nginx", "-c", folder / "nginx.conf", "-g", "daemon off;"], stdout=subprocess.DEVNULL
-    )
-    try:
-        yield process, port
-    finally:
-        process.kill()
-        process.wait()
 
 
 async def refuses(port: int) -> bool:
