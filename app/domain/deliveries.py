@@ -245,6 +245,11 @@ def after(
     return replace(tried, step=step, due_at=now + _wait(SCHEDULE[step], answer, chance)), failed
 
 
+def without_event(delivery: Delivery, now: datetime) -> Delivery:
+    """Ends a delivery whose event does not exist. Only a change of the database can be the cause."""
+    return replace(delivery, state=DeliveryState.FAILED, due_at=None, is_leased=False, ended_at=now)
+
+
 def repeated(delivery: Delivery, now: datetime, priority: DeliveryPriority = DeliveryPriority.FRESH) -> Delivery:
     """Returns the delivery with a new schedule that begins now. Its attempts until now stay."""
     return replace(

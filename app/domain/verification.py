@@ -19,7 +19,8 @@ TokenOwner = tuple[str, str]
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 """Before every verification."""
 
-NEVER = datetime(9999, 12, 31, tzinfo=UTC)
+NEVER = datetime(9000, 1, 1, tzinfo=UTC)
+"""After every instant that is stored. Sums with any span of ours stay within Python's calendar."""
 
 MALFORMED = b"malformed"
 """The digest of a row with a value that no version of the service writes. The value itself reads as absent."""

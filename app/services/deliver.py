@@ -9,7 +9,17 @@ from datetime import datetime, timedelta
 
 import structlog
 
-from app.domain.deliveries import Answer, Delivery, DeliveryState, Fault, after, attempt_of, new_delivery, state_event
+from app.domain.deliveries import (
+    Answer,
+    Delivery,
+    DeliveryState,
+    Fault,
+    after,
+    attempt_of,
+    new_delivery,
+    state_event,
+    without_event,
+)
 from app.domain.events import Event, body
 from app.domain.webhook_endpoint import EndpointState, WebhookEndpoint, rate_name
 from app.observability import DELIVERIES, DELIVERY_SECONDS
@@ -94,12 +104,19 @@ class DeliverService:
             self._is_idle = not endpoints
             in_flight = await tx.deliveries.in_flight([endpoint.id for endpoint in endpoints], now)
             for endpoint in endpoints:
+                # A malformed row is found as well.
+                if endpoint.state is EndpointState.DISABLED:
+                    continue
                 free = min(limit - len(taken), endpoint.concurrency - in_flight.get(endpoint.id, 0))
                 taken += await self._take_of(tx, endpoint, free, now)
-                self._last_id = endpoint.id
+            self._last_id = endpoints[-1].id if endpoints else self._last_id
             events = await tx.deliveries.events([delivery for delivery, _, _ in taken])
+            lost = [delivery for delivery, _, _ in taken if delivery.event_id not in events]
+            await tx.deliveries.save_all([without_event(delivery, now) for delivery in lost])
         return [
-            DeliveryClaim(delivery, events[delivery.event_id], endpoint, slot) for delivery, endpoint, slot in taken
+            DeliveryClaim(delivery, events[delivery.event_id], endpoint, slot)
+            for delivery, endpoint, slot in taken
+            if delivery.event_id in events
         ]
 
     async def _has_due(self) -> bool:

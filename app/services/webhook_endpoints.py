@@ -106,9 +106,8 @@ class WebhookEndpointService:
         )
         endpoint = replace(endpoint, sealed_secret=self.secrets.seal(endpoint, secret))
         async with self.database.write() as tx:
-            if await tx.webhook_endpoints.count(endpoint.client) >= MAX_PER_CLIENT:
+            if not await tx.webhook_endpoints.add(endpoint, at_most=MAX_PER_CLIENT):
                 raise ConflictError(f"The client has {MAX_PER_CLIENT} endpoints already. Delete one.")
-            await tx.webhook_endpoints.add(endpoint)
             await self._record(tx, actor, Action.WEBHOOK_CREATED, endpoint)
         return endpoint, secret
 

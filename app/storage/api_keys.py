@@ -1,7 +1,6 @@
 """API keys in the database."""
 
-import ipaddress
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
@@ -9,14 +8,13 @@ from typing import Any
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.api_key import DESTROYED, ApiKey, Scope
+from app.domain.api_key import DESTROYED, ApiKey
 from app.domain.verification import LONG_AGO
 from app.storage.rows import RowReader
-from app.storage.tables import IMPOSSIBLE, columns_of
 from app.storage.tables import api_key as table
+from app.storage.tables import columns_of
 
-_NAMES = [field.name for field in fields(ApiKey)]
-_SELECT = select(*(table.c[name] for name in _NAMES))
+_SELECT = select(*(table.c[field.name] for field in fields(ApiKey)))
 _READER = RowReader(
     ApiKey,
     **dict.fromkeys(("id", "name", "client"), ""),
@@ -35,8 +33,7 @@ class ApiKeyStore:
 
     async def add(self, key: ApiKey) -> None:
         """Inserts a new key."""
-        lists = {"scopes": " ".join(sorted(key.scopes)), "networks": " ".join(map(str, key.networks))}
-        await self.connection.execute(insert(table).values(columns_of(key) | lists))
+        await self.connection.execute(insert(table).values(columns_of(key)))
 
     async def find(self, key_id: str) -> ApiKey | None:
         """Returns the key with this id."""
@@ -62,15 +59,5 @@ class ApiKeyStore:
 
 
 def _as_key(row: Sequence[Any]) -> ApiKey:
-    """Converts a row of `_COLUMNS`. A malformed value is replaced, and then no secret matches the key."""
-    values = dict(zip(_NAMES, row, strict=True))
-    values["scopes"] = _parsed(values["scopes"], lambda text: frozenset(map(Scope, text.split())))
-    values["networks"] = _parsed(values["networks"], lambda text: tuple(map(ipaddress.ip_network, text.split())))
-    return _READER.read(tuple(values.values()))[0]
-
-
-def _parsed(value: object, parse: Callable[[str], object]) -> object:
-    try:
-        return parse(value) if isinstance(value, str) else IMPOSSIBLE
-    except ValueError:
-        return IMPOSSIBLE
+    """Converts a row of `_SELECT`. A malformed value is replaced, and then no secret matches the key."""
+    return _READER.read(row)[0]

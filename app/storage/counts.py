@@ -13,12 +13,15 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.counts import CountFilter, Dimension, Group
+from app.storage.column_types import IMPOSSIBLE
+from app.storage.rows import RowReader
 from app.storage.tables import columns_of
 from app.storage.tables import count_change as changes
 from app.storage.tables import count_total as totals
 
 _NAMES = [field.name for field in fields(Group)]
 _KEYS = [totals.c[name] for name in _NAMES]
+_READER = RowReader(Group)
 _ADD_PG, _ADD_LITE = postgresql.insert(totals), sqlite.insert(totals)
 _ADD = {
     "postgresql": _ADD_PG.on_conflict_do_update(
@@ -43,7 +46,10 @@ class CountStore:
             await self.connection.execute(insert(changes), rows)
 
     async def collect(self, *, limit: int) -> int:
-        """Moves at most `limit` changes into the totals; returns how many. Skips those that another one moves."""
+        """Moves at most `limit` changes into the totals; returns how many. Skips those that another one moves.
+
+        A malformed change is removed without effect.
+        """
         oldest = select(changes.c.id).order_by(changes.c.id).limit(limit).with_for_update(skip_locked=True)
         moved = (
             delete(changes)
@@ -51,13 +57,15 @@ class CountStore:
             .returning(*(changes.c[name] for name in _NAMES), changes.c.number)
         )
         rows = (await self.connection.execute(moved)).all()
-        sums: Counter[tuple[Any, ...]] = Counter()
-        for *key, number in rows:
-            sums[tuple(key)] += number
+        sums: Counter[Group] = Counter()
+        for row in rows:
+            group, is_intact = _READER.read(row[:-1])
+            if is_intact and isinstance(row.number, int):
+                sums[group] += row.number
         # In one order, so two collections cannot deadlock.
         new = [
-            dict(zip(_NAMES, key, strict=True)) | {"number": number}
-            for key, number in sorted(sums.items(), key=lambda item: str(item[0]))
+            columns_of(group) | {"number": number}
+            for group, number in sorted(sums.items(), key=lambda item: str(item[0]))
             if number
         ]
         if new:
@@ -67,7 +75,10 @@ class CountStore:
     async def count(
         self, wanted: CountFilter, by: Collection[Dimension], *, limit: int
     ) -> Sequence[tuple[Mapping[Dimension, Any], int]]:
-        """Returns the wanted counts by these dimensions, in their order, without zeros; at most `limit` of them."""
+        """Returns the wanted counts by these dimensions, in their order, without zeros; at most `limit` of them.
+
+        Malformed groups are left out.
+        """
         parts = []
         for table in (totals, changes):
             part = select(*(table.c[name] for name in _NAMES), table.c.number).where(
@@ -78,4 +89,4 @@ class CountStore:
         keys, number = [both.c[name] for name in by], func.sum(both.c.number)
         statement = select(*keys, number).group_by(*keys).having(number != 0).order_by(*keys).limit(limit)
         found = (await self.connection.execute(statement)).all()
-        return [(dict(zip(by, row[:-1], strict=True)), int(row[-1] or 0)) for row in found]
+        return [(dict(zip(by, row[:-1], strict=True)), int(row[-1] or 0)) for row in found if IMPOSSIBLE not in row]

@@ -32,17 +32,18 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.deliveries import Attempt, Delivery, DeliveryPriority, DeliveryState
 from app.domain.events import Event
+from app.domain.verification import LONG_AGO
 from app.domain.webhook_endpoint import EndpointState, WebhookEndpoint
+from app.storage.events import EVENT_COLUMNS, as_event
+from app.storage.rows import RowReader
 from app.storage.tables import columns_of, event
 from app.storage.webhook_endpoints import ENDPOINT_COLUMNS, as_endpoint
 from app.storage.webhook_tables import delivery as table
 from app.storage.webhook_tables import delivery_attempt, webhook_endpoint
 
-_NAMES = [field.name for field in fields(Delivery)]
-DELIVERY_COLUMNS = [table.c[name] for name in _NAMES]
+DELIVERY_COLUMNS = [table.c[field.name] for field in fields(Delivery)]
+_READER = RowReader(Delivery, endpoint_id="", event_id=0, position=0, created_at=LONG_AGO)
 _CHANGING = ("state", "due_at", "is_leased", "step", "attempts", "ended_at", "priority")
-_EVENT_NAMES = [field.name for field in fields(Event)]
-EVENT_COLUMNS = [event.c[name] for name in _EVENT_NAMES]
 
 _at = bindparam("at", type_=table.c.due_at.type)
 _of_endpoint = bindparam("of_endpoint", type_=table.c.endpoint_id.type)
@@ -222,10 +223,5 @@ class DeliveryStore:
 
 
 def as_delivery(row: Sequence[Any]) -> Delivery:
-    """Converts a row of `DELIVERY_COLUMNS`."""
-    return Delivery(**dict(zip(_NAMES, row, strict=True)))
-
-
-def as_event(row: Sequence[Any]) -> Event:
-    """Converts a row of `EVENT_COLUMNS`."""
-    return Event(**dict(zip(_EVENT_NAMES, row, strict=True)))
+    """Converts a row of `DELIVERY_COLUMNS`. Malformed values are replaced."""
+    return _READER.read(row)[0]

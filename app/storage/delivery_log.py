@@ -10,8 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.deliveries import Attempt, Delivery, DeliveryFilter, DeliveryPriority, DeliveryState
 from app.domain.events import Event
+from app.domain.verification import LONG_AGO
 from app.domain.webhook_endpoint import EndpointState, WebhookEndpoint
-from app.storage.deliveries import DELIVERY_COLUMNS, EVENT_COLUMNS, as_delivery, as_event, is_pending
+from app.storage.deliveries import DELIVERY_COLUMNS, as_delivery, is_pending
+from app.storage.events import EVENT_COLUMNS, as_event
+from app.storage.rows import RowReader
 from app.storage.tables import event
 from app.storage.webhook_tables import delivery as table
 from app.storage.webhook_tables import delivery_attempt, webhook_endpoint
@@ -20,6 +23,7 @@ MAX_ATTEMPTS = 20
 """The attempts of a delivery that are shown."""
 
 _ATTEMPT_COLUMNS = [delivery_attempt.c[field.name] for field in fields(Attempt)]
+_ATTEMPT_READER = RowReader(Attempt, delivery_id=0, at=LONG_AGO, host="", duration_ms=0)
 _WITH_EVENTS = select(*DELIVERY_COLUMNS, *EVENT_COLUMNS).join(event, event.c.id == table.c.event_id)
 
 
@@ -61,9 +65,7 @@ class DeliveryLogStore:
         statement = select(rows).where(rows.c.number <= MAX_ATTEMPTS).order_by(rows.c.id)
         found: dict[int, list[Attempt]] = {}
         for row in await self.connection.execute(statement):
-            values = row._asdict()
-            del values["number"]
-            found.setdefault(row.delivery_id, []).append(Attempt(**values))
+            found.setdefault(row.delivery_id, []).append(_ATTEMPT_READER.read(row[:-1])[0])
         return found
 
     async def count_pending(self, endpoint_id: str, *, at_most: int) -> int:
@@ -136,7 +138,7 @@ class DeliveryLogStore:
             for priority in DeliveryPriority
         ]
         statement = select(*dues).where(webhook_endpoint.c.state == EndpointState.ENABLED)
-        found = [at for row in await self.connection.execute(statement) for at in row if at is not None]
+        found = [at for row in await self.connection.execute(statement) for at in row if isinstance(at, datetime)]
         return min(found, default=None)
 
     async def _with_events(self, statement: Select[Any]) -> Sequence[tuple[Delivery, Event]]:

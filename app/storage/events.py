@@ -6,8 +6,9 @@ lock of the counter's row, and its next statement sees everything that was commi
 visible before it releases the lock. A reader therefore never sees a position before all smaller ones.
 """
 
+import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
@@ -17,11 +18,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.events import Event, EventFilter, EventType
 from app.domain.verification import LONG_AGO
+from app.storage.column_types import IMPOSSIBLE
 from app.storage.rows import RowReader
-from app.storage.tables import IMPOSSIBLE, columns_of, event_counter, verification
+from app.storage.tables import columns_of, event_counter, verification
 from app.storage.tables import event as table
 
-_COLUMNS = [table.c[field.name] for field in fields(Event)]
+EVENT_COLUMNS = [table.c[field.name] for field in fields(Event)]
+"""The columns in the order that `as_event` expects."""
+
 _READER = RowReader(Event, public_id="", type=EventType.UPDATED, client="", at=LONG_AGO)
 
 # Built once: building a statement takes several times as long as running it.
@@ -47,7 +51,7 @@ _SEQUENCE = (
     update(table)
     .where(table.c.id == _NEW.c.id)
     .values(position=bindparam("head", type_=table.c.position.type) + _NEW.c.number)
-    .returning(*_COLUMNS)
+    .returning(*EVENT_COLUMNS)
 )
 _CREATE_COUNTER = {
     name: dialect.insert(event_counter).values(position=0).on_conflict_do_nothing()
@@ -97,7 +101,7 @@ class EventStore:
         # Counted before the wait for the lock: another sequencer may have left fewer events. A gap is harmless.
         parameters = {"head": advanced.position - advanced.added, "at_most": advanced.added}
         rows = await self.connection.execute(_SEQUENCE, parameters)
-        return sorted(map(_as_event, rows), key=lambda event: event.id)
+        return sorted(map(as_event, rows), key=lambda event: event.id)
 
     async def head(self) -> int:
         """Returns the newest position, 0 before the first."""
@@ -111,7 +115,7 @@ class EventStore:
     async def search(self, wanted: EventFilter, *, after: int, until: int, limit: int) -> Sequence[Event]:
         """Returns at most `limit` events behind the position `after`, up to and including `until`, in order."""
         statement = (
-            select(*_COLUMNS)
+            select(*EVENT_COLUMNS)
             .where(table.c.position > after, table.c.position <= until)
             .order_by(table.c.position)
             .limit(limit)
@@ -123,14 +127,17 @@ class EventStore:
         if wanted.biz_token is not None:
             ids = select(verification.c.id).where(verification.c.biz_token == wanted.biz_token)
             statement = statement.where(table.c.verification_id.in_(ids))
-        return [_as_event(row) for row in await self.connection.execute(statement)]
+        return [as_event(row) for row in await self.connection.execute(statement)]
 
     async def of_verification(self, verification_id: int, *, limit: int) -> Sequence[Event]:
         """Returns the newest events of a verification, oldest first."""
         newest = (
-            select(*_COLUMNS).where(table.c.verification_id == verification_id).order_by(table.c.id.desc()).limit(limit)
+            select(*EVENT_COLUMNS)
+            .where(table.c.verification_id == verification_id)
+            .order_by(table.c.id.desc())
+            .limit(limit)
         )
-        return [_as_event(row) for row in await self.connection.execute(newest)][::-1]
+        return [as_event(row) for row in await self.connection.execute(newest)][::-1]
 
     async def remove_before(self, at: datetime, *, limit: int) -> int:
         """Removes the events before an instant, at most `limit` of the first positions; returns how many."""
@@ -144,5 +151,14 @@ class EventStore:
         return kept_from
 
 
-def _as_event(row: Sequence[Any]) -> Event:
-    return _READER.read(row)[0]
+def as_event(row: Sequence[Any]) -> Event:
+    """Converts a row of `EVENT_COLUMNS`. Malformed values are replaced, so the event can be reported."""
+    event, _ = _READER.read(row)
+    return event if event.details is None or _is_object(event.details) else replace(event, details=None)
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(json.loads(text), dict)
+    except ValueError:
+        return False

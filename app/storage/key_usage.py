@@ -3,7 +3,7 @@
 Every wrapped key and every digest begins with the number of its key version, the *prefix*.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,10 +52,14 @@ class KeyUsageStore:
     connection: AsyncConnection
 
     async def count(self, column: Column[bytes], prefix_bytes: int) -> Mapping[bytes, int]:
-        """Counts the values of a column by their prefix of so many bytes, except those without a key version."""
+        """Counts the values of a column by their prefix of so many bytes, except those without a key version.
+
+        SQLite also stores texts and numbers, which no key has made.
+        """
         prefix, least = _prefix(column, prefix_bytes), _HASH_BYTES if column is LINKS else 0
         statement = select(prefix, func.count()).where(func.length(column) > least).group_by(prefix)
-        return {row[0]: row[1] for row in await self.connection.execute(statement)}
+        counted: Iterable[Sequence[Any]] = await self.connection.execute(statement)
+        return {row[0]: row[1] for row in counted if isinstance(row[0], bytes)}
 
     async def outdated_verifications(self, newest: bytes, *, after_id: int, limit: int) -> Sequence[Verification]:
         """Returns verifications with larger ids whose key was not wrapped under the newest prefix."""

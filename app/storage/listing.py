@@ -38,7 +38,8 @@ from sqlalchemy import (
 from app.domain.detection import Outcome
 from app.domain.listing import Order, Position, TimeField, VerificationFilter
 from app.domain.verification import NEVER, STANDINGS, State, Verification
-from app.storage.tables import NO_OUTCOME, detection
+from app.storage.column_types import NO_OUTCOME
+from app.storage.tables import detection
 from app.storage.tables import verification as table
 
 _EQUAL = ("client", "rule_id", "subject_ref")

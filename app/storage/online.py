@@ -15,8 +15,9 @@ from sqlalchemy.schema import CreateIndex
 
 from app.domain.verification import LONG_AGO, STANDINGS
 from app.errors import UnavailableError
+from app.storage.column_types import NO_OUTCOME
 from app.storage.database import Database
-from app.storage.tables import NO_OUTCOME, metadata
+from app.storage.tables import metadata
 
 # "faceidix" in ASCII. Not waited for: a waiting statement would hold up the index that it waits for.
 _LOCK = 0x6661636569646978

@@ -1,15 +1,18 @@
 """Sessions of the console in the database."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.api_key import Scope
 from app.domain.session import ConsoleSession
+from app.storage.rows import RowReader
 from app.storage.tables import columns_of
 from app.storage.tables import console_session as table
+
+_SELECT = select(*(table.c[field.name] for field in fields(ConsoleSession)))
+_READER = RowReader(ConsoleSession)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,16 +23,13 @@ class SessionStore:
 
     async def add(self, session: ConsoleSession) -> None:
         """Inserts a new session."""
-        scopes = " ".join(sorted(session.scopes))
-        await self.connection.execute(insert(table).values(columns_of(session) | {"scopes": scopes}))
+        await self.connection.execute(insert(table).values(columns_of(session)))
 
     async def find(self, id_hash: bytes) -> ConsoleSession | None:
-        """Returns the session with this hash."""
-        row = (await self.connection.execute(select(table).where(table.c.id_hash == id_hash))).one_or_none()
-        if row is None:
-            return None
-        values = row._asdict()
-        return ConsoleSession(**values | {"scopes": frozenset(map(Scope, values["scopes"].split()))})
+        """Returns the session with this hash. A malformed row is none."""
+        row = (await self.connection.execute(_SELECT.where(table.c.id_hash == id_hash))).one_or_none()
+        session, is_intact = _READER.read(row) if row else (None, False)
+        return session if is_intact else None
 
     async def notice(self, id_hash: bytes, now: datetime) -> None:
         """Stores the time of the last request."""

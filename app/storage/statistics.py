@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from app.domain.detection import Outcome
 from app.domain.statistics import Span
 from app.domain.verification import State, Verification
-from app.storage.tables import NO_OUTCOME, detection, upstream_call
+from app.storage.column_types import NO_OUTCOME
+from app.storage.tables import detection, upstream_call
 from app.storage.tables import verification as table
 from app.storage.verifications import COLUMNS, as_verification
 

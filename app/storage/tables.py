@@ -1,19 +1,12 @@
 """The schema. Private to this folder. `migrations/` creates it, and a test compares the two."""
 
-from collections.abc import Callable, Collection
 from dataclasses import fields
-from datetime import UTC, datetime
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    ColumnElement,
-    Date,
-    DateTime,
-    Dialect,
     ForeignKey,
     Index,
     Integer,
@@ -21,20 +14,29 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
-    TypeDecorator,
     UniqueConstraint,
     false,
     text,
 )
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.sql.functions import FunctionElement
 
+from app.domain.api_key import Scope
 from app.domain.audit import Action
-from app.domain.detection import Outcome, Part
 from app.domain.events import EventType
-from app.domain.media import MediaKind, UnreadableMedia, UnreadableReason
+from app.domain.media import MediaKind
 from app.domain.verification import Priority, State
+from app.storage.column_types import (
+    BigId,
+    CodeType,
+    DayType,
+    EnumType,
+    IntEnumType,
+    NamesType,
+    NetworksType,
+    OutcomeType,
+    PartsType,
+    UnreadableType,
+    UtcDateTime,
+)
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -47,168 +49,6 @@ metadata = MetaData(
         "pk": "pk_%(table_name)s",
     }
 )
-
-
-IMPOSSIBLE = object()
-"""The value of a column that no version of the service writes: see `app.storage.rows`."""
-
-T = TypeVar("T")
-
-
-class _Checked(TypeDecorator[T]):
-    """A type that reads what it cannot convert as `IMPOSSIBLE`. An error would cost all rows of the statement."""
-
-    impl: Any = String
-    cache_ok = True
-
-    def result_processor(self, dialect: Dialect, coltype: object) -> Callable[[Any], Any]:
-        """Returns the function that converts from the driver."""
-        read = super().result_processor(dialect, coltype)
-
-        def checked(value: object) -> object:
-            try:
-                return read(value) if read else value
-            except (ValueError, TypeError, AttributeError, OverflowError):
-                return IMPOSSIBLE
-
-        return checked
-
-
-class _InCalendar(FunctionElement[Any]):
-    """An instant, or NULL if it lies outside Python's calendar: Postgres stores it, but its driver fails."""
-
-    inherit_cache = True
-
-    def __init__(self, column: ColumnElement[Any]) -> None:
-        super().__init__(column)
-        self.type = column.type
-
-
-@compiles(_InCalendar)
-def _compile_plain(element: _InCalendar, compiler: SQLCompiler, **options: Any) -> str:
-    return compiler.process(element.clauses, **options)
-
-
-@compiles(_InCalendar, "postgresql")
-def _compile_limited(element: _InCalendar, compiler: SQLCompiler, **options: Any) -> str:
-    at = compiler.process(element.clauses, **options)
-    return f"CASE WHEN {at} BETWEEN '0001-01-02 00:00Z' AND '9999-12-31 00:00Z' THEN {at} END"
-
-
-class UtcDateTime(_Checked[datetime]):
-    """An aware instant in UTC. SQLite stores no time zone, so it is removed on the way in and added on the way out."""
-
-    impl = DateTime(timezone=True)
-    cache_ok = True
-
-    def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
-        """Returns what is read instead of the column."""
-        return _InCalendar(column)
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Converts for the driver."""
-        if value is None:
-            return None
-        utc = value.astimezone(UTC)
-        return utc.replace(tzinfo=None) if dialect.name == "sqlite" else utc
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Converts from the driver."""
-        return value and value.replace(tzinfo=UTC) if dialect.name == "sqlite" else value and value.astimezone(UTC)
-
-
-NO_OUTCOME = ""
-
-
-class OutcomeType(_Checked[Outcome]):
-    """An outcome. None is stored as an empty text, which an index can find like any other (`app.storage.listing`)."""
-
-    impl = String
-    cache_ok = True
-
-    def process_bind_param(self, value: str | None, _: Dialect) -> str:
-        """Converts for the driver."""
-        return value or NO_OUTCOME
-
-    def process_result_value(self, value: str | None, _: Dialect) -> Outcome | None:
-        """Converts from the driver."""
-        return Outcome(value) if value else None
-
-
-class EnumType(_Checked[StrEnum]):
-    """A member of a `StrEnum`, stored as its value."""
-
-    impl = String
-    cache_ok = True
-
-    def __init__(self, kind: type[StrEnum]) -> None:
-        super().__init__()
-        self.kind = kind
-
-    def process_result_value(self, value: str | None, _: Dialect) -> StrEnum | None:
-        """Converts from the driver. The other direction needs nothing: a member is a text."""
-        return None if value is None else self.kind(value)
-
-
-class PriorityType(_Checked[Priority]):
-    """A priority, stored as its number."""
-
-    impl = Integer
-    cache_ok = True
-
-    def process_result_value(self, value: int | None, _: Dialect) -> Priority | None:
-        """Converts from the driver. The other direction needs nothing: a member is a number."""
-        return None if value is None else Priority(value)
-
-
-class PartsType(_Checked[frozenset[Part]]):
-    """A set of parts, stored as the digits of `InfoType` in ascending order."""
-
-    impl = String
-    cache_ok = True
-
-    def process_bind_param(self, value: Collection[Part] | None, _: Dialect) -> str:
-        """Converts for the driver."""
-        return "".join(sorted(value or ()))
-
-    def process_result_value(self, value: str | None, _: Dialect) -> frozenset[Part]:
-        """Converts from the driver."""
-        return frozenset(map(Part, value or ""))
-
-
-class UnreadableType(_Checked[tuple[UnreadableMedia, ...]]):
-    """Unreadable media, stored as `kind=reason` separated by blanks."""
-
-    impl = String
-    cache_ok = True
-
-    def process_bind_param(self, value: Collection[UnreadableMedia] | None, _: Dialect) -> str:
-        """Converts for the driver."""
-        return " ".join(f"{item.kind}={item.reason}" for item in value or ())
-
-    def process_result_value(self, value: str | None, _: Dialect) -> tuple[UnreadableMedia, ...]:
-        """Converts from the driver."""
-        pairs = (pair.split("=") for pair in (value or "").split())
-        return tuple(UnreadableMedia(MediaKind(kind), UnreadableReason(reason)) for kind, reason in pairs)
-
-
-class CodeType(TypeDecorator[int]):
-    """A result code. None is stored as an empty text, so it can be part of a primary key."""
-
-    impl = String
-    cache_ok = True
-
-    def process_bind_param(self, value: int | None, _: Dialect) -> str:
-        """Converts for the driver."""
-        return "" if value is None else str(value)
-
-    def process_result_value(self, value: str | None, _: Dialect) -> int | None:
-        """Converts from the driver."""
-        return int(value) if value else None
-
-
-# SQLite assigns ids only if the primary key is exactly an INTEGER.
-BigId = BigInteger().with_variant(Integer, "sqlite")
 
 
 def _verification_key(*, primary: bool = False) -> Column[int]:
@@ -258,7 +98,7 @@ verification = Table(
     Column("deadline_at", UtcDateTime, nullable=False),
     # The queue. A column with a `key` has an older name in the database.
     Column("due_at", UtcDateTime),
-    Column("priority", PriorityType, nullable=False, server_default="1"),
+    Column("priority", IntEnumType(Priority), nullable=False, server_default="1"),
     Column("pulled", PartsType, key="fetched_parts", nullable=False, server_default=text("''")),
     Column("one_by_one", Boolean, key="fetch_separately", nullable=False, server_default=false()),
     Column("awaited_parts", PartsType, nullable=False, server_default=text("''")),
@@ -370,7 +210,7 @@ redirect_nonce = Table(
 
 def _count_columns(*, primary: bool) -> list[Column[Any]]:
     return [
-        Column("day", Date, primary_key=primary, nullable=False),
+        Column("day", DayType, primary_key=primary, nullable=False),
         Column("client", String, primary_key=primary, nullable=False),
         Column("rule_id", String, primary_key=primary, nullable=False),
         Column("state", EnumType(State), primary_key=primary, nullable=False),
@@ -486,7 +326,7 @@ reconciliation = Table(
     "reconciliation",
     metadata,
     Column("rule_id", String, primary_key=True),
-    Column("day", Date, primary_key=True),
+    Column("day", DayType, primary_key=True),
     Column("cursor", BigInteger, nullable=False),
     Column("due_at", UtcDateTime),
 )
@@ -508,12 +348,12 @@ api_key = Table(
     Column("id", String, primary_key=True),
     Column("name", String, nullable=False),
     Column("client", String, nullable=False),
-    Column("scopes", String, nullable=False),
+    Column("scopes", NamesType(Scope), nullable=False),
     Column("sealed_digest", LargeBinary, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("expires_at", UtcDateTime, nullable=False),
     Column("revoked_at", UtcDateTime),
-    Column("networks", String, nullable=False, server_default=text("''")),
+    Column("networks", NetworksType, nullable=False, server_default=text("''")),
 )
 
 # Sessions of the console. A key ring seals the id, bound to the rights of the session.
@@ -525,7 +365,7 @@ console_session = Table(
     Column("caller_id", String, nullable=False),
     Column("name", String, nullable=False),
     Column("client", String, nullable=False),
-    Column("scopes", String, nullable=False),
+    Column("scopes", NamesType(Scope), nullable=False),
     Column("sealed_hash", LargeBinary, nullable=False),
     Column("created_at", UtcDateTime, nullable=False),
     Column("seen_at", UtcDateTime, nullable=False),

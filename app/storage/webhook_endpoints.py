@@ -1,18 +1,32 @@
 """Webhook endpoints in the database."""
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import Row, Select, delete, func, insert, or_, select, update
+from sqlalchemy import Select, delete, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from app.domain.deliveries import Fault
+from app.domain.verification import LONG_AGO
 from app.domain.webhook_endpoint import EndpointState, WebhookEndpoint
+from app.storage.column_types import IMPOSSIBLE
 from app.storage.key_usage import ENDPOINTS, PREVIOUS_SECRETS, is_outdated_by
+from app.storage.rows import RowReader
 from app.storage.tables import columns_of
 from app.storage.webhook_tables import webhook_endpoint as table
 
 ENDPOINT_COLUMNS = [table.c[field.name] for field in fields(WebhookEndpoint)]
+_READER = RowReader(
+    WebhookEndpoint,
+    **dict.fromkeys(("id", "client", "url"), ""),
+    sealed_secret=b"",
+    created_at=LONG_AGO,
+    updated_at=LONG_AGO,
+)
+# Two transactions cannot see each other's new endpoints. SQLite has one writer anyway.
+_LOCK_CLIENT = text("SELECT pg_advisory_xact_lock(hashtextextended('webhook endpoints of ' || :client, 0))")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,9 +35,15 @@ class WebhookEndpointStore:
 
     connection: AsyncConnection
 
-    async def add(self, endpoint: WebhookEndpoint) -> None:
-        """Inserts a new endpoint."""
+    async def add(self, endpoint: WebhookEndpoint, *, at_most: int) -> bool:
+        """Inserts a new endpoint, unless its client has so many already; returns whether it did."""
+        if self.connection.dialect.name == "postgresql":
+            await self.connection.execute(_LOCK_CLIENT, {"client": endpoint.client})
+        known = select(func.count()).select_from(table).where(table.c.client == endpoint.client)
+        if (await self.connection.execute(known)).scalar_one() >= at_most:
+            return False
         await self.connection.execute(insert(table).values(columns_of(endpoint)))
+        return True
 
     async def find(self, endpoint_id: str) -> WebhookEndpoint | None:
         """Returns the endpoint with this id."""
@@ -51,15 +71,13 @@ class WebhookEndpointStore:
         statement = select(*ENDPOINT_COLUMNS).where(table.c.id > after_id, is_outdated).order_by(table.c.id)
         return await self._select(statement.limit(limit).with_for_update(key_share=True))
 
-    async def count(self, client: str) -> int:
-        """Counts the endpoints of a client."""
-        statement = select(func.count()).select_from(table).where(table.c.client == client)
-        return (await self.connection.execute(statement)).scalar_one()
-
-    async def count_by_state(self) -> dict[EndpointState, int]:
-        """Counts the endpoints of all clients."""
+    async def count_by_state(self) -> Mapping[EndpointState, int]:
+        """Counts the endpoints of all clients. A malformed state counts as disabled."""
         statement = select(table.c.state, func.count()).group_by(table.c.state)
-        return {row[0]: row[1] for row in await self.connection.execute(statement)}
+        counts: Counter[EndpointState] = Counter()
+        for state, number in await self.connection.execute(statement):
+            counts[EndpointState.DISABLED if state is IMPOSSIBLE else state] += number
+        return counts
 
     async def save(self, before: WebhookEndpoint, after: WebhookEndpoint) -> None:
         """Writes the columns that differ between a locked endpoint and its new value."""
@@ -76,6 +94,7 @@ class WebhookEndpointStore:
         return [as_endpoint(row) for row in await self.connection.execute(statement)]
 
 
-def as_endpoint(row: Row[Any]) -> WebhookEndpoint:
-    """Converts a row of `ENDPOINT_COLUMNS`."""
-    return WebhookEndpoint(**row._asdict())
+def as_endpoint(row: Sequence[Any]) -> WebhookEndpoint:
+    """Converts a row of `ENDPOINT_COLUMNS`. A malformed one counts as disabled: its events are held."""
+    endpoint, is_intact = _READER.read(row)
+    return endpoint if is_intact else replace(endpoint, state=EndpointState.DISABLED, last_fault=Fault.ALTERED)

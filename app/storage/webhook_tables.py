@@ -1,20 +1,17 @@
 """The tables of webhook endpoints and deliveries. Private to this folder, like `app.storage.tables`."""
 
-from collections.abc import Collection
-from enum import IntEnum, StrEnum
+from enum import StrEnum
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Dialect,
     ForeignKey,
     Index,
     Integer,
     LargeBinary,
     String,
     Table,
-    TypeDecorator,
     UniqueConstraint,
     text,
 )
@@ -23,41 +20,8 @@ from app.domain.deliveries import DeliveryPriority, DeliveryState, Fault
 from app.domain.detection import Outcome
 from app.domain.events import EventType
 from app.domain.webhook_endpoint import MAX_CONCURRENCY, DisabledReason, EndpointState
-from app.storage.tables import BigId, EnumType, UtcDateTime, metadata
-
-
-class IntEnumType(TypeDecorator[IntEnum]):
-    """A member of an `IntEnum`, stored as its number."""
-
-    impl = Integer
-    cache_ok = True
-
-    def __init__(self, kind: type[IntEnum]) -> None:
-        super().__init__()
-        self.kind = kind
-
-    def process_result_value(self, value: int | None, _: Dialect) -> IntEnum | None:
-        """Converts from the driver. The other direction needs nothing: a member is a number."""
-        return None if value is None else self.kind(value)
-
-
-class NamesType(TypeDecorator[frozenset[str]]):
-    """A set of names without blanks, stored in ascending order and separated by blanks."""
-
-    impl = String
-    cache_ok = True
-
-    def __init__(self, kind: type[StrEnum] | type[str]) -> None:
-        super().__init__()
-        self.kind = kind
-
-    def process_bind_param(self, value: Collection[str] | None, _: Dialect) -> str:
-        """Converts for the driver."""
-        return " ".join(sorted(value or ()))
-
-    def process_result_value(self, value: str | None, _: Dialect) -> frozenset[str]:
-        """Converts from the driver."""
-        return frozenset(map(self.kind, (value or "").split()))
+from app.storage.column_types import BigId, EnumType, IntEnumType, NamesType, UtcDateTime
+from app.storage.tables import metadata
 
 
 def _names(name: str, kind: type[StrEnum] | type[str]) -> Column[frozenset[str]]:

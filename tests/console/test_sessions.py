@@ -8,7 +8,7 @@ from ipaddress import ip_network
 
 import httpx
 import pytest
-from sqlalchemy import update
+from sqlalchemy import select, text, update
 
 from app.config import Settings
 from app.console.visits import COOKIE
@@ -278,3 +278,18 @@ async def test_sign_ins_at_the_same_time_open_sessions_of_their_own(idle_service
     ids = await asyncio.gather(*(sessions.sign_in(key, address=None, request_id="r") for _ in range(5)))
 
     assert len(set(ids)) == 5
+
+
+async def test_malformed_session_has_ended_and_disturbs_no_other(idle_service: Running) -> None:
+    key = await idle_service.key(Scope.RESULTS_READ)
+    bad = "'zzz'" if idle_service.services.database.is_embedded else "'4713-01-01 00:00:00+00 BC'"
+    async with visiting(idle_service, key) as other:
+        for column, value in (("scopes", "'zzz'"), ("seen_at", bad), ("expires_at", bad)):
+            async with visiting(idle_service, key) as client:
+                async with idle_service.services.database.write() as tx:
+                    newest = select(console_session.c.id_hash).order_by(console_session.c.created_at.desc()).limit(1)
+                    id_hash = await tx.connection.scalar(newest)
+                    changed = text(f"UPDATE console_session SET {column} = {value} WHERE id_hash = :id_hash")
+                    await tx.connection.execute(changed, {"id_hash": id_hash})
+                assert place(await client.get("/admin")) == TO_SIGN_IN
+        assert (await other.get("/admin")).status_code == 200

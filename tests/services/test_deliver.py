@@ -14,6 +14,7 @@ from standardwebhooks import Webhook
 from app.domain.api_key import Scope
 from app.domain.deliveries import Fault
 from app.domain.webhook_endpoint import WebhookEndpoint
+from app.sealing.keyring import Ring
 from app.services.deliver import LEASE, DeliverService
 from tests.support.api import retrieve_new, url
 from tests.support.clocks import ShiftedClock
@@ -475,3 +476,80 @@ def test_url_of_an_endpoint_is_not_printed() -> None:
     )
 
     assert "token" not in repr(endpoint)
+
+
+def bad_time(service: Running) -> str:
+    return "'zzz'" if service.services.database.is_embedded else "'4713-01-01 00:00:00+00 BC'"
+
+
+async def alter(service: Running, statement: str, **values: object) -> None:
+    async with service.services.database.write() as tx:
+        await tx.connection.execute(text(statement), values)
+
+
+async def test_malformed_endpoint_holds_its_events_and_stops_no_other(
+    idle_service: Running, receiver: Receiver
+) -> None:
+    sender, services = by_hand(idle_service, ShiftedClock()), idle_service.services
+    impossible = [(name, "'zzz'") for name in ("events", "outcomes", "state", "disabled_reason")]
+    impossible += [(name, bad_time(idle_service)) for name in ("created_at", "updated_at")]
+    if services.database.is_embedded:
+        impossible += [(name, "'zzz'") for name in ("failures", "concurrency", "paused_until", "sealed_secret")]
+        impossible += [(name, "x'ff'") for name in ("client", "url", "description", "last_fault", "rule_ids")]
+    async with idle_service.client(await idle_service.key(*everything(), Scope.ADMIN)) as api:
+        intact = await create(api, receiver.url("/intact"))
+        ids = [(await create(api, receiver.url("/malformed")))["id"] for _ in impossible]
+        for endpoint_id, (column, value) in zip(ids, impossible, strict=True):
+            await alter(idle_service, f"UPDATE webhook_endpoint SET {column} = {value} WHERE id = :id", id=endpoint_id)
+        await erase_new(api)
+        sent = await send_due(idle_service, sender) + await send_due(idle_service, sender)
+        listed = {item["id"]: item for item in (await api.get(PATH)).raise_for_status().json()["items"]}
+        async for _ in services.key_rotation.rotate(Ring.IDENTITY):
+            pass
+        await services.health.check()
+        repaired = ids[impossible.index(("state", "'zzz'"))]
+        enabled = await api.patch(f"{PATH}/{repaired}", json={"state": "enabled", "held": "send"})
+        deleted = [(await api.delete(f"{PATH}/{each}")).status_code for each in ids if each != repaired]
+        await send_due(idle_service, sender)
+
+    assert [message.target for message in receiver.messages] == ["/intact", "/malformed"]
+    assert (sent, listed.pop(intact["id"])["state"]) == (1, "enabled")
+    assert {(item["state"], item["last_error"]) for item in listed.values()} == {("disabled", "altered")}
+    assert listed.keys() == set(ids)
+    assert (enabled.json()["state"], set(deleted)) == ("enabled", {204})
+
+
+async def test_malformed_delivery_attempt_or_event_stops_no_other(idle_service: Running, receiver: Receiver) -> None:
+    sender, is_embedded = by_hand(idle_service, ShiftedClock()), idle_service.services.database.is_embedded
+    of_deliveries = [("state", "'zzz'"), ("priority", "99"), ("created_at", bad_time(idle_service))]
+    of_events = [("type", "'zzz'"), ("state", "'zzz'"), ("outcome", "'zzz'"), ("details", "'['")]
+    of_attempts = [("fault", "'zzz'"), ("at", bad_time(idle_service))]
+    if is_embedded:
+        of_deliveries += [(name, "'zzz'") for name in ("claim", "step", "attempts", "position", "due_at", "ended_at")]
+        of_events += [("at", "'zzz'"), ("err_code", "'zzz'"), ("rule_id", "x'ff'")]
+        of_attempts += [("status", "'zzz'"), ("duration_ms", "'zzz'"), ("host", "x'ff'")]
+    async with idle_service.client(await idle_service.key(*everything())) as api:
+        endpoint = await create(api, receiver.url())
+        (*_, intact) = await erase_new(api, len(of_events) + 1)
+        for number, (column, value) in enumerate(of_events, 1):
+            await alter(idle_service, f"UPDATE event SET {column} = {value} WHERE id = :id", id=number)
+        while await send_due(idle_service, sender):
+            pass
+        for number, (column, value) in enumerate(of_attempts, 1):
+            await alter(idle_service, f"UPDATE delivery_attempt SET {column} = {value} WHERE id = :id", id=number)
+        after_events = await deliveries(api, endpoint)
+        first = len(after_events) + 1
+        (*_, last) = await erase_new(api, len(of_deliveries) + 1)
+        await idle_service.services.outbox.sequence()
+        for number, (column, value) in enumerate(of_deliveries, first):
+            await alter(idle_service, f"UPDATE delivery SET {column} = {value} WHERE id = :id", id=number)
+        while await send_due(idle_service, sender):
+            pass
+        after_deliveries = await deliveries(api, endpoint, limit="200")
+        events = (await api.get("/v1/events", params={"limit": 200})).raise_for_status().json()["items"]
+
+    received = {event_of(message)["data"]["biz_token"] for message in receiver.messages}
+    assert {intact, last} <= received
+    assert len(after_events) == len(of_events) + 1
+    assert {"pending", "delivered"} >= {each["state"] for each in after_deliveries}
+    assert len(events) == len(of_events) + len(of_deliveries) + 2

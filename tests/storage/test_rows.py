@@ -1,6 +1,6 @@
 """Impossible values in the tables that every process reads: each costs only its row."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from ipaddress import ip_network
 from typing import Any
 
@@ -9,11 +9,14 @@ from sqlalchemy import text
 
 from app.domain.api_key import Scope
 from app.domain.audit import AuditFilter
+from app.domain.counts import CountFilter, Dimension
 from app.domain.pause import begin, has_due_probe
-from app.domain.verification import LONG_AGO
+from app.domain.verification import LONG_AGO, State
 from app.errors import UnauthenticatedError
+from app.sealing.keyring import VERSION_BYTES
 from app.storage.database import Database
-from tests.support.service import Running, actor
+from app.storage.key_usage import VERIFICATIONS
+from tests.support.service import Running, actor, everything
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 DAY = timedelta(days=1)
@@ -87,3 +90,39 @@ async def test_malformed_doubt_of_the_clock_counts_as_doubt(database: Database) 
     assert found is not None
     assert (found.database_id, found.checked_at) == (known.database_id, None)
     assert found.doubted_since == (LONG_AGO if database.is_embedded else NOW)
+
+
+async def test_malformed_count_is_left_out_and_stops_no_other(idle_service: Running) -> None:
+    database = idle_service.services.database
+    async with idle_service.client(await idle_service.key(*everything())) as api:
+        for number in range(2):
+            (await api.put(f"/v1/verifications/counted-{number}")).raise_for_status()
+    columns = "day, client, rule_id, state, outcome, err_code, number"
+    impossible = ["'2026-01-02', 'c', '1', 'zzz', '', '', 1", "'2026-01-02', 'c', '1', 'pending', 'zzz', '', 1"]
+    if database.is_embedded:
+        impossible += ["'zzz', 'c', '1', 'pending', '', '', 1", "'2026-01-02', 'c', '1', 'pending', '', '', 'zzz'"]
+    for row in impossible:
+        for table in ("count_change", "count_total"):
+            await execute(database, f"INSERT INTO {table} ({columns}) VALUES ({row})")
+
+    async with database.write() as tx:
+        await tx.counts.collect(limit=100)
+    async with database.read() as tx:
+        wanted = CountFilter(start=date(2000, 1, 1), end=date(2100, 1, 1))
+        counted = await tx.counts.count(wanted, [Dimension.STATE, Dimension.OUTCOME], limit=100)
+
+    assert ({Dimension.STATE: State.PENDING, Dimension.OUTCOME: None}, 2) in counted
+
+
+async def test_malformed_key_of_a_row_stops_no_count_of_key_versions(idle_service: Running) -> None:
+    database = idle_service.services.database
+    async with idle_service.client(await idle_service.key(*everything())) as api:
+        for number in range(2):
+            (await api.put(f"/v1/verifications/kept-{number}")).raise_for_status()
+    if database.is_embedded:
+        await execute(database, "UPDATE verification SET sealed_key = 'zzz' WHERE biz_token = 'kept-0'")
+
+    async with database.read() as tx:
+        counted = await tx.key_usage.count(VERIFICATIONS, VERSION_BYTES)
+
+    assert list(counted.values()) == ([1] if database.is_embedded else [2])

@@ -2,14 +2,14 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, timedelta, timezone
 from typing import Any
 
 import pytest
 
 from app.domain.detection import Outcome
 from app.domain.listing import Position, TimeField, TimeRange, VerificationFilter
-from app.domain.verification import Priority, State, Verification
+from app.domain.verification import NEVER, Priority, State, Verification
 from app.storage.database import Database
 from tests.storage.rows import add, find
 from tests.support.rows import MINIMAL, NOW, find_row, lock_row
@@ -29,7 +29,7 @@ FULL = Verification(
     registered_at=NOW + timedelta(microseconds=1),
     received_at=NOW,
     retrieved_at=NOW,
-    deadline_at=datetime(9999, 12, 31, tzinfo=UTC),
+    deadline_at=NEVER,
     due_at=NOW,
     claim=7,
     is_leased=True,
