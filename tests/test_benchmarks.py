@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks import flood, latency, quota
+from benchmarks import attacks, flood, latency, quota
 from benchmarks.arrivals import per_second
 from benchmarks.figures import Line, page, table
 
@@ -49,6 +49,16 @@ async def test_forged_redirects_cause_no_call_to_tencent() -> None:
     assert (len(report.honest), len(report.redirects), report.forged_calls) == (20, 400, 0)
     assert report.calls <= 20
     assert flood.table(report).row_count == 2
+
+
+@pytest.mark.parametrize("kind", ["redirects", "replays"])
+async def test_token_that_is_named_hundreds_of_times_is_called_a_few_times(kind: str) -> None:
+    report = await attacks.run(kind, seconds=3)
+
+    assert (len(report.took), report.refused, report.honest_calls) == (15, 0, 15)
+    # At 0, 2, 6 and 14 s.
+    assert 0 < report.other_calls < 5
+    assert f"{kind}: callback to result" in str(report)
 
 
 @pytest.mark.parametrize("compare", [partial(Line.at_least, least=1), Line.at_most, partial(Line.cheaper, times=1)])
