@@ -88,7 +88,7 @@ def with_rule(verification: Verification, rule_id: str, rule: Rule, now: datetim
         return replace(verification, is_rule_assumed=False)
     if not verification.is_rule_assumed:
         raise _contradiction("rule_id")
-    accepted_at = min(filter(None, (verification.registered_at, verification.received_at)))
+    accepted_at = min(filter(None, (verification.registered_at, verification.received_at)), default=now)
     retain_media_until = accepted_at + rule.media_retention
     was_called = verification.attempts > 0 or verification.is_leased
     verification = replace(

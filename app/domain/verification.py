@@ -157,9 +157,9 @@ class Verification:
 
     @property
     def born_at(self) -> datetime:
-        """The earliest known instant of the token: the best lower bound of its age."""
+        """The earliest known instant of the token: the best lower bound of its age. A malformed row may have none."""
         known = (self.created_at, self.registered_at, self.received_at)
-        return min(at for at in known if at is not None)
+        return min((at for at in known if at is not None), default=self.updated_at)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

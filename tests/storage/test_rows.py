@@ -92,6 +92,24 @@ async def test_malformed_doubt_of_the_clock_counts_as_doubt(database: Database) 
     assert found.doubted_since == (LONG_AGO if database.is_embedded else NOW)
 
 
+async def test_row_that_lost_its_times_stops_neither_overview_nor_callback(idle_service: Running) -> None:
+    database, overview = idle_service.services.database, idle_service.services.overview
+    async with idle_service.client(await idle_service.key(*everything())) as api:
+        for biz_token in ("malformed", "intact"):
+            (await api.put(f"/v1/verifications/{biz_token}")).raise_for_status()
+        await execute(
+            database, f"UPDATE verification SET registered_at = {bad_time(database)} WHERE biz_token = 'malformed'"
+        )
+        figures = (await overview.get(actor())).figures
+        answers = [
+            await api.post("/v1/callbacks", json={"BizToken": biz_token, "RuleId": "2"})
+            for biz_token in ("malformed", "intact")
+        ]
+
+    assert (figures.pending, figures.oldest_pending_at is not None) == (2, True)
+    assert [answer.status_code for answer in answers] == [202, 202]
+
+
 async def test_malformed_count_is_left_out_and_stops_no_other(idle_service: Running) -> None:
     database = idle_service.services.database
     async with idle_service.client(await idle_service.key(*everything())) as api:
