@@ -9,7 +9,7 @@ PROSE += app simulator tests tools migrations benchmarks/*.py deploy docker-comp
 # The decisions, and the reading of Tencent's answers: their own tests cover every line and branch.
 CORE := tests/domain tests/faceid
 
-.PHONY: help demo test coverage test-compose ten-thousand event-storm chaos bench bench-smoke bench-quota bench-latency bench-flood check prose format venv lock audit licences messages pin-images clean
+.PHONY: help demo test coverage test-compose ten-thousand event-storm chaos bench bench-smoke bench-quota bench-latency bench-flood check prose format venv lock audit licences messages screenshots pin-images clean
 .DEFAULT_GOAL := demo
 
 help:  ## list all targets
@@ -112,6 +112,9 @@ licences: venv  ## write the licences of all runtime requirements to docs/licenc
 
 messages: venv  ## collect the texts of the console into the Chinese catalogue, and compile it
 	$(BIN)/python -m tools.messages
+
+screenshots: venv  ## make the pictures of the documentation from the demo's data; needs Debian's chromium and fonts-noto-cjk
+	$(BIN)/python -m tools.screenshots
 
 pin-images:  ## write the digests of the third-party images into docker-compose.yml and Dockerfile; needs docker and a registry
 	deploy/pin-images.sh

@@ -62,18 +62,27 @@ _MEDIA_FIELDS = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """The person behind a BizToken. `extra`, `id_card` and `name` are DetectAuth's parameters, empty if not given."""
+    """The person behind a BizToken. `extra`, `id_card` and `name` are DetectAuth's parameters, empty if not given.
+
+    `first_attempt_ms` replaces that of the person.
+    """
 
     biz_token: str
     extra: str = ""
     id_card: str = field(default="", repr=False)
     name: str = field(default="", repr=False)
+    first_attempt_ms: int | None = None
 
     @property
     def person(self) -> Person:
         """The person of the BizToken, with the name and number from DetectAuth."""
         person = person_of(self.biz_token)
-        return replace(person, name=self.name or person.name, id_card=self.id_card or person.id_card)
+        return replace(
+            person,
+            name=self.name or person.name,
+            id_card=self.id_card or person.id_card,
+            first_attempt_ms=self.first_attempt_ms or person.first_attempt_ms,
+        )
 
 
 def detect_info(

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from uuid import uuid4
 
 from simulator.authentication import KeyPair
 from simulator.media import VIDEO_BYTES
@@ -28,6 +29,7 @@ class SimulatorOptions:
         max_tokens: number of BizTokens, and of bills, kept in memory. The oldest are forgotten first; a forgotten token
             starts its scenario again.
         clock: returns seconds since the epoch; used for signatures, expiry, rate limits and bills.
+        new_request_id: returns the RequestId of an answer.
 
     Raises:
         ValueError: the scenario is unknown.
@@ -43,6 +45,7 @@ class SimulatorOptions:
     latency_ms: int = 0
     max_tokens: int = 100_000
     clock: Callable[[], float] = time.time
+    new_request_id: Callable[[], str] = lambda: str(uuid4())
 
     def __post_init__(self) -> None:
         if not is_scenario(self.scenario):

@@ -43,7 +43,7 @@ class Person:
 
 def person_of(biz_token: str) -> Person:
     """Returns the person of a BizToken, the same at every call and on every machine."""
-    draw = _Dice(biz_token).draw
+    draw = Dice(biz_token).draw
     birth = _YOUNGEST_BIRTH - timedelta(days=draw(_BIRTH_DAYS))
     order = 1 + draw(999)
     return Person(
@@ -73,7 +73,7 @@ def _valid_date(birth: date, issued: date) -> str:
     return f"{issued:%Y.%m.%d}-" + ("长期" if is_lifelong else f"{issued.year + 20}.{issued:%m.%d}")
 
 
-class _Dice:
+class Dice:
     """Deterministic numbers drawn from the digest of a text."""
 
     def __init__(self, text: str) -> None:

@@ -90,6 +90,11 @@ class Simulator:
             Bill(subject=Subject(biz_token=biz_token), scenario=Scenario(), rule_id=rule_id, at=at.timestamp())
         )
 
+    def expect(self, biz_token: str, scenario: str, first_attempt_at: datetime) -> None:
+        """Plays a scenario for a BizToken as if DetectAuth had returned it, with attempts from that instant on."""
+        subject = Subject(biz_token=biz_token, first_attempt_ms=int(first_attempt_at.timestamp() * 1000))
+        self._remember(_Token(subject, scenario))
+
     async def _respond(self, request: Request) -> Response:
         entry = self.ledger.open(at=self.options.clock(), action=request.headers.get("x-tc-action", "")[:64])
         try:
@@ -97,7 +102,10 @@ class Simulator:
         except TencentError as error:
             entry.code = error.code
             answer = {"Error": {"Code": error.code, "Message": error.message}}
-        return _response(msgspec.json.encode({"Response": {**answer, "RequestId": str(uuid4())}}), entry.scenario or "")
+        return _response(
+            msgspec.json.encode({"Response": {**answer, "RequestId": self.options.new_request_id()}}),
+            entry.scenario or "",
+        )
 
     async def _answer(self, request: Request, entry: Entry) -> dict[str, object]:
         body = await _read_body(request)

@@ -77,7 +77,7 @@ def test_demo_ignores_the_environment_and_leaves_no_files(folder: Path) -> None:
 
 
 def test_printed_shell_lines_work_and_ctrl_c_removes_everything(folder: Path) -> None:
-    with started("demo", folder=folder, stdin=None, TMPDIR=str(folder / "tmp"), **JUNK) as demo:
+    with started("demo", "--days", "0", folder=folder, stdin=None, TMPDIR=str(folder / "tmp"), **JUNK) as demo:
         printed = demo.until("The service keeps running")
         script = printed[printed.index("URL=") : printed.index("On your own account")]
         pasted = subprocess.run(
@@ -85,6 +85,7 @@ def test_printed_shell_lines_work_and_ctrl_c_removes_everything(folder: Path) ->
         )
         done = demo.end(signal.SIGINT)
 
+    assert re.match(r"\nThe console: http://127\.0\.0\.1:\d+/admin\nSign in with frk_\w+\n", printed)
     answers = pasted.stdout.splitlines()
     assert len(answers) == 5
     assert [re.findall('"outcome":"([a-z]+)"', answer) for answer in answers] == [
@@ -100,7 +101,7 @@ def test_printed_shell_lines_work_and_ctrl_c_removes_everything(folder: Path) ->
 
 
 def test_sigterm_ends_the_demo_with_exit_code_0(folder: Path) -> None:
-    with started("demo", folder=folder, stdin=None, TMPDIR=str(folder / "tmp")) as demo:
+    with started("demo", "--days", "0", folder=folder, stdin=None, TMPDIR=str(folder / "tmp")) as demo:
         demo.until("Five people have finished")
         done = demo.end(signal.SIGTERM)
 

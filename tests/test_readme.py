@@ -37,7 +37,7 @@ def test_first_results_of_the_readme_can_be_pasted(tmp_path: Path, shell: str) -
         pytest.skip(f"{shell} is not installed")
     readme = (ROOT / "README.md").read_text()
     section = readme[readme.index("## Get a first result") : readme.index("## Run it")]
-    with started("demo", folder=tmp_path, stdin=None) as demo:
+    with started("demo", "--days", "0", folder=tmp_path, stdin=None) as demo:
         printed = demo.until("The service keeps running")
         variables = printed[printed.index("URL=") : printed.index("curl")]
         pasted = subprocess.run(

@@ -8,7 +8,7 @@ import secrets
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,22 @@ import httpx
 from pydantic import SecretStr
 from rich.console import Console
 
+from app.cli.demo_history import create_history, expect
+from app.cli.demo_plan import LOANS, RULES, WALLET
 from app.cli.demo_receiver import DemoReceiver
 from app.cli.runtime import operator
 from app.cli.server import listen, serving, url_of
 from app.config import Settings
 from app.domain.api_key import Scope
 from app.domain.rule import DEFAULT_CLIENT
+from app.faceid.credentials import AccountSettings
 from app.factory import open_services
 from app.main import create_app
+from app.services.clock import Clock, now
+from app.services.rule_settings import RuleSettings
 from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
 from simulator.server import create_simulator
 
-_RULE_ID = "1"
 _ALL_MEDIA = ("id_card_front", "id_card_back", "best_frame", "liveness_video")
 
 
@@ -53,7 +57,14 @@ _STORIES = (
 
 
 async def run_demo(
-    console: Console, *, once: bool, options: SimulatorOptions | None = None, wait_seconds: float = 30
+    console: Console,
+    *,
+    once: bool,
+    options: SimulatorOptions | None = None,
+    wait_seconds: float = 30,
+    days: int = 0,
+    seed: str = "1",
+    at: datetime | None = None,
 ) -> int:
     """Runs the walk on a temporary installation and, unless `once`, keeps the service running.
 
@@ -62,6 +73,9 @@ async def run_demo(
         once: return after the walk.
         options: behaviour of the simulated FaceID.
         wait_seconds: maximum wait for a result.
+        days: how many days of history to create first.
+        seed: decides which people the history has.
+        at: the time with which the service's clock begins; by default the machine's.
 
     Returns:
         The exit code: 1 if a verification did not end as expected.
@@ -70,42 +84,66 @@ async def run_demo(
         tempfile.TemporaryDirectory(prefix="faceid-results-demo-") as folder,
         listen("127.0.0.1", 0) as faceid_listener,
         listen("127.0.0.1", 0) as receiver_listener,
+        listen("127.0.0.1", 0) as loans_listener,
         listen("127.0.0.1", 0) as listener,
     ):
         url, faceid_url = url_of(listener), url_of(faceid_listener)
-        # Nothing comes from the environment or from files: other settings have their defaults.
-        settings = Settings.default(
-            tencentcloud_secret_id=DEMO_CREDENTIALS.secret_id,
-            tencentcloud_secret_key=SecretStr(DEMO_CREDENTIALS.secret_key),
-            faceid_endpoint=faceid_url,
-            faceid_rule_id=_RULE_ID,
-            data_dir=Path(folder),
-            webhook_allowed_networks="127.0.0.0/8",
-        )
-        key, admin_key = await create_demo_key(settings), await _create_admin_key(settings)
-        receiver = DemoReceiver(url_of(receiver_listener))
-        async with (
-            serving(create_simulator(options), faceid_listener),
-            serving(receiver, receiver_listener),
-            serving(create_app(settings), listener) as api,
-        ):
-            console.print(_INTRODUCTION, **_PLAIN)
-            headers = {"Authorization": f"Bearer {key}"}
-            async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
-                await receiver.register(client)
-            is_complete, biz_token = await walk(console, url, key, wait_seconds=wait_seconds)
-            is_complete &= await _show_webhook(console, receiver, biz_token, wait_seconds)
-            console.print(_STORED.format(**_media_files(Path(folder))), **_PLAIN)
-            if not once:
-                guide = _GUIDE.format(
-                    url=url, faceid_url=faceid_url, folder=folder, key=key, admin_key=admin_key, biz_token=biz_token
-                )
-                console.print(guide, **_PLAIN)
-            console.print(_OWN_ACCOUNT, **_PLAIN)
-            if not once:
-                console.print("The service keeps running. Ctrl-C ends it and removes all of this.", style="bold")
-                await asyncio.wait([api])
+        settings, clock = demo_settings(Path(folder), faceid_url), _clock(at)
+        key, admin_key = await create_demo_key(settings, clock=clock), await create_admin_key(settings, clock=clock)
+        simulator, receiver = create_simulator(options), DemoReceiver(url_of(receiver_listener), clock=clock)
+        loans_receiver = DemoReceiver(url_of(loans_listener), clock=clock)
+        if not once:
+            console.print(_CONSOLE.format(url=url, admin_key=admin_key), **_PLAIN)
+        async with serving(simulator, faceid_listener), serving(loans_receiver, loans_listener):
+            if days:
+                console.print(f"Creating {days} days of history of invented people ...", **_PLAIN)
+                end = clock()
+                expect(simulator, await create_history(settings, loans_receiver, end=end, days=days, seed=seed))
+                loans_receiver.clock = clock
+            async with (
+                serving(receiver, receiver_listener),
+                serving(create_app(settings, clock=clock if at else None), listener) as api,
+            ):
+                console.print(_INTRODUCTION, **_PLAIN)
+                headers = {"Authorization": f"Bearer {key}"}
+                async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
+                    await receiver.register(client)
+                is_complete, biz_token = await walk(console, url, key, wait_seconds=wait_seconds)
+                is_complete &= await _show_webhook(console, receiver, biz_token, wait_seconds)
+                console.print(_STORED.format(**_media_files(Path(folder))), **_PLAIN)
+                if not once:
+                    guide = _GUIDE.format(
+                        url=url, faceid_url=faceid_url, folder=folder, key=key, admin_key=admin_key, biz_token=biz_token
+                    )
+                    console.print(guide, **_PLAIN)
+                console.print(_OWN_ACCOUNT, **_PLAIN)
+                if not once:
+                    console.print("The service keeps running. Ctrl-C ends it and removes all of this.", style="bold")
+                    await asyncio.wait([api])
     return 0 if is_complete else 1
+
+
+def demo_settings(folder: Path, faceid_url: str) -> Settings:
+    """Returns the settings of a demo in a folder. Nothing comes from the environment or from files."""
+    credentials = {
+        "secret_id": DEMO_CREDENTIALS.secret_id,
+        "secret_key": SecretStr(DEMO_CREDENTIALS.secret_key),
+    }
+    return Settings.default(
+        **{f"tencentcloud_{name}": value for name, value in credentials.items()},
+        faceid_endpoint=faceid_url,
+        faceid_rule_id=RULES[LOANS],
+        accounts={WALLET: AccountSettings(**credentials, endpoint=faceid_url)},
+        rules={RULES[WALLET]: RuleSettings(account=WALLET, info_type="1")},
+        data_dir=folder,
+        webhook_allowed_networks="127.0.0.0/8",
+    )
+
+
+def _clock(at: datetime | None) -> Clock:
+    """Returns the machine's clock, or one that begins at an instant."""
+    ahead = at - now() if at else timedelta()
+    return lambda: now() + ahead
 
 
 async def _show_webhook(console: Console, receiver: DemoReceiver, biz_token: str, wait_seconds: float) -> bool:
@@ -119,22 +157,22 @@ async def _show_webhook(console: Console, receiver: DemoReceiver, biz_token: str
     return True
 
 
-async def create_demo_key(settings: Settings) -> str:
+async def create_demo_key(settings: Settings, *, clock: Clock | None = None) -> str:
     """Creates an API key for one day, with all scopes except administration."""
     scopes = [scope for scope in Scope if scope is not Scope.ADMIN]
-    async with open_services(settings) as services:
-        _, key = await services.api_keys.create(
-            operator(), "demo", scopes, client=DEFAULT_CLIENT, valid_for=timedelta(days=1)
-        )
-    return key
+    return await _create_key(settings, "demo", scopes, timedelta(days=1), clock)
 
 
-async def _create_admin_key(settings: Settings) -> str:
-    """Creates an API key for the console, for one day, with all scopes."""
-    async with open_services(settings) as services:
-        _, key = await services.api_keys.create(
-            operator(), "demo admin", [Scope.ADMIN], client=DEFAULT_CLIENT, valid_for=timedelta(days=1)
-        )
+async def create_admin_key(settings: Settings, *, clock: Clock | None = None) -> str:
+    """Creates an API key for the console, with all scopes. The console would warn of one that expires soon."""
+    return await _create_key(settings, "demo admin", [Scope.ADMIN], timedelta(days=30), clock)
+
+
+async def _create_key(
+    settings: Settings, name: str, scopes: Sequence[Scope], valid_for: timedelta, clock: Clock | None
+) -> str:
+    async with open_services(settings, clock=clock) as services:
+        _, key = await services.api_keys.create(operator(), name, scopes, client=DEFAULT_CLIENT, valid_for=valid_for)
     return key
 
 
@@ -218,6 +256,11 @@ def _media_files(folder: Path) -> dict[str, float]:
 
 # Printed lines must survive being pasted into a shell.
 _PLAIN: Mapping[str, Any] = {"highlight": False, "soft_wrap": True}
+
+_CONSOLE = """
+[bold]The console: {url}/admin[/bold]
+Sign in with {admin_key}
+"""
 
 _INTRODUCTION = """
 [bold]faceid-results[/bold] retrieves and stores the results of Tencent Cloud FaceID

@@ -2,14 +2,15 @@
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import httpx
 from starlette.types import Receive, Scope, Send
 
+from app.services.clock import now
 from app.webhooks.signatures import is_signed
 
 _MAX_EVENTS = 1000
@@ -21,6 +22,7 @@ class DemoReceiver:
 
     url: str
     secret: str = ""
+    clock: Callable[[], datetime] = now
     events: list[Mapping[str, Any]] = field(default_factory=list)
     _arrived: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -53,7 +55,7 @@ class DemoReceiver:
             message = await receive()
             body, more = body + message.get("body", b""), message.get("more_body", False)
         headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
-        is_valid = is_signed(self.secret, headers, body, datetime.now(UTC))
+        is_valid = is_signed(self.secret, headers, body, self.clock())
         if is_valid and len(self.events) < _MAX_EVENTS:
             self.events.append(json.loads(body))
             self._arrived.set()

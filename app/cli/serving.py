@@ -4,6 +4,7 @@ SIGTERM ends each of them in good order, with exit code 0.
 """
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Annotated
 
 import typer
@@ -26,19 +27,36 @@ from simulator.server import create_simulator
 
 app = typer.Typer()
 
+DEMO_DAYS = 30
+
 Host = Annotated[str, typer.Option(help="Address to listen on; 0.0.0.0 for all addresses of this machine.")]
 Port = Annotated[int, typer.Option(help="Port to listen on; 0 for a free one.", min=0, max=65535)]
 
 
 @app.command(epilog=examples("faceid-results demo", "faceid-results demo --once"))
-def demo(once: Annotated[bool, typer.Option("--once", help="End after the five verifications.")] = False) -> None:
+def demo(
+    once: Annotated[
+        bool, typer.Option("--once", help="End after the five verifications, without a history by default.")
+    ] = False,
+    days: Annotated[
+        int | None, typer.Option(help="Days of history to create first, 30 by default.", min=0, max=DEMO_DAYS)
+    ] = None,
+    seed: Annotated[str, typer.Option(help="Decides which invented people the history has.")] = "1",
+    at: Annotated[
+        datetime | None,
+        typer.Option(help="Begin with this time, in UTC, instead of the machine's.", show_default=False),
+    ] = None,
+) -> None:
     """Run the service and a simulated FaceID on this machine, with one verification of each kind.
 
     The demo needs no settings and reads none. It uses free ports and a temporary folder, which is removed at the end.
     With --once, the exit code is 0 if every verification ended as expected, 1 otherwise.
     """
     configure_logging("CRITICAL")
-    raise typer.Exit(run_until_stopped(lambda: run_demo(Console(), once=once)))
+    if days is None:
+        days = 0 if once else DEMO_DAYS
+    begin = at.replace(tzinfo=UTC) if at else None
+    raise typer.Exit(run_until_stopped(lambda: run_demo(Console(), once=once, days=days, seed=seed, at=begin)))
 
 
 @app.command(epilog=examples("faceid-results serve", "faceid-results serve --host 0.0.0.0 --port 80 --no-worker"))

@@ -119,6 +119,8 @@ class RetrieveService:
             self.media_guard.report_failure()
             action = GET_DETECT_INFO_ENHANCED if rule.enhanced else GET_DETECT_INFO
             return DetectAnswer(self._failed_call(MEDIA_NOT_STORED, called_at, action, str(requested)))
+        # The client dates a call by the clock of its signature.
+        answer = replace(answer, call=replace(answer.call, called_at=called_at))
         if answer.unreadable:
             token = digest_of(verification.biz_token)
             log.warning("media_unreadable", verification=verification.id, token=token, media=dict(answer.unreadable))

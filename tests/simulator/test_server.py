@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -110,6 +111,17 @@ async def test_extra_of_detect_auth_selects_the_scenario_and_is_returned(caller:
 
     assert [text["ErrCode"] for text in answers] == [None, 1001]
     assert {text["Extra"] for text in answers} == {"loan-1 scenario=unfinished-1-failed-1001"}
+
+
+async def test_expected_token_plays_its_scenario_with_attempts_from_its_instant() -> None:
+    caller = Caller(create_simulator(SimulatorOptions(new_request_id=lambda: "0f96cf39")))
+    caller.simulator.expect("CE661F1A", "failed-1001", datetime(2026, 11, 26, tzinfo=UTC))
+
+    answer = await caller.call("GetDetectInfo", {"BizToken": "CE661F1A", "RuleId": "1", "InfoType": "1"})
+
+    text = json.loads(answer["DetectInfo"])["Text"]
+    assert (answer["RequestId"], text["ErrCode"]) == ("0f96cf39", 1001)
+    assert text["Detail"]["LivenessData"][0]["ReqTime"] == "1795651200000"
 
 
 async def test_scenario_option_applies_to_tokens_that_select_none() -> None:
