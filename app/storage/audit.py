@@ -40,7 +40,7 @@ class AuditStore:
     async def list(
         self, wanted: AuditFilter, *, limit: int, before_id: int | None
     ) -> Sequence[tuple[AuditRecord, str | None]]:
-        """Returns records older than `before_id`, newest first, each with its BizToken."""
+        """Returns records older than `before_id`, newest first, each with its BizToken if it has one that is a text."""
         statement = (
             select(*_COLUMNS, verification.c.biz_token)
             .outerjoin(verification, verification.c.id == table.c.verification_id)
@@ -58,7 +58,8 @@ class AuditStore:
             statement = statement.where(table.c.at < wanted.at_to)
         if before_id is not None:
             statement = statement.where(table.c.id < before_id)
-        return [(_as_record(row[:-1]), row.biz_token) for row in await self.connection.execute(statement)]
+        found = await self.connection.execute(statement)
+        return [(_as_record(row[:-1]), row.biz_token if isinstance(row.biz_token, str) else None) for row in found]
 
     async def has(self, action: Action, subject: str) -> bool:
         """Returns whether there is a record of this action about this API key."""

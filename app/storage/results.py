@@ -24,7 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.detection import MESSAGES, Detection, LivenessAttempt, SealedText, personal
 from app.domain.media import MediaItem, MediaKind, MediaRow
-from app.domain.verification import UpstreamCall
+from app.domain.verification import LONG_AGO, UpstreamCall
 from app.storage import tables
 from app.storage.rows import RowReader
 from app.storage.tables import columns_of
@@ -33,6 +33,7 @@ _ORDER = {kind: place for place, kind in enumerate(MediaKind)}
 _KEYS = {"verification_id", "position"}
 _MEDIA_ROW = {name: tables.media.c[name] for name in MediaRow._fields}
 _CALL_COLUMNS = [tables.upstream_call.c[field.name] for field in fields(UpstreamCall)]
+_CALL_READER = RowReader(UpstreamCall, called_at=LONG_AGO, action="", info_type="", duration_ms=0, bytes_received=0)
 MEDIA_COLUMNS = [tables.media.c[field.name] for field in fields(MediaItem)]
 """The columns in the order that `MEDIA_READER` expects."""
 MEDIA_READER = RowReader(MediaItem)
@@ -135,7 +136,7 @@ class ResultStore:
             .order_by(table.c.id.desc())
             .limit(limit)
         )
-        return [UpstreamCall(**row._asdict()) for row in await self.connection.execute(newest)][::-1]
+        return [_CALL_READER.read(row)[0] for row in await self.connection.execute(newest)][::-1]
 
     async def texts(self, ids: Collection[int], *, sealed: bool = False) -> Mapping[int, SealedText]:
         """Returns the texts of verifications by id; the encrypted personal columns only with `sealed`."""

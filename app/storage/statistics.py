@@ -74,7 +74,9 @@ class StatisticsStore:
             .order_by(count.desc(), detection.c.err_code)
             .limit(codes)
         )
-        return [(row.err_code, row.number) for row in await self.connection.execute(counted)]
+        found = await self.connection.execute(counted)
+        # SQLite also stores texts.
+        return [(row.err_code, row.number) for row in found if row.err_code is None or isinstance(row.err_code, int)]
 
     async def count_calls(self, since: datetime, *, limit: int) -> int:
         """Counts the newest calls to Tencent since an instant, up to `limit`."""

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from app.domain.api_key import Scope, new_key
-from tests.support.api import call_back, row_of, token, url
+from tests.support.api import call_back, row_of, url
 from tests.support.service import Running, actor, everything
 
 URL = "/v1/audit"
@@ -162,13 +162,16 @@ async def test_refused_authentication_is_audited_once_per_address_and_reason(idl
 
 async def test_altered_row_does_not_break_the_list(idle_service: Running) -> None:
     async with idle_service.client(await idle_service.key(Scope.ADMIN)) as admin:
-        await call_back(admin)
-        await admin.post(url(token(), "retrieve"))
+        (await admin.post(url(await call_back(admin), "retrieve"))).raise_for_status()
+        is_embedded = idle_service.services.database.is_embedded
         async with idle_service.services.database.write() as tx:
             await tx.connection.execute(text("UPDATE audit SET action = 'no action'"))
+            if is_embedded:
+                await tx.connection.execute(text("UPDATE verification SET biz_token = x'ff'"))
         found = await events(admin)
 
     assert {event["action"] for event in found} == {"no action"}
+    assert any(event["biz_token"] for event in found) is not is_embedded
 
 
 async def test_erasures_after_the_retention_are_audited_with_their_ids(idle_service: Running) -> None:
