@@ -16,8 +16,9 @@ People use `console`: `services.sessions` signs them in, and `services.disclosur
 `services.history` and `services.overview` read for its pages.
 
 In addition, `services.billing` finds verifications that were never reported. `services.health` shows an operator where
-to act. `services.clock` sets the clock and says when it is in doubt, and `services.media_guard` says when media may be
-fetched. `services.orphans` deletes objects that no row names, and `services.erase` erases after the retention.
+to act, `services.gauges` sets the metrics, and `services.workers` reports which workers run. `services.clock` sets the
+clock and says when it is in doubt, and `services.media_guard` says when media may be fetched.
+`services.orphans` deletes objects that no row names, and `services.erase` erases after the retention.
 `services.webhook_endpoints` manages the receivers of events, `services.deliver` sends the events to them by `webhooks`,
 and `services.deliveries` shows and repeats what was sent. `services.audit` records who saw what, and
 `services.key_rotation` renews the keys. `services.batching` lets concurrent calls share a transaction.

@@ -30,6 +30,7 @@ from app.services.disclosures import DisclosureService
 from app.services.erase import EraseService
 from app.services.events import EventService
 from app.services.export import ExportService
+from app.services.gauges import GaugeService
 from app.services.health import HealthService
 from app.services.history import HistoryService
 from app.services.intake import IntakeService
@@ -49,6 +50,7 @@ from app.services.sessions import SessionService
 from app.services.streams import StreamService
 from app.services.webhook_endpoints import WebhookEndpointService
 from app.services.webhook_signatures import SignatureService
+from app.services.workers import WorkerService
 from app.storage import schema
 from app.storage.database import Database
 from app.storage.media import MediaStore, open_media_store
@@ -79,6 +81,7 @@ class Services:
     erase: EraseService
     events: EventService
     export: ExportService
+    gauges: GaugeService
     health: HealthService
     history: HistoryService
     intake: IntakeService
@@ -96,6 +99,7 @@ class Services:
     streams: StreamService
     webhook_client: WebhookClient
     webhook_endpoints: WebhookEndpointService
+    workers: WorkerService
 
     @property
     def clock(self) -> Clock:
@@ -289,7 +293,7 @@ def build(
     read = ReadService(database=database, audit=audit, cipher=cipher, wakeups=wakeups, api_keys=api_keys, limits=limits)
     events = EventService(database=database, wakeups=wakeups, api_keys=api_keys, limits=limits)
     media = MediaService(read=read, store=media_store, cipher=cipher, audit=audit)
-    health = HealthService(database=database, clock=clock, folders=media_guard.folders())
+    health = HealthService(database=database, clock=clock, folders=media_guard.folders().values())
     intake = IntakeService(
         rules=settings.rules,
         cipher=cipher,
@@ -326,6 +330,13 @@ def build(
         ),
         events=events,
         export=ExportService(read=read, audit=audit, limits=limits, clock=clock),
+        gauges=GaugeService(
+            database=database,
+            health=health,
+            clock=clock,
+            rates={name: account.requests_per_second for name, account in settings.faceid.all_accounts.items()},
+            folders=media_guard.folders(),
+        ),
         health=health,
         history=HistoryService(database=database, read=read),
         intake=intake,
@@ -362,6 +373,7 @@ def build(
             wakeups=wakeups,
             clock=clock,
         ),
+        workers=WorkerService(database=database, clock=clock),
     )
 
 

@@ -50,7 +50,31 @@ PAUSED = Gauge(
 )
 PAUSES = Gauge("faceid_pauses", "Pauses that wait for an operator")
 PENDING = Gauge(
-    "faceid_pending_verifications", "Pending verifications with less than so many hours left", ["less_than_hours"]
+    "faceid_pending_verifications",
+    "Pending verifications with less than so many hours left, at most 10,000",
+    ["less_than_hours"],
+)
+PENDING_RETRIEVALS = Gauge("faceid_pending_retrievals", "Verifications that have no result yet, at most 100,000")
+PENDING_OLDEST = Gauge("faceid_pending_oldest_seconds", "Age of the oldest verification that has no result yet")
+FIRST_DEADLINE = Gauge(
+    "faceid_first_deadline_seconds", "Seconds until Tencent deletes the first pending result; NaN if none is pending"
+)
+DUE_OLDEST = Gauge("faceid_due_oldest_seconds", "How long the longest due verification has waited for a worker")
+WORKERS_SEEN = Gauge("faceid_workers_seen", "Workers that have reported within a minute")
+QUOTA_USED = Gauge(
+    "faceid_quota_used_ratio", "Share of the allowed calls to Tencent in the last minute, of the busiest account"
+)
+ACCOUNT_QUOTA_USED = Gauge(
+    "faceid_account_quota_used_ratio",
+    "Share of the allowed calls to Tencent in the last minute",
+    ["account"],
+    registry=DETAILS,
+)
+DISK_FREE = Gauge("faceid_disk_free_bytes", "Free bytes of a disk that this process writes to", ["disk"])
+DISK_RESERVE = Gauge("faceid_disk_reserve_bytes", "With fewer free bytes on the disk no media are fetched", ["disk"])
+MEASURED_AT = Gauge(
+    "faceid_measured_timestamp_seconds",
+    "When the figures of the database were last read, in seconds since the epoch; they are outdated afterwards",
 )
 KEY_EXPIRES = Gauge(
     "faceid_api_key_expires_timestamp_seconds",
@@ -76,6 +100,11 @@ DELIVERY_SECONDS = Histogram(
 )
 DELIVERY_OLDEST = Gauge(
     "faceid_delivery_oldest_seconds", "How long the oldest due delivery has waited for an endpoint that does not fail"
+)
+DELIVERIES_WAITING = Gauge(
+    "faceid_deliveries_waiting",
+    "Deliveries that are not delivered yet, by the state of the endpoint, at most 100,000 in equal shares per endpoint",
+    ["state"],
 )
 WEBHOOK_ENDPOINTS = Gauge("faceid_webhook_endpoints", "Webhook endpoints by state", ["state"])
 STEPS = Counter("faceid_retrieval_steps_total", "Decisions after calls to Tencent", ["step"])

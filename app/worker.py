@@ -18,6 +18,7 @@ from app.observability import where
 from app.services.claim import Claim
 from app.services.clock import CHECK_SECONDS
 from app.services.deliver import DeliverService, DeliveryClaim
+from app.services.workers import REPORT_SECONDS
 from app.storage.wakeups import DUE, EVENTS, POSITIONS, Wakeups
 
 # Retries and polls come due without a wake-up.
@@ -221,6 +222,7 @@ async def working(services: Services) -> AsyncIterator[Worker]:
             await asyncio.wait([task, delivering])
             await task
             await delivering
+            await guarded(services.workers.leave)
 
 
 def _chores(services: Services, retrieval: RetrievalServices) -> Sequence[Chore]:
@@ -241,6 +243,8 @@ def _chores(services: Services, retrieval: RetrievalServices) -> Sequence[Chore]
         Chore(services.orphans.sweep, SWEEP_SECONDS),
         Chore(services.health.count_persons, SWEEP_SECONDS),
         Chore(services.health.alarm, ALARM_SECONDS),
+        Chore(services.gauges.refresh, REPORT_SECONDS),
+        Chore(services.workers.report, REPORT_SECONDS),
         Chore(services.erase.erase_expired, ALARM_SECONDS),
         Chore(services.audit.link, ALARM_SECONDS),
         Chore(retrieval.pauses.settle, ALARM_SECONDS),

@@ -14,9 +14,10 @@ from app.console.visits import PageRoute, SignedInVisit
 from app.domain.api_key import ApiKey
 from app.domain.detection import Outcome
 from app.domain.pause import Pause
+from app.domain.statistics import COUNT_LIMIT
 from app.domain.verification import Result
 from app.services.health import Condition
-from app.services.overview import COUNT_LIMIT, Figures
+from app.services.overview import Figures
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 

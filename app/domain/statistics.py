@@ -1,9 +1,12 @@
-"""Days of a time zone, for which results are counted."""
+"""Days of a time zone, for which results are counted, and the limit of counts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
+
+COUNT_LIMIT = 100_000
+"""No count of rows is larger. A count of this size means that there may be more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,7 +45,7 @@ async def metrics(request: Request, admin: PossibleAdmin) -> Response:
     Needs no key. Those that name accounts, rules or API keys are added for a request with an admin key.
     """
     try:
-        await services_of(request).health.measure()
+        await services_of(request).gauges.refresh()
     except UnavailableError:
         log.warning("metrics_incomplete")
     details = generate_latest(DETAILS) if admin else b""

@@ -12,18 +12,7 @@ from app.domain.pause import Pause
 from app.domain.webhook_endpoint import EndpointState
 from app.errors import ConfigurationError, DiskFullError, UnavailableError
 from app.faceid.error_codes import CLOCK, advice
-from app.observability import (
-    CLOCK_IN_DOUBT,
-    DELIVERY_OLDEST,
-    ERASURE_STOPPED,
-    EXPIRING_KEYS,
-    KEY_EXPIRES,
-    PAUSED,
-    PAUSES,
-    PENDING,
-    PERSONS,
-    WEBHOOK_ENDPOINTS,
-)
+from app.observability import PERSONS
 from app.services.media_guard import DiskSpace, space_of
 from app.services.visibility import require_scope
 from app.storage import schema
@@ -33,6 +22,8 @@ FILING_WARNING, FILING_THRESHOLD = 80_000, 100_000
 
 # Of Tencent's 72 hours. Verifications that are still pending then are at risk.
 WARNING_HOURS, ALARM_HOURS = 24, 6
+# Anybody may call `/readyz`, so it must stay cheap.
+_MAX_COUNTED = 10_000
 # Those that expire first.
 _MAX_KEYS = 100
 
@@ -133,7 +124,7 @@ class HealthService:
         return await self.check()
 
     async def measure(self) -> Condition:
-        """Returns the condition and updates the metrics.
+        """Returns the condition.
 
         Raises:
             UnavailableError: the database does not answer.
@@ -143,29 +134,15 @@ class HealthService:
             pauses = await tx.pauses.list()
             installation = await tx.installation.find()
             pending = {
-                hours: await tx.verifications.count_pending(deadline_before=now + timedelta(hours=hours))
+                hours: await tx.verifications.count_pending(
+                    deadline_before=now + timedelta(hours=hours), limit=_MAX_COUNTED
+                )
                 for hours in (WARNING_HOURS, ALARM_HOURS)
             }
             keys = await tx.api_keys.list_expiring(now, now + EXPIRY_WARNING, limit=_MAX_KEYS)
             endpoints = await tx.webhook_endpoints.count_by_state()
-            oldest = await tx.delivery_log.oldest_due_at(now)
-        for state in EndpointState:
-            WEBHOOK_ENDPOINTS.labels(state).set(endpoints.get(state, 0))
-        DELIVERY_OLDEST.set((now - oldest).total_seconds() if oldest else 0)
-        EXPIRING_KEYS.set(len(keys))
-        KEY_EXPIRES.clear()
-        for key in keys:
-            KEY_EXPIRES.labels(key.id, key.name).set(key.expires_at.timestamp())
-        PAUSES.set(len(pauses))
-        PAUSED.clear()
-        for pause in pauses:
-            PAUSED.labels(pause.account, pause.rule_id or "", pause.error_code).set(1)
-        for hours, count in pending.items():
-            PENDING.labels(hours).set(count)
         doubted_since = installation.doubted_since if installation else None
         erasure_stopped_at = installation.erasure_stopped_at if installation else None
-        CLOCK_IN_DOUBT.set(doubted_since is not None)
-        ERASURE_STOPPED.set(erasure_stopped_at is not None)
         spaces = {space.device: space for space in map(space_of, self.folders)}
         low_disks = [space for space in spaces.values() if not space.allows_media]
         return Condition(pauses, pending, keys, doubted_since, erasure_stopped_at, low_disks, endpoints)

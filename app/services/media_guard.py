@@ -6,6 +6,7 @@ A store has one owner, the database whose rows name its objects. Another databas
 import asyncio
 import shutil
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -129,7 +130,7 @@ class MediaGuard:
             async with asyncio.timeout(_ANSWER_SECONDS):
                 if not self._is_owner:
                     await self.require_owner()
-                for folder in self.folders():
+                for folder in self.folders().values():
                     if not (space := space_of(folder)).allows_media:
                         self._report("disk_almost_full", free_bytes=space.free_bytes)
                         return False
@@ -138,10 +139,10 @@ class MediaGuard:
             self._report("media_store_not_ready", error=type(error).__name__)
             return False
 
-    def folders(self) -> set[Path]:
-        """Returns the folders on this machine's disks that the service writes to."""
+    def folders(self) -> Mapping[str, Path]:
+        """Returns the folders on this machine's disks that the service writes to, by their purpose."""
         database = self.database.folder
-        return {self.store.local_folder} | ({database} if database else set())
+        return {"media": self.store.local_folder} | ({"database": database} if database else {})
 
     async def _answers(self) -> bool:
         now = time.monotonic()

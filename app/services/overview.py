@@ -9,7 +9,7 @@ from zoneinfo import ZoneInfo
 from app.domain.api_key import Actor, Scope
 from app.domain.detection import Outcome
 from app.domain.listing import VerificationFilter
-from app.domain.statistics import Span, last_days
+from app.domain.statistics import COUNT_LIMIT, Span, last_days
 from app.domain.verification import Result
 from app.services.health import Condition, HealthService
 from app.services.read import ReadService
@@ -17,9 +17,6 @@ from app.services.visibility import require_scope
 from app.storage.database import Database, Transaction
 
 DAYS = 30
-COUNT_LIMIT = 100_000
-"""No count is larger. A count of this size means that there may be more."""
-
 _CACHE_SECONDS = 60.0
 _MAX_CACHED = 100
 _FAILURES, _CODES = 1000, 5

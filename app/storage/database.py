@@ -37,6 +37,7 @@ from app.storage.sessions import SessionStore
 from app.storage.statistics import StatisticsStore
 from app.storage.verifications import VerificationStore
 from app.storage.webhook_endpoints import WebhookEndpointStore
+from app.storage.workers import WorkerStore
 
 TRANSACTION_SECONDS = 10.0
 """The deadline of a transaction, including all waiting. Ours are short; one that takes longer will not finish."""
@@ -152,6 +153,7 @@ class Transaction:
         self.statistics = StatisticsStore(connection)
         self.verifications = VerificationStore(connection, self.events, self.counts)
         self.webhook_endpoints = WebhookEndpointStore(connection)
+        self.workers = WorkerStore(connection)
 
 
 class Database:

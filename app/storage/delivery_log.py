@@ -1,5 +1,6 @@
 """Deliveries as people read them, with their attempts: listed, counted, replayed and removed."""
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
@@ -72,6 +73,21 @@ class DeliveryLogStore:
         """Counts the open deliveries of an endpoint, up to a limit."""
         some = select(table.c.id).where(table.c.endpoint_id == endpoint_id, is_pending()).limit(at_most).subquery()
         return (await self.connection.execute(select(func.count()).select_from(some))).scalar_one()
+
+    async def count_waiting(self, *, at_most: int) -> Mapping[EndpointState, int]:
+        """Counts the open deliveries by the state of their endpoint, up to a limit for each endpoint."""
+        some = (
+            select(literal_column("1"))
+            .where(table.c.endpoint_id == webhook_endpoint.c.id, is_pending())
+            .limit(at_most)
+            .correlate(webhook_endpoint)
+            .subquery()
+        )
+        number = select(func.count()).select_from(some).scalar_subquery()
+        counts: Counter[EndpointState] = Counter()
+        for state, count in await self.connection.execute(select(webhook_endpoint.c.state, number)):
+            counts[state] += count
+        return counts
 
     async def drop(self, endpoint_id: str, now: datetime, *, limit: int) -> int:
         """Ends open deliveries of an endpoint without sending them, at most `limit`; returns how many."""

@@ -105,6 +105,11 @@ class QueueStore:
         moved = {} if account is None else {"account": account}
         await self._update(_is_held(claimed), due_at=now, is_leased=False, **moved)
 
+    async def oldest_due_at(self, account: str, now: datetime) -> datetime | None:
+        """Returns since when the longest due row of an account has waited; None if none is due."""
+        at: datetime | None = await self.connection.scalar(_OLDEST, {"of_account": account, "at": now})
+        return at
+
     async def has_any(self, account: str, rule_id: str | None) -> bool:
         """Returns whether anything of an account, or of one rule of it, is due now or later."""
         statement = select(table.c.id).where(table.c.account == account, table.c.due_at.is_not(None)).limit(1)
@@ -131,8 +136,11 @@ class QueueStore:
         await self.connection.execute(update(table).where(condition).values(**values))
 
 
-def _clients_of(priority: Priority) -> Select[tuple[int, str]]:
-    """Selects the clients with due rows by a loose scan: one step in the index per client, however many rows it has."""
+def _clients_of(priority: Priority, *, with_times: bool = False) -> Select[Any]:
+    """Selects the clients with due rows by a loose scan: one step in the index per client, however many rows it has.
+
+    `with_times` selects the time of the row that is due longest instead of the client.
+    """
     of_priority = (
         (table.c.account == bindparam("of_account"))
         & (table.c.priority == literal_column(str(int(priority))))
@@ -150,13 +158,16 @@ def _clients_of(priority: Priority) -> Select[tuple[int, str]]:
         .correlate(clients)
         .scalar_subquery()
     )
-    return select(literal_column(str(int(priority)), Integer).label("priority"), clients.c.client).where(
+    columns = [literal_column(str(int(priority)), Integer).label("priority"), clients.c.client]
+    return select(*([longest_due.label("due_at")] if with_times else columns)).where(
         clients.c.client.is_not(None), longest_due <= bindparam("at", type_=table.c.due_at.type)
     )
 
 
 # Built once: building a statement takes several times as long as running it.
 _TURNS = union_all(*(_clients_of(priority) for priority in Priority))
+_TIMES = union_all(*(_clients_of(priority, with_times=True) for priority in Priority)).subquery()
+_OLDEST = select(func.min(_TIMES.c.due_at))
 
 
 @cache

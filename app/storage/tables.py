@@ -66,6 +66,9 @@ def _partial_index(name: str, where: str, *columns: str) -> Index:
     return Index(f"ix_verification_{name}", *columns, sqlite_where=text(where), postgresql_where=text(where))
 
 
+IS_OPEN = "state = 'pending' OR pulled <> ''"
+"""The condition of a verification that is not completely retrieved. Only this text uses the index of deadlines."""
+
 _HAS_NONCE = text("nonce IS NOT NULL")
 
 verification = Table(
@@ -125,7 +128,7 @@ verification = Table(
     Index("ix_verification_nonce", "nonce", unique=True, sqlite_where=_HAS_NONCE, postgresql_where=_HAS_NONCE),
     _partial_index("erase_at", "erase_at IS NOT NULL", "erase_at"),
     _partial_index("turns", "due_at IS NOT NULL", "account", "priority", "client", "due_at"),
-    _partial_index("deadline_at", "state = 'pending' OR pulled <> ''", "deadline_at"),
+    _partial_index("deadline_at", IS_OPEN, "deadline_at"),
     # One index per list (`app.storage.listing`). Those without a client serve admins.
     _partial_index("subject_ref_id", "subject_ref IS NOT NULL", "subject_ref", "id"),
     *(
@@ -309,6 +312,18 @@ quota = Table(
     Column("account", String, primary_key=True),
     # The theoretical arrival time in microseconds since the epoch.
     Column("tat_us", BigInteger, nullable=False),
+    # The slots of the newest minute with slots, in minutes since the epoch, and of the one before it.
+    Column("minute", BigInteger, nullable=False, server_default="0"),
+    Column("slots", Integer, nullable=False, server_default="0"),
+    Column("slots_before", Integer, nullable=False, server_default="0"),
+)
+
+# Workers report themselves, so every process can count them.
+worker = Table(
+    "worker",
+    metadata,
+    Column("id", String, primary_key=True),
+    Column("seen_at", UtcDateTime, nullable=False),
 )
 
 pause = Table(

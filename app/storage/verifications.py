@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Executable, bindparam, func, select, tuple_, update
+from sqlalchemy import Executable, bindparam, func, select, text, tuple_, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -18,7 +18,7 @@ from app.storage.counts import CountStore
 from app.storage.events import EventStore
 from app.storage.listing import PersonIndex, page_statement
 from app.storage.rows import RowReader
-from app.storage.tables import columns_of
+from app.storage.tables import IS_OPEN, columns_of
 from app.storage.tables import verification as table
 
 COLUMNS = [table.c[field.name] for field in fields(Verification)]
@@ -36,6 +36,7 @@ _ADD = {
     for name, dialect in (("postgresql", postgresql), ("sqlite", sqlite))
 }
 _SAVE = update(table).where(table.c.id == bindparam("row_id"))
+_IS_OPEN = text(f"({IS_OPEN})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +162,15 @@ class VerificationStore:
         statement = select(*COLUMNS).where(table.c.sealed_key.is_not(None)).order_by(table.c.id.desc()).limit(limit)
         return await self._select(statement)
 
-    async def count_pending(self, *, deadline_before: datetime) -> int:
-        """Counts the incompletely retrieved verifications with an earlier deadline."""
-        is_open = (table.c.state == State.PENDING) | (table.c.fetched_parts != frozenset())
-        statement = select(func.count()).where(is_open, table.c.deadline_at < deadline_before)
-        return (await self.connection.execute(statement)).scalar_one()
+    async def count_pending(self, *, deadline_before: datetime, limit: int) -> int:
+        """Counts the incompletely retrieved verifications with an earlier deadline, up to `limit`."""
+        some = select(table.c.id).where(_IS_OPEN, table.c.deadline_at < deadline_before).limit(limit).subquery()
+        return (await self.connection.execute(select(func.count()).select_from(some))).scalar_one()
+
+    async def first_deadline(self) -> datetime | None:
+        """Returns the earliest deadline of an incompletely retrieved verification; None without one."""
+        first = select(table.c.deadline_at).where(_IS_OPEN).order_by(table.c.deadline_at).limit(1)
+        return await self.connection.scalar(first)
 
     async def search(
         self,

@@ -131,3 +131,34 @@ async def test_slots_are_stored_in_whole_microseconds(database: Database) -> Non
         tat_us = await tx.connection.scalar(text("SELECT tat_us FROM quota"))
     assert isinstance(tat_us, int)
     assert intervals(tat_us / 1e6 - time.time()) == 1
+
+
+async def move_minute(database: Database, minutes: int) -> None:
+    """Makes the counted slots older by whole minutes."""
+    async with database.write() as tx:
+        await tx.connection.execute(text("UPDATE quota SET minute = minute - :minutes"), {"minutes": minutes})
+
+
+async def used(database: Database) -> float:
+    async with database.read() as tx:
+        return (await tx.quota.used(["a", "idle"]))["a"]
+
+
+async def test_used_slots_are_those_of_the_last_minute(database: Database, another: Database) -> None:
+    short = timedelta(microseconds=1)
+    await reserve(database, 600, interval=short)
+    await reserve(another, 600, interval=short)
+    async with database.write() as tx:
+        await tx.quota.slow_down("a", pause=short)
+    # A minute may have ended in between, and then the first slots count by a share only.
+    now = await used(database)
+    await move_minute(database, 1)
+    before = await used(another)
+    await reserve(database, 60, interval=short)
+    both = await used(another)
+    await move_minute(database, 2)
+
+    assert 600 < now <= 1200
+    assert 0 < before <= now
+    assert both > 60
+    assert await used(database) == 0
