@@ -6,7 +6,7 @@
 #   /settings/api, /settings/worker         one file per setting, with these passwords and the operator's files
 #                                           from deploy/secrets; TENCENTCLOUD_* only for the worker
 #
-# In addition, /settings/migrate has the settings of the database, with the role that owns the tables.
+# /settings/grafana has a random password as well. In addition, /settings/migrate has the settings of the database, with the role that owns the tables.
 #
 # `make-secrets.sh demo` gives the worker the simulator's keys, and API and worker the demo's RuleId. It fails if the
 # worker has Tencent keys.
@@ -118,7 +118,8 @@ else
   make objects/aws_secret_access_key
   make objects/reader_aws_access_key_id
   make objects/reader_aws_secret_access_key
-  mkdir -p keyring migrate
+  mkdir -p keyring migrate grafana
+  make grafana/grafana_admin_password
   make_keyring
   bucket=faceid-results
   printf '{"identities": [%s, %s]}' \

@@ -45,10 +45,24 @@ def test_only_the_secrets_task_has_a_capability_and_it_has_no_network() -> None:
     assert SERVICES["secrets"]["network_mode"] == "none"
 
 
-def test_only_the_proxy_publishes_a_port_and_by_default_locally() -> None:
+def test_only_the_proxy_and_the_monitoring_publish_ports_and_by_default_locally() -> None:
     assert {name: service["ports"] for name, service in SERVICES.items() if "ports" in service} == {
-        "proxy": ["${LISTEN:-127.0.0.1:8000}:8080"]
+        "proxy": ["${LISTEN:-127.0.0.1:8000}:8080"],
+        "prometheus": ["${PROMETHEUS_LISTEN:-127.0.0.1:9090}:9090"],
+        "grafana": ["${GRAFANA_LISTEN:-127.0.0.1:3000}:3000"],
     }
+
+
+def test_monitoring_has_a_network_of_its_own_and_a_generated_password() -> None:
+    on_metrics = {name for name, service in SERVICES.items() if "metrics" in service.get("networks", [])}
+    monitoring = {name for name, service in SERVICES.items() if service.get("profiles") == ["monitoring"]}
+    port = SERVICES["worker"]["command"][-1]
+
+    assert COMPOSE["networks"]["metrics"] == {"internal": True}
+    assert monitoring == {"prometheus", "grafana"}
+    assert on_metrics == {*monitoring, "api", "worker"}
+    assert f"names: [worker], type: A, port: {port}" in (ROOT / "deploy/monitoring/prometheus.yml").read_text()
+    assert SERVICES["grafana"]["environment"]["GF_SECURITY_ADMIN_PASSWORD__FILE"].startswith("/run/secrets/grafana_")
 
 
 def test_api_takes_client_addresses_from_the_proxy() -> None:
@@ -134,7 +148,7 @@ def test_idle_connections_outlive_those_of_a_proxy_in_front() -> None:
 def test_third_party_images_are_pinned_to_a_version() -> None:
     images = {service["image"] for service in SERVICES.values()} - {COMPOSE["x-image"]}
     assert [
-        image for image in images if not re.fullmatch(r"[a-z/]+:[0-9][0-9a-z.-]+(@sha256:[0-9a-f]{64})?", image)
+        image for image in images if not re.fullmatch(r"[a-z/]+:v?[0-9][0-9a-z.-]+(@sha256:[0-9a-f]{64})?", image)
     ] == []
 
 
@@ -174,6 +188,7 @@ async def test_passwords_are_made_once_and_services_see_only_their_own(tmp_path:
     shared = {*keys, "database_url", "redirect_page_url"}
     assert {name: set(files) for name, files in first.items()} == {
         "keyring": {"keyring.json"},
+        "grafana": {"grafana_admin_password"},
         "postgres": {"postgres_password", "owner_password", "faceid_password"},
         "objects": {*keys, *(f"reader_{name}" for name in keys), "s3.json"},
         "api": shared,

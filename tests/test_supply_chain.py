@@ -94,7 +94,8 @@ def test_audited_lock_contains_every_runtime_requirement() -> None:
 
 
 TAGS = ["postgres:18-bookworm", "chrislusf/seaweedfs:4.48", "nginx:1.28-alpine", "python:3.13-slim-bookworm"]
-PINNED = re.compile(r"(?:image: |ARG PYTHON=)([a-z/]+:[0-9][0-9a-z.-]*)(@sha256:[0-9a-f]{64})?$", re.MULTILINE)
+TAGS += ["prom/prometheus:v3.13.2", "grafana/grafana:13.2.2"]
+PINNED = re.compile(r"(?:image: |ARG PYTHON=)([a-z/]+:v?[0-9][0-9a-z.-]*)(@sha256:[0-9a-f]{64})?$", re.MULTILINE)
 
 
 def pin_images(folder: Path, docker: str) -> subprocess.CompletedProcess[str]:

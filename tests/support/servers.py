@@ -32,6 +32,8 @@ from sqlalchemy.engine import make_url
 _SERVER_PATH = "/usr/bin:/usr/sbin:/usr/local/bin:/usr/local/sbin"
 NGINX = shutil.which("nginx", path=_SERVER_PATH)
 PGBOUNCER = shutil.which("pgbouncer", path=_SERVER_PATH)
+PROMETHEUS = shutil.which("prometheus", path=_SERVER_PATH)
+PROMTOOL = shutil.which("promtool", path=_SERVER_PATH)
 
 START_SECONDS = 30
 STOP_SECONDS = 20
