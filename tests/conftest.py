@@ -93,6 +93,23 @@ def settings(tmp_path: Path, database_url: str, faceid: LiveSimulator) -> Settin
     return settings_for(tmp_path, faceid.url, database_url=database_url)
 
 
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+async def module_settings(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres_pool: PostgresPool,
+    faceid: LiveSimulator,
+) -> AsyncIterator[Settings]:
+    """Yields the settings of a service that the tests of a module share, on SQLite and on Postgres."""
+    folder = tmp_path_factory.mktemp("module")
+    KeyRing.create(folder / "keyring.json")
+    if request.param == "sqlite":
+        yield settings_for(folder, faceid.url)
+    else:
+        async with postgres_pool.lend() as url:
+            yield settings_for(folder, faceid.url, database_url=url)
+
+
 @pytest.fixture
 async def service(settings: Settings) -> AsyncIterator[Running]:
     """Yields the service with its worker, on SQLite and on Postgres."""

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Self
@@ -201,6 +202,8 @@ class _Read:
     body: bytes = b""
 
 
+# To read the certificates takes 20 ms.
+@cache
 def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
     try:
         return ssl.create_default_context(cafile=ca_file or certifi.where())

@@ -27,6 +27,12 @@ def settings(settings: Settings) -> Settings:
     return changed(settings, **ACCESS)
 
 
+@pytest.fixture(scope="module")
+def module_settings(module_settings: Settings) -> Settings:
+    """Returns the same for a service that the tests of a module share."""
+    return changed(module_settings, **ACCESS)
+
+
 @pytest.fixture(scope="session")
 def shared_settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return settings_for(tmp_path_factory.mktemp("shared"), "http://127.0.0.1:9", **ACCESS)

@@ -120,11 +120,11 @@ PRIVATE = "private"
 PERSON, NOBODY = "000000199001011234", "000000199001011235"
 
 
-@pytest.fixture
-async def shared(settings: Settings) -> AsyncIterator[Running]:
+@pytest.fixture(scope="module")
+async def shared(module_settings: Settings) -> AsyncIterator[Running]:
     """Yields the service with a rule of the client `owner`, and rules that are open to all clients."""
-    rules = dict(settings.rules.rules) | {PRIVATE: RuleSettings(clients=["owner"], redirect_state=True)}
-    async with running(changed(settings, rules=rules, accept_unknown_rules=False)) as started:
+    rules = dict(module_settings.rules.rules) | {PRIVATE: RuleSettings(clients=["owner"], redirect_state=True)}
+    async with running(changed(module_settings, rules=rules, accept_unknown_rules=False)) as started:
         yield started
 
 

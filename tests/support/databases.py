@@ -21,6 +21,10 @@ _END_OTHER_SESSIONS = text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
+# To truncate a table takes a thousand times as long as to find that it is empty.
+_USED_TABLES = text(
+    " UNION ALL ".join(f"SELECT '{name}' WHERE EXISTS (SELECT FROM {name})" for name in schema.metadata.tables)
+)
 _COUNT_BLOCKED_SESSIONS = text(
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
 )
@@ -104,7 +108,8 @@ async def _empty(url: str) -> bool:
         async with opened(url) as database:
             async with database.write() as tx:
                 await tx.connection.execute(_END_OTHER_SESSIONS)
-                await tx.connection.execute(text(f"TRUNCATE {', '.join(schema.metadata.tables)} RESTART IDENTITY"))
+                if used := [row[0] for row in await tx.connection.execute(_USED_TABLES)]:
+                    await tx.connection.execute(text(f"TRUNCATE {', '.join(used)} RESTART IDENTITY CASCADE"))
             return await schema.is_current(database)
     except UnavailableError:
         return False
