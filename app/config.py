@@ -116,7 +116,7 @@ class _FlatSettings(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """All settings, one slice per part of the service. The README's table describes them."""
+    """All settings, one slice per part of the service. `docs/settings.md` describes them."""
 
     database: DatabaseSettings
     media: MediaSettings
