@@ -16,7 +16,10 @@ PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]
 CHINESE = [page for page in PAGES if page.name.endswith(".zh-CN.md")]
 IN_BOTH = (
     "README",
-    *(f"docs/{name}" for name in ["api", "errors", "integrating", "operating", "security", "settings", "webhooks"]),
+    *(
+        f"docs/{name}"
+        for name in ["api", "console", "errors", "integrating", "operating", "security", "settings", "webhooks"]
+    ),
 )
 BLOCK = re.compile(r"^```\w*\n.*?^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`[^`\n]*`|\]\([^)]*\)|https?://\S+")
