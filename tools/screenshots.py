@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from playwright.async_api import Browser, Page, async_playwright
@@ -47,7 +47,7 @@ async def main() -> int:
         receiver = DemoReceiver(url_of(receiver_listener))
         async with serving(receiver, receiver_listener):
             cases = await create_history(settings, receiver, end=AT, days=DAYS, seed=SEED)
-        key = await create_admin_key(settings, clock=lambda: AT)
+        key = await create_admin_key(settings, valid_for=timedelta(days=30), clock=lambda: AT)
         app = create_app(settings, with_worker=False, clock=lambda: AT)
         async with serving(app, listener), async_playwright() as playwright:
             browser = await playwright.chromium.launch(

@@ -32,6 +32,7 @@ from app.services.rule_settings import RuleSettings
 from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
 from simulator.server import create_simulator
 
+_DAY = timedelta(days=1)
 _ALL_MEDIA = ("id_card_front", "id_card_back", "best_frame", "liveness_video")
 
 
@@ -89,14 +90,19 @@ async def run_demo(
     ):
         url, faceid_url = url_of(listener), url_of(faceid_listener)
         settings, clock = demo_settings(Path(folder), faceid_url), _clock(at)
-        key, admin_key = await create_demo_key(settings, clock=clock), await create_admin_key(settings, clock=clock)
+        # The console would warn of keys that expire soon.
+        valid_for = timedelta(days=30)
+        key = await create_demo_key(settings, valid_for=valid_for, clock=clock)
+        admin_key = await create_admin_key(settings, valid_for=valid_for, clock=clock)
         simulator, receiver = create_simulator(options), DemoReceiver(url_of(receiver_listener), clock=clock)
         loans_receiver = DemoReceiver(url_of(loans_listener), clock=clock)
         if not once:
             console.print(_CONSOLE.format(url=url, admin_key=admin_key), **_PLAIN)
         async with serving(simulator, faceid_listener), serving(loans_receiver, loans_listener):
             if days:
-                console.print(f"Creating {days} days of history of invented people ...", **_PLAIN)
+                console.print(
+                    f"Creating {days} days of history of invented people. Then the console answers ...", **_PLAIN
+                )
                 end = clock()
                 expect(simulator, await create_history(settings, loans_receiver, end=end, days=days, seed=seed))
                 loans_receiver.clock = clock
@@ -157,15 +163,15 @@ async def _show_webhook(console: Console, receiver: DemoReceiver, biz_token: str
     return True
 
 
-async def create_demo_key(settings: Settings, *, clock: Clock | None = None) -> str:
-    """Creates an API key for one day, with all scopes except administration."""
+async def create_demo_key(settings: Settings, *, valid_for: timedelta = _DAY, clock: Clock | None = None) -> str:
+    """Creates an API key with all scopes except administration."""
     scopes = [scope for scope in Scope if scope is not Scope.ADMIN]
-    return await _create_key(settings, "demo", scopes, timedelta(days=1), clock)
+    return await _create_key(settings, "demo", scopes, valid_for, clock)
 
 
-async def create_admin_key(settings: Settings, *, clock: Clock | None = None) -> str:
-    """Creates an API key for the console, with all scopes. The console would warn of one that expires soon."""
-    return await _create_key(settings, "demo admin", [Scope.ADMIN], timedelta(days=30), clock)
+async def create_admin_key(settings: Settings, *, valid_for: timedelta, clock: Clock | None = None) -> str:
+    """Creates an API key for the console, with all scopes."""
+    return await _create_key(settings, "demo admin", [Scope.ADMIN], valid_for, clock)
 
 
 async def _create_key(
