@@ -62,6 +62,9 @@ def create_app(settings: Settings, *, with_worker: bool = True, clock: Clock | N
         version=version("faceid-results"),
         lifespan=lifespan,
         webhooks=notices.router,
+        servers=[{"url": "/", "description": "The service that serves this document."}],
+        # The names of the functions are public: clients are generated from them.
+        generate_unique_id_function=lambda route: route.name,
         docs_url=None,
         redoc_url=None,
         # A trace span would contain the path, and the path a BizToken.

@@ -16,7 +16,7 @@ router = APIRouter(prefix="/v1/audit", tags=["audit"], route_class=StrictRoute)
 
 
 @router.get("", responses=declared(*AUTH_ERRORS, 400), openapi_extra=limited(RateClass.LISTS))
-async def list_events(
+async def list_audit_events(
     request: Request,
     actor: Admin,
     action: Action | None = None,

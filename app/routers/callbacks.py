@@ -47,7 +47,7 @@ _SEE_OTHER: dict[int | str, dict[str, Any]] = {
 @router.post(
     "", status_code=202, responses=declared(*AUTH_ERRORS, 400, 409), openapi_extra=SIGNED | limited(RateClass.INTAKE)
 )
-async def call_back(
+async def send_callback(
     request: Request, actor: SignedNotifier, callback: Callback, client: ClientName = None
 ) -> CallbackAccepted:
     """Accepts the completion of a verification, by API key or signature.
@@ -68,7 +68,7 @@ async def call_back(
     responses=_SEE_OTHER | declared("4XX"),
     openapi_extra=_QUERY,
 )
-async def redirected(request: Request) -> RedirectResponse:
+async def follow_redirect(request: Request) -> RedirectResponse:
     """Accepts the browser at DetectAuth's RedirectUrl. Public, so the response is the same for every token.
 
     It wakes registered tokens; they are polled anyway, so a lost wake-up does no harm. With a `state` of

@@ -11,6 +11,6 @@ router = APIRouter(prefix="/v1/me", tags=["keys"], route_class=StrictRoute)
 
 
 @router.get("", responses=declared(401, 403, 413, 422, 500, 503))
-async def describe(key: Holder) -> KeyDescription:
+async def get_current_key(key: Holder) -> KeyDescription:
     """Describes the key of this request. Any valid key may call it; no scope is needed."""
     return KeyDescription.model_validate(key)

@@ -48,8 +48,10 @@ class _Conditions:
 
 
 @router.get("/{biz_token}/media/{kind}", response_class=Response, responses=_ANSWERS | _PARTIAL, openapi_extra=_LIMITED)
-@router.head("/{biz_token}/media/{kind}", response_class=Response, responses=_ANSWERS, openapi_extra=_LIMITED)
-async def download(
+@router.head(
+    "/{biz_token}/media/{kind}", name="head_media", response_class=Response, responses=_ANSWERS, openapi_extra=_LIMITED
+)
+async def get_media(
     request: Request,
     actor: Viewer,
     biz_token: Annotated[BizToken, Path()],

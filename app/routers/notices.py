@@ -42,6 +42,7 @@ for _kind, _meaning in _MEANINGS.items():
         methods=["POST"],
         status_code=204,
         name=_kind,
+        operation_id=_kind.replace(".", "_"),
         summary=_meaning,
         description="Answer with any 2xx within 15 seconds. Other answers are repeated later with the same bytes.",
         response_description="The event was accepted.",

@@ -1,5 +1,7 @@
 """The OpenAPI document at `/openapi.json`, and Swagger UI at `/docs` without requests to other hosts."""
 
+from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,11 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from pydantic.json_schema import models_json_schema
 
+from app.domain.api_key import Scope
 from app.routers import rates
 from app.routers.dependencies import SIGNATURE
+from app.routers.examples import EXAMPLES
+from app.routers.problem_types import CODES, PAGE_PATH
 from app.routers.problems import Problem
 
 SIGNED: dict[str, Any] = {"security": [{"Signature": []}]}
@@ -24,18 +29,79 @@ _SIGNATURE_SCHEME = {
 }
 
 
+_SCOPES: Mapping[Scope, str] = {
+    Scope.CALLBACKS_WRITE: "registers verifications, reports them and retrieves them again",
+    Scope.RESULTS_READ: "reads masked results, events and statistics",
+    Scope.RESULTS_REVEAL: "reads unmasked identities",
+    Scope.MEDIA_READ: "downloads pictures and videos",
+    Scope.RESULTS_ERASE: "erases verifications",
+    Scope.WEBHOOKS_MANAGE: "manages webhook endpoints and their deliveries",
+    Scope.ADMIN: "may do everything, for all clients",
+}
+
+
 class DescribedApi(FastAPI):
-    """An application whose document contains problem details and signatures, which FastAPI does not support."""
+    """An application whose document contains what FastAPI does not support.
+
+    These are problem details with an example per status, signatures, examples, scopes in words, and webhooks without
+    FastAPI's own answer to invalid input.
+    """
 
     def openapi(self) -> dict[str, Any]:
         """Returns the OpenAPI document, built once."""
         if not self.openapi_schema:
+            document = super().openapi()
             _, schemas = models_json_schema([(Problem, "serialization")], ref_template="#/components/schemas/{model}")
-            components = super().openapi()["components"]
+            components = document["components"]
             components["schemas"].update(schemas["$defs"])
+            for name in ("HTTPValidationError", "ValidationError"):
+                components["schemas"].pop(name, None)
+            for name, example in EXAMPLES.items():
+                components["schemas"][name]["examples"] = [example]
+            components["examples"] = _problems()
             components["securitySchemes"]["Signature"] = _SIGNATURE_SCHEME
-            rates.describe(super().openapi()["paths"])
+            rates.describe(document["paths"])
+            for operation in (operation for item in document["paths"].values() for operation in item.values()):
+                _simplify_body(operation)
+                operation["description"] = f"{operation.get('description', '')}\n\n{_access(operation)}".strip()
+            for item in document["webhooks"].values():
+                del item["post"]["responses"]["422"]
         return super().openapi()
+
+
+def _simplify_body(operation: Mapping[str, Any]) -> None:
+    """Describes an optional body without the alternative null: generated clients would send it, or fail without one."""
+    for content in operation.get("requestBody", {}).get("content", {}).values():
+        if wanted := [each for each in content["schema"].get("anyOf", ()) if "$ref" in each]:
+            content["schema"] = wanted[0]
+
+
+def _problems() -> dict[str, dict[str, Any]]:
+    """Returns an example of a problem for each error code."""
+    problem = EXAMPLES["Problem"]
+    return {
+        known.code: {
+            "summary": known.meaning,
+            "value": problem
+            | {"type": f"{PAGE_PATH}#{known.code}", "title": HTTPStatus(status).phrase, "status": status}
+            | {"code": known.code, "detail": known.meaning},
+        }
+        for known in CODES
+        for status in [int(known.status.partition(",")[0])]
+    }
+
+
+def _access(operation: Mapping[str, Any]) -> str:
+    """Returns in words what a request needs."""
+    ways: list[dict[str, list[str]]] = operation.get("security", [])
+    if not ways:
+        return "Needs no API key."
+    scopes = [Scope(scope) for way in ways for scope in way.get("ApiKey", ())]
+    words = " ".join(f"It must have the scope `{scope}`, which {_SCOPES[scope]}." for scope in scopes)
+    if {} in ways:
+        return f"Needs no API key. The answer contains more for a request with a key. {words}"
+    signature = " Or a signature instead of a key." if {"Signature": []} in ways else ""
+    return f"Needs an API key. {words}".strip() + signature
 
 
 ASSETS_PATH = "/docs/assets"

@@ -22,14 +22,14 @@ log = structlog.get_logger()
 
 
 @router.get("/livez")
-async def live() -> dict[str, str]:
+async def check_liveness() -> dict[str, str]:
     """The process is running."""
     return {"status": "ok"}
 
 
 @router.get("/readyz", responses=declared(*AUTH_ERRORS), openapi_extra=_WITHOUT_KEY)
-async def ready(request: Request, admin: PossibleAdmin) -> Readiness:
-    """Callbacks can be accepted; otherwise 503 with the reason. Needs no key.
+async def check_readiness(request: Request, admin: PossibleAdmin) -> Readiness:
+    """Callbacks can be accepted; otherwise 503 with the reason.
 
     `warnings` say what an operator should do. Only a request with an admin key gets them, others get their number.
     """
@@ -39,10 +39,10 @@ async def ready(request: Request, admin: PossibleAdmin) -> Readiness:
 
 
 @router.get("/metrics", response_class=PlainTextResponse, responses=declared(*AUTH_ERRORS), openapi_extra=_WITHOUT_KEY)
-async def metrics(request: Request, admin: PossibleAdmin) -> Response:
+async def get_metrics(request: Request, admin: PossibleAdmin) -> Response:
     """Metrics in Prometheus' text format. While the database does not answer, those that it provides are outdated.
 
-    Needs no key. Those that name accounts, rules or API keys are added for a request with an admin key.
+    Those that name accounts, rules or API keys are added for a request with an admin key.
     """
     try:
         await services_of(request).gauges.refresh()

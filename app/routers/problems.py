@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
 from app.errors import ServiceError
-from app.routers.problem_types import PAGE_PATH
+from app.routers.problem_types import CODES, PAGE_PATH
 from app.routers.rejections import Rejection, rejection_of
 
 MEDIA_TYPE = "application/problem+json"
@@ -69,8 +69,14 @@ def problem(
 
 def declared(*statuses: int | str) -> dict[int | str, dict[str, Any]]:
     """Returns the OpenAPI responses for these errors."""
-    content = {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": _WHEN[status], "content": content} for status in statuses}
+    return {status: {"description": _WHEN[status], "content": {MEDIA_TYPE: _content(status)}} for status in statuses}
+
+
+def _content(status: int | str) -> dict[str, Any]:
+    """Returns the schema of a problem, and examples of all codes that have this status."""
+    codes = [known.code for known in CODES if str(status) in known.status.split(", ")]
+    examples = {code: {"$ref": f"#/components/examples/{code}"} for code in codes}
+    return {"schema": {"$ref": "#/components/schemas/Problem"}} | ({"examples": examples} if examples else {})
 
 
 def on_service_error(_: Request, error: Exception) -> JSONResponse:

@@ -13,7 +13,9 @@ router = APIRouter(prefix="/v1/redirects", tags=["callbacks"], route_class=Stric
 
 
 @router.post("", status_code=201, responses=declared(*AUTH_ERRORS, 400), openapi_extra=limited(RateClass.INTAKE))
-async def issue(request: Request, actor: Notifier, wanted: RedirectWanted | None = None) -> RedirectIssued:
+async def create_redirect_state(
+    request: Request, actor: Notifier, wanted: RedirectWanted | None = None
+) -> RedirectIssued:
     """Issues a signed state, for rules with `redirect_state`. A redirect with it may name an unknown token."""
     signed, state = services_of(request).redirects.issue(actor, (wanted or RedirectWanted()).rule_id)
     return RedirectIssued(state=signed, extra=state.nonce, expires_at=state.expires_at)

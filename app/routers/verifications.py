@@ -28,7 +28,7 @@ _HOLD_ERRORS = declared(*AUTH_ERRORS, 404, 409)
 
 
 @router.post("/search", responses=declared(*AUTH_ERRORS, 400), openapi_extra=limited(RateClass.SEARCHES))
-async def find(request: Request, actor: Reader, wanted: PersonSearch) -> VerificationPage:
+async def search_verifications(request: Request, actor: Reader, wanted: PersonSearch) -> VerificationPage:
     """Finds one person's verifications by the exact ID number, or number and exact name. Audited."""
     page = await services_of(request).read.search_person(
         actor, wanted.filter(), wanted.person(), limit=wanted.limit, cursor=wanted.cursor
@@ -37,7 +37,7 @@ async def find(request: Request, actor: Reader, wanted: PersonSearch) -> Verific
 
 
 @router.get("/{biz_token}", responses=declared(*AUTH_ERRORS, 404, 409, 410), openapi_extra=limited(RateClass.READS))
-async def get(
+async def get_verification(
     request: Request,
     actor: Reader,
     biz_token: Token,
@@ -62,7 +62,7 @@ async def get(
     },
     openapi_extra=limited(RateClass.INTAKE),
 )
-async def register(
+async def register_verification(
     request: Request,
     actor: Notifier,
     biz_token: Token,
@@ -78,7 +78,9 @@ async def register(
 
 
 @router.get("", responses=declared(*AUTH_ERRORS, 400), openapi_extra=limited(RateClass.LISTS))
-async def search(request: Request, actor: Reader, wanted: Annotated[ListQuery, Query()]) -> VerificationPage:
+async def list_verifications(
+    request: Request, actor: Reader, wanted: Annotated[ListQuery, Query()]
+) -> VerificationPage:
     """Lists verifications, newest first. With a range of time and no subject, in the order of that time."""
     page = await services_of(request).read.list(actor, wanted.filter(), limit=wanted.limit, cursor=wanted.cursor)
     return VerificationPage.of(page, actor.caller.client)
@@ -90,7 +92,7 @@ async def search(request: Request, actor: Reader, wanted: Annotated[ListQuery, Q
     responses=declared(*AUTH_ERRORS, 404, 409),
     openapi_extra=limited(RateClass.ERASURES),
 )
-async def erase(request: Request, actor: Eraser, biz_token: Token, client: ClientName = None) -> None:
+async def erase_verification(request: Request, actor: Eraser, biz_token: Token, client: ClientName = None) -> None:
     """Erases the text, the media and their keys. Only the fact that it was erased stays."""
     await services_of(request).erase.erase(actor, biz_token, client=client)
 
@@ -98,7 +100,9 @@ async def erase(request: Request, actor: Eraser, biz_token: Token, client: Clien
 @router.put(
     "/{biz_token}/legal-hold", status_code=204, responses=_HOLD_ERRORS, openapi_extra=limited(RateClass.ERASURES)
 )
-async def hold(request: Request, actor: AdminWithPurpose, biz_token: Token, client: ClientName = None) -> None:
+async def set_legal_hold(
+    request: Request, actor: AdminWithPurpose, biz_token: Token, client: ClientName = None
+) -> None:
     """Sets the legal hold, which prevents every erasure."""
     await services_of(request).erase.hold(actor, biz_token, is_held=True, client=client)
 
@@ -106,7 +110,9 @@ async def hold(request: Request, actor: AdminWithPurpose, biz_token: Token, clie
 @router.delete(
     "/{biz_token}/legal-hold", status_code=204, responses=_HOLD_ERRORS, openapi_extra=limited(RateClass.ERASURES)
 )
-async def release(request: Request, actor: AdminWithPurpose, biz_token: Token, client: ClientName = None) -> None:
+async def lift_legal_hold(
+    request: Request, actor: AdminWithPurpose, biz_token: Token, client: ClientName = None
+) -> None:
     """Lifts the legal hold. Overdue data is erased within a minute."""
     await services_of(request).erase.hold(actor, biz_token, is_held=False, client=client)
 
@@ -114,7 +120,7 @@ async def release(request: Request, actor: AdminWithPurpose, biz_token: Token, c
 @router.get(
     "/{biz_token}/identity", responses=declared(*AUTH_ERRORS, 404, 409, 410), openapi_extra=limited(RateClass.REVEALS)
 )
-async def reveal(request: Request, actor: Revealer, biz_token: Token, client: ClientName = None) -> Identity:
+async def get_identity(request: Request, actor: Revealer, biz_token: Token, client: ClientName = None) -> Identity:
     """Returns every text field unmasked. Audited before the response."""
     return Identity.of(await services_of(request).read.reveal(actor, biz_token, client=client))
 
@@ -125,7 +131,7 @@ async def reveal(request: Request, actor: Revealer, biz_token: Token, client: Cl
     responses=declared(*AUTH_ERRORS, 404, 409, 410),
     openapi_extra=limited(RateClass.RETRIEVE),
 )
-async def retrieve_again(
+async def retrieve_verification(
     request: Request, actor: Notifier, biz_token: Token, client: ClientName = None
 ) -> VerificationStanding:
     """Retrieves the result again now. A stored one stays readable until a newer one replaces it."""

@@ -11,6 +11,7 @@ from threading import Thread
 from typing import Any
 
 import httpx
+import jsonschema_rs
 import pytest
 import schemathesis
 import uvicorn
@@ -22,13 +23,49 @@ from app.domain.events import EventType
 from app.factory import open_services
 from app.main import create_app
 from app.routers import openapi
+from app.routers.problem_types import CODES
 from tests.support.api import EXAMPLE
-from tests.support.operations import DOCUMENT, OPERATIONS, Operation
+from tests.support.operations import DOCUMENT, OPERATIONS, ROWS, Operation
 from tests.support.service import Running, actor, everything, settings_for
 from tests.support.simulator import LiveSimulator
 
 VENDORED = Path(openapi.__file__).parent / "swagger_ui"
-PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+OPERATION_IDS = [
+    "change_webhook_endpoint",
+    "check_liveness",
+    "check_readiness",
+    "create_redirect_state",
+    "create_webhook_endpoint",
+    "delete_webhook_endpoint",
+    "erase_verification",
+    "export_verifications",
+    "follow_redirect",
+    "get_current_key",
+    "get_delivery",
+    "get_identity",
+    "get_media",
+    "get_metrics",
+    "get_stats",
+    "get_verification",
+    "get_webhook_endpoint",
+    "head_media",
+    "lift_legal_hold",
+    "list_audit_events",
+    "list_deliveries",
+    "list_events",
+    "list_verifications",
+    "list_webhook_endpoints",
+    "register_verification",
+    "replay_events",
+    "retrieve_verification",
+    "retry_delivery",
+    "rotate_webhook_secret",
+    "search_verifications",
+    "send_callback",
+    "send_test_event",
+    "set_legal_hold",
+]
+COMPONENTS = DOCUMENT["components"]
 schema = schemathesis.openapi.from_dict(DOCUMENT)
 
 
@@ -46,9 +83,47 @@ def nodes(value: object) -> Iterator[dict[str, Any]]:
 
 def test_references_resolve() -> None:
     references = {node["$ref"] for node in nodes(DOCUMENT) if isinstance(node.get("$ref"), str)}
+    places = {f"#/components/{kind}/{name}" for kind in ("schemas", "examples") for name in COMPONENTS[kind]}
 
-    assert references <= {f"#/components/schemas/{name}" for name in DOCUMENT["components"]["schemas"]}
+    assert references <= places
     assert "#/components/schemas/Problem" in references
+
+
+def test_operation_ids_are_the_recorded_names_of_generated_methods() -> None:
+    """They are public: another name breaks the code that uses a generated client."""
+    ids = [operation["operationId"] for item in DOCUMENT["paths"].values() for operation in item.values()]
+    webhooks = [item["post"]["operationId"] for item in DOCUMENT["webhooks"].values()]
+
+    assert sorted(ids) == OPERATION_IDS
+    assert webhooks == [kind.replace(".", "_") for kind in EventType]
+    assert DOCUMENT["servers"][0]["url"] == "/"
+
+
+def test_every_body_has_an_example_that_matches_its_schema() -> None:
+    operations = [
+        operation for kind in ("paths", "webhooks") for item in DOCUMENT[kind].values() for operation in item.values()
+    ]
+    bodies = [body for each in operations for body in (each.get("requestBody"), *each["responses"].values()) if body]
+    contents = [content.get("schema", {}) for body in bodies for content in body.get("content", {}).values()]
+    names = {node["$ref"].rpartition("/")[2] for content in contents for node in nodes(content) if "$ref" in node}
+    examples = {name: COMPONENTS["schemas"][name].get("examples") for name in names}
+    examples |= {f"Problem {code}": [known["value"]] for code, known in COMPONENTS["examples"].items()}
+
+    assert [name for name, known in examples.items() if not known] == []
+    for name, known in examples.items():
+        schema_ = {"$ref": f"#/components/schemas/{name.partition(' ')[0]}", "components": COMPONENTS}
+        for example in known:
+            jsonschema_rs.validate(schema_, example)
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=" ".join)
+def test_operation_says_which_scope_it_needs(operation: Operation) -> None:
+    row, (method, path) = ROWS[operation], operation
+    last = DOCUMENT["paths"][path][method]["description"].rpartition("\n\n")[2]
+    scope = row.scope or row.optional
+
+    assert last.startswith("Needs an API key." if row.scope or row.any_key else "Needs no API key.")
+    assert re.findall("`(.+?)`", last) == ([scope.value] if scope else [])
 
 
 @pytest.mark.parametrize("operation", OPERATIONS, ids=" ".join)
@@ -57,7 +132,11 @@ def test_errors_are_declared_as_problems(operation: Operation) -> None:
     answers = DOCUMENT["paths"][path][method]["responses"]
     errors = {status for status in answers if status.startswith(("4", "5"))}
 
-    assert all(answers[status]["content"] == PROBLEM for status in errors)
+    for status in errors:
+        (content,) = answers[status]["content"].values()
+        codes = [example["$ref"].rpartition("/")[2] for example in content.get("examples", {}).values()]
+        assert content["schema"] == {"$ref": "#/components/schemas/Problem"}
+        assert codes == [code.code for code in CODES if status in code.status.split(", ")]
     if DOCUMENT["paths"][path][method].get("security"):
         assert errors >= {"401", "403", "413", "422", "500", "503"}
     # A registration or callback of an unknown token creates its verification.
@@ -99,6 +178,7 @@ def test_webhooks_describe_every_type_of_event() -> None:
 
     assert bodies == {kind: {"$ref": "#/components/schemas/EventView"} for kind in EventType}
     assert headers == ["webhook-id", "webhook-timestamp", "webhook-signature"]
+    assert {status for item in webhooks.values() for status in item["post"]["responses"]} == {"204"}
 
 
 def test_timestamps_are_declared_as_date_time() -> None:
