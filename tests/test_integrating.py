@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
 import pytest
 
 from app.cli.server import listen, serving, url_of
@@ -65,6 +66,26 @@ async def test_program_of_the_page_gets_its_result(served: Served, tmp_path: Pat
     assert [line.lower() for line in printed] == ["retrieved passed false", biz_token.lower()]
     audited = await served.service.services.audit.search(actor(), AuditFilter(), biz_token, limit=10, cursor=None)
     assert [record.purpose for record, _ in audited.records] == ["贷款审核"]
+
+
+async def test_upgrade_with_a_body_is_rejected_instead_of_losing_the_body(served: Served) -> None:
+    url = httpx.URL(served.url)
+    body = b'{"subject_ref": "loan-4711"}'
+    head = (
+        f"PUT /v1/verifications/{token()} HTTP/1.1\r\nHost: {url.host}\r\nAuthorization: Bearer {served.key}\r\n"
+        # As Java's client sends it without TLS.
+        "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAAB\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    reader, writer = await asyncio.open_connection(url.host, url.port)
+    writer.write(head.encode() + body)
+    status = await asyncio.wait_for(reader.readline(), 30)
+    answer = await asyncio.wait_for(reader.readuntil(b"}"), 30)
+    writer.close()
+
+    assert status == b"HTTP/1.1 400 Bad Request\r\n"
+    assert b'"code":"bad_request"' in answer
+    assert b"without the header Upgrade" in answer
 
 
 async def run(command: Sequence[str], folder: Path, served: Served, biz_token: str) -> Sequence[str]:

@@ -60,6 +60,10 @@ class RequestMiddleware:
                 _log(scope, answer)
 
     async def _serve(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        if _loses_its_body(scope):
+            detail = "Send a request with a body without the header Upgrade. In Java, use HttpClient.Version.HTTP_1_1."
+            await problem(400, "bad_request", detail)(scope, receive, answer.send)
+            return
         body = await _read(receive)
         if body is None:
             response = problem(413, "payload_too_large", f"The body is larger than {MAX_BODY_BYTES} bytes.")
@@ -127,6 +131,16 @@ async def _read(receive: Receive) -> bytes | None:
         if len(body) > MAX_BODY_BYTES:
             return None
     return body
+
+
+def _loses_its_body(scope: Scope) -> bool:
+    """Returns whether the server takes the body for another protocol, as it does after a header Upgrade.
+
+    A registration would otherwise be accepted without its facts.
+    """
+    headers = dict(scope["headers"])
+    has_body = b"transfer-encoding" in headers or headers.get(b"content-length", b"0") != b"0"
+    return b"upgrade" in headers and has_body
 
 
 def _request_id(scope: Scope) -> str:
