@@ -100,11 +100,13 @@ def test_printed_shell_lines_work_and_ctrl_c_removes_everything(folder: Path) ->
     assert (done.code, done.err) == (130, "")
 
 
-def test_sigterm_ends_the_demo_with_exit_code_0(folder: Path) -> None:
-    with started("demo", "--days", "0", folder=folder, stdin=None, TMPDIR=str(folder / "tmp")) as demo:
-        demo.until("Five people have finished")
+def test_sigterm_ends_a_demo_with_history_with_exit_code_0(folder: Path) -> None:
+    history = ("--days", "1", "--at", "2026-11-26T08:12:00")
+    with started("demo", *history, folder=folder, stdin=None, TMPDIR=str(folder / "tmp")) as demo:
+        printed = demo.until("Five people have finished")
         done = demo.end(signal.SIGTERM)
 
+    assert "Creating the history of invented people, days: 1." in printed
     assert (done.code, done.err) == (0, "")
 
 

@@ -101,7 +101,7 @@ async def run_demo(
         async with serving(simulator, faceid_listener), serving(loans_receiver, loans_listener):
             if days:
                 console.print(
-                    f"Creating {days} days of history of invented people. Then the console answers ...", **_PLAIN
+                    f"Creating the history of invented people, days: {days}. Then the console answers ...", **_PLAIN
                 )
                 end = clock()
                 expect(simulator, await create_history(settings, loans_receiver, end=end, days=days, seed=seed))
