@@ -1,6 +1,9 @@
 """Examples of the JSON, by the names of the schemas, for the API description. The person is invented."""
 
+from collections.abc import Mapping
 from typing import Any
+
+from app.domain.events import EventType
 
 _VERIFICATION = "CE661F1A-0F1E-45BD-BE13-34C05CEA7681"
 _REQUEST_ID = "0f96cf39-50a5-4e0c-8f1b-4a1a2a3b4c5d"
@@ -64,20 +67,41 @@ _OCR = {
     "ocr_valid_date": "2020.01.01-2040.01.01",
 }
 _PERSON = {"name": "张三", "id_card": "000000199001011234"}
-_EVENT = {
-    "id": _EVENT_ID,
-    "type": "verification.retrieved",
-    "timestamp": "2026-11-23T08:00:01.418Z",
-    "data": {
-        **_NAMED,
-        "state": "retrieved",
-        "outcome": "passed",
-        "provisional": False,
-        "err_code": 0,
-        "revision": 3,
-        "href": f"/v1/verifications/{_VERIFICATION}",
-    },
+_CHANGE = {
+    **_NAMED,
+    "state": "retrieved",
+    "outcome": "passed",
+    "provisional": False,
+    "err_code": 0,
+    "revision": 3,
+    "href": f"/v1/verifications/{_VERIFICATION}",
 }
+_WITHOUT_RESULT = _CHANGE | {"outcome": None, "err_code": None}
+_FAILING = {
+    "id": _ENDPOINT_ID,
+    "host": "shop.example",
+    "client": "shop",
+    "state": "failing",
+    "disabled_reason": None,
+    "failing_since": "2026-11-23T07:45:00.000Z",
+    "last_error": "http_status:503",
+}
+_DATA: Mapping[EventType, Mapping[str, object]] = {
+    EventType.RETRIEVED: _CHANGE,
+    EventType.UPDATED: _CHANGE | {"outcome": "failed", "err_code": 2016, "revision": 4},
+    EventType.FAILED: _WITHOUT_RESULT | {"state": "failed"},
+    EventType.EXPIRED: _WITHOUT_RESULT | {"state": "expired"},
+    EventType.ERASED: _WITHOUT_RESULT | {"state": "erased", "revision": 5},
+    EventType.EXPIRING: _WITHOUT_RESULT | {"state": "pending", "revision": 2},
+    EventType.ENDPOINT_FAILING: _FAILING,
+    EventType.ENDPOINT_DISABLED: _FAILING | {"state": "disabled", "disabled_reason": "failing"},
+    EventType.TEST: {"test": True, "endpoint_id": _ENDPOINT_ID, "client": "shop"},
+}
+EVENTS: Mapping[EventType, Mapping[str, object]] = {
+    kind: {"id": _EVENT_ID, "type": kind.value, "timestamp": "2026-11-23T08:00:01.418Z", "data": data}
+    for kind, data in _DATA.items()
+}
+_EVENT = EVENTS[EventType.RETRIEVED]
 _FACTS = {
     "events": ["verification.retrieved", "verification.updated"],
     "outcomes": [],
@@ -118,7 +142,7 @@ _DELIVERY = {
     ],
 }
 
-EXAMPLES: dict[str, dict[str, Any]] = {
+EXAMPLES: Mapping[str, Mapping[str, Any]] = {
     "Callback": {"BizToken": _VERIFICATION, "RuleId": "1"},
     "CallbackAccepted": {"biz_token": _VERIFICATION, "state": "pending", "received_at": "2026-11-23T08:00:00Z"},
     "Registration": {"rule_id": "1", "subject_ref": "loan-4711", "created_at": "2026-11-23T07:58:00Z"},

@@ -12,9 +12,10 @@ from fastapi.staticfiles import StaticFiles
 from pydantic.json_schema import models_json_schema
 
 from app.domain.api_key import Scope
+from app.domain.events import EventType
 from app.routers import rates
 from app.routers.dependencies import SIGNATURE
-from app.routers.examples import EXAMPLES
+from app.routers.examples import EVENTS, EXAMPLES
 from app.routers.problem_types import CODES, PAGE_PATH
 from app.routers.problems import Problem
 
@@ -29,6 +30,11 @@ _SIGNATURE_SCHEME = {
 }
 
 
+_REQUEST_ID = {
+    "description": "Names the request in the log and in the audit. The one of the request's header, or a new one.",
+    "schema": {"type": "string"},
+    "example": "0f96cf3950a54e0c8f1b4a1a2a3b4c5d",
+}
 _SCOPES: Mapping[Scope, str] = {
     Scope.CALLBACKS_WRITE: "registers verifications, reports them and retrieves them again",
     Scope.RESULTS_READ: "reads masked results, events and statistics",
@@ -61,11 +67,15 @@ class DescribedApi(FastAPI):
             components["examples"] = _problems()
             components["securitySchemes"]["Signature"] = _SIGNATURE_SCHEME
             rates.describe(document["paths"])
+            components["headers"] = {"X-Request-Id": _REQUEST_ID}
             for operation in (operation for item in document["paths"].values() for operation in item.values()):
+                for answer in operation["responses"].values():
+                    answer.setdefault("headers", {})["X-Request-Id"] = {"$ref": "#/components/headers/X-Request-Id"}
                 _simplify_body(operation)
                 operation["description"] = f"{operation.get('description', '')}\n\n{_access(operation)}".strip()
-            for item in document["webhooks"].values():
+            for kind, item in document["webhooks"].items():
                 del item["post"]["responses"]["422"]
+                item["post"]["requestBody"]["content"]["application/json"]["example"] = EVENTS[EventType(kind)]
         return super().openapi()
 
 
@@ -78,13 +88,17 @@ def _simplify_body(operation: Mapping[str, Any]) -> None:
 
 def _problems() -> dict[str, dict[str, Any]]:
     """Returns an example of a problem for each error code."""
-    problem = EXAMPLES["Problem"]
     return {
         known.code: {
             "summary": known.meaning,
-            "value": problem
-            | {"type": f"{PAGE_PATH}#{known.code}", "title": HTTPStatus(status).phrase, "status": status}
-            | {"code": known.code, "detail": known.meaning},
+            "value": {
+                **EXAMPLES["Problem"],
+                "type": f"{PAGE_PATH}#{known.code}",
+                "title": HTTPStatus(status).phrase,
+                "status": status,
+                "detail": known.meaning,
+                "code": known.code,
+            },
         }
         for known in CODES
         for status in [int(known.status.partition(",")[0])]

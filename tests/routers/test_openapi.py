@@ -83,7 +83,7 @@ def nodes(value: object) -> Iterator[dict[str, Any]]:
 
 def test_references_resolve() -> None:
     references = {node["$ref"] for node in nodes(DOCUMENT) if isinstance(node.get("$ref"), str)}
-    places = {f"#/components/{kind}/{name}" for kind in ("schemas", "examples") for name in COMPONENTS[kind]}
+    places = {f"#/components/{kind}/{name}" for kind in ("schemas", "examples", "headers") for name in COMPONENTS[kind]}
 
     assert references <= places
     assert "#/components/schemas/Problem" in references
@@ -107,6 +107,10 @@ def test_every_body_has_an_example_that_matches_its_schema() -> None:
     contents = [content.get("schema", {}) for body in bodies for content in body.get("content", {}).values()]
     names = {node["$ref"].rpartition("/")[2] for content in contents for node in nodes(content) if "$ref" in node}
     examples = {name: COMPONENTS["schemas"][name].get("examples") for name in names}
+    examples |= {
+        f"EventView {kind}": [item["post"]["requestBody"]["content"]["application/json"]["example"]]
+        for kind, item in DOCUMENT["webhooks"].items()
+    }
     examples |= {f"Problem {code}": [known["value"]] for code, known in COMPONENTS["examples"].items()}
 
     assert [name for name, known in examples.items() if not known] == []
