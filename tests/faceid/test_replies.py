@@ -66,10 +66,14 @@ TEXT_PARTS = st.fixed_dictionaries(
     | {"Detail": st.fixed_dictionaries({"LivenessData": st.lists(ATTEMPTS, max_size=3)}), "Mobile": JSON, "é/": JSON}
     | {"LivenessDetail": ABSENT | st.lists(ENHANCED_ATTEMPTS, max_size=3)},
 )
+# Where a name is not found, all 18 media stay in the answer, whose backslashes are limited. So the longest of escapes has
+# 1,638 of them.
 MEDIA = ABSENT | st.builds(
-    lambda random, size: base64.b64encode(random.randbytes(size) if size % 2 else b"\xff\xef\xbe" * size).decode(),
+    lambda random, size: base64.b64encode(
+        random.randbytes(size) if size % 2 else b"\xff\xef\xbe" * (size // 15)
+    ).decode(),
     st.randoms(use_true_random=True),
-    st.sampled_from([0, 1, 2, 3, 29, 47, 48, 49, 50, 3071, 3072, 3073, 9001, 17001]),
+    st.sampled_from([0, 1, 3, 15, 29, 30, 47, 49, 750, 3071, 3072, 3073, 9001, 17001]),
 )
 LISTS = {"BestFrame": {"BestFrames": ABSENT | st.lists(MEDIA, max_size=11)}}
 WARNINGS = {"WarnInfos": ABSENT | st.lists(INTEGERS, max_size=2), "New": JSON}
