@@ -66,8 +66,8 @@ TEXT_PARTS = st.fixed_dictionaries(
     | {"Detail": st.fixed_dictionaries({"LivenessData": st.lists(ATTEMPTS, max_size=3)}), "Mobile": JSON, "é/": JSON}
     | {"LivenessDetail": ABSENT | st.lists(ENHANCED_ATTEMPTS, max_size=3)},
 )
-# Where a name is not found, all 18 media stay in the answer, whose backslashes are limited. So the longest of escapes has
-# 1,638 of them.
+# Where no name is found, all 18 media stay in the answer, and its backslashes are limited. So a medium of escapes is
+# short.
 MEDIA = ABSENT | st.builds(
     lambda random, size: base64.b64encode(
         random.randbytes(size) if size % 2 else b"\xff\xef\xbe" * (size // 15)
