@@ -1,5 +1,6 @@
 """One caller attacks the service, and another client's honest callbacks are measured beside it.
 
+    none        no attack, for comparison
     waits       opens and drops 500 long waits per second, with a key that may only read
     callbacks   calls back tokens that it made up, with the smallest scope, as fast as its rate allows
     rules       the same, each token with a RuleId that Tencent does not know, while unknown rules are accepted
@@ -103,6 +104,10 @@ class Report:
         )
 
 
+async def _none(_: Target, until: float) -> None:
+    await asyncio.sleep(until - time.monotonic())
+
+
 async def _waits(target: Target, until: float) -> None:
     request = (
         f"GET /v1/verifications/held?wait=60 HTTP/1.1\r\nHost: attack\r\nAuthorization: Bearer {target.key}\r\n\r\n"
@@ -166,6 +171,7 @@ async def _flood(
 
 
 ATTACKS = {
+    "none": _none,
     "waits": _waits,
     "callbacks": _callbacks,
     "rules": _rules,
