@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.support.servers import NGINX, free_ports
+from tests.support.servers import NGINX, STOP_SECONDS, free_ports
 
 CONFIGURATION = Path(__file__).parents[2] / "deploy" / "nginx.conf"
 
@@ -34,5 +34,6 @@ def nginx(folder: Path, ports: Sequence[int]) -> Iterator[tuple[subprocess.Popen
     try:
         yield process, port
     finally:
-        process.kill()
-        process.wait()
+        # Not SIGKILL, which leaves its workers running.
+        process.terminate()
+        process.wait(STOP_SECONDS)
