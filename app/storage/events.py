@@ -160,5 +160,5 @@ def as_event(row: Sequence[Any]) -> Event:
 def _is_object(text: str) -> bool:
     try:
         return isinstance(json.loads(text), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
