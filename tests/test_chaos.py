@@ -1,7 +1,6 @@
 """The short version of `make chaos`, on both databases at once, because it mostly waits for leases."""
 
 import asyncio
-from collections.abc import Sequence
 
 import httpx
 import pytest
@@ -9,8 +8,9 @@ from sqlalchemy import text
 
 from app.config import Settings
 from app.sealing.aead import TamperedDataError
+from tests.chaos.inbox import Inbox
 from tests.chaos.plan import Scenario, Token, draw_plan
-from tests.chaos.reconcile import Acknowledged, Folder, reconcile
+from tests.chaos.reconcile import Acknowledged, Findings, Folder, reconcile
 from tests.chaos.run import Options, Report, run
 from tests.support.api import call_back, row_of
 from tests.support.service import Running
@@ -45,7 +45,7 @@ def test_plan_is_the_same_for_the_same_seed_only(database: str) -> None:
     assert plan != draw_plan(seed=SEED + 1, kills=50, database=database, pace=0.5)
 
 
-async def test_text_that_cannot_be_decrypted_is_a_finding(
+async def test_altered_text_and_unreported_events_are_findings(
     idle_service: Running, idle_api: httpx.AsyncClient, settings: Settings, faceid: LiveSimulator
 ) -> None:
     biz_token = await call_back(idle_api, "failed-2016")
@@ -57,15 +57,20 @@ async def test_text_that_cannot_be_decrypted_is_a_finding(
     token = Token(biz_token, Scenario("failed-2016", err_code=2016), None)
     ledger = [entry for entry in faceid.simulator.ledger.entries if entry.biz_token == biz_token]
 
-    async def wrong() -> Sequence[str]:
+    async def found() -> Findings:
         store = Folder(settings.media.media_folder)
-        return (await reconcile([token], acknowledged, settings, store, ledger)).wrong
+        return await reconcile([token], acknowledged, settings, store, ledger, Inbox("whsec_"))
 
-    before = await wrong()
+    before = await found()
     for position in ("position + 100", "103 - position"):
         async with idle_service.services.database.write() as tx:
             await tx.connection.execute(text(f"UPDATE liveness_attempt SET position = {position}"))
 
     finding = f"{biz_token}: {TamperedDataError()}"
-    assert finding not in before
-    assert await wrong() == [finding]
+    assert finding not in before.wrong
+    assert (await found()).wrong == [finding]
+    # Its event has no position yet, and no message reported it.
+    assert [text.partition(": ")[2].split(":")[0] for text in before.unreported] == [
+        "other messages than events",
+        "it has no position",
+    ]

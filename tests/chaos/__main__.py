@@ -77,6 +77,7 @@ def _figures(report: Report) -> Iterator[tuple[str, str]]:
     yield "requests to the API", f"{scene.sent}: {_listed(scene.statuses.items())}"
     yield "calls to FaceID", f"{found.calls}, {found.refused} refused, {report.most_per_second} within a second"
     yield "media", f"{found.media} named by rows"
+    yield "events", f"{found.events} events, {found.deliveries} deliveries"
     yield "orphans before the sweep", f"{found.objects_before} objects, {found.spool_files_before} spool files"
     yield "duration of the faults", f"{report.fault_seconds:.1f} s"
     settings = f"FACEID_TIMEOUT_SECONDS={report.options.call_seconds}"
@@ -93,7 +94,7 @@ def _figures(report: Report) -> Iterator[tuple[str, str]]:
 
 def _problems(report: Report) -> Iterator[str]:
     found = report.findings
-    for name in ("lost", "open", "wrong", "dangling"):
+    for name in ("lost", "open", "wrong", "dangling", "unreported"):
         for text in getattr(found, name)[:_MAX_SHOWN]:
             yield f"{name}: {text}"
     for child in report.children:

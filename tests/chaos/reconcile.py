@@ -1,4 +1,4 @@
-"""Compares the acknowledgements with the database, the media store, the simulated persons and FaceID's ledger.
+"""Compares the acknowledgements with what is stored, with the simulated persons, FaceID's ledger and the webhooks.
 
 Rows are read by separate statements and files by their names, not through the services that wrote them. Encrypted
 values are decrypted with the key ring.
@@ -31,9 +31,11 @@ from app.storage import tables
 from app.storage.database import Database
 from app.storage.media.s3 import BucketStore
 from app.storage.verifications import as_verification
+from app.storage.webhook_tables import delivery
 from simulator.ledger import Entry
 from simulator.media import media_of
 from simulator.people import person_of
+from tests.chaos.inbox import Inbox
 from tests.chaos.plan import Token
 from tests.chaos.upstream import VIDEO_BYTES
 from tests.support.servers import S3
@@ -58,16 +60,22 @@ class Acknowledged:
 
 @dataclass(kw_only=True)
 class Findings:
-    """The problems of tokens, and the numbers of calls, media, and files that no row names."""
+    """The problems of tokens, and the numbers of calls, media, events, deliveries, and files that no row names.
+
+    A token is unreported if its events or their deliveries are not what happened to it.
+    """
 
     lost: list[str] = field(default_factory=list)
     open: list[str] = field(default_factory=list)
     wrong: list[str] = field(default_factory=list)
     dangling: list[str] = field(default_factory=list)
+    unreported: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
     calls: int = 0
     refused: int = 0
     media: int = 0
+    events: int = 0
+    deliveries: int = 0
     objects_before: int = 0
     objects_after: int = 0
     spool_files_before: int = 0
@@ -174,6 +182,7 @@ class _Stored:
     texts: Mapping[int, SealedText]
     media: Mapping[int, Sequence[Row]]
     calls: Mapping[int, Sequence[Row]]
+    events: Mapping[int, Sequence[Row]]
 
     def text(self, owner: Verification) -> Detection | None:
         """Returns the text of a verification.
@@ -191,12 +200,19 @@ class _Stored:
 
 
 async def count_open(database: Database) -> int:
-    """Returns how many verifications are pending, leased or due within minutes. A video that stays away may be due."""
-    table = tables.verification
+    """Returns how many verifications are pending, leased or due within minutes, and how many events are to be reported.
+
+    A video that stays away may be due.
+    """
+    table, event = tables.verification, tables.event
     soon = (table.c.due_at < datetime.now(UTC) + _SOON) & (table.c.priority < Priority.LAST)
-    statement = select(func.count()).where(or_(table.c.state == "pending", table.c.is_leased, soon))
+    statements = [
+        select(func.count()).where(or_(table.c.state == "pending", table.c.is_leased, soon)),
+        select(func.count()).where(event.c.position.is_(None)),
+        select(func.count()).where(delivery.c.state == "pending"),
+    ]
     async with database.read() as tx:
-        return (await tx.connection.execute(statement)).scalar_one()
+        return sum([(await tx.connection.execute(statement)).scalar_one() for statement in statements])
 
 
 async def reconcile(
@@ -205,6 +221,7 @@ async def reconcile(
     settings: Settings,
     store: Store,
     ledger: Sequence[Entry],
+    inbox: Inbox,
 ) -> Findings:
     """Compares everything, and sweeps in between. After the sweep the store must have the named objects only."""
     stored = await _read(settings)
@@ -212,6 +229,8 @@ async def reconcile(
         calls=len(ledger),
         refused=sum(entry.code == "RequestLimitExceeded" and entry.scenario is None for entry in ledger),
         media=len(stored.keys),
+        events=sum(map(len, stored.events.values())),
+        deliveries=sum(map(len, inbox.arrived.values())),
         objects_before=len(await store.objects() - stored.keys),
         spool_files_before=len(store.spool_files()),
     )
@@ -223,9 +242,34 @@ async def reconcile(
     for token in tokens:
         if token.biz_token in acknowledged:
             await _check(findings, token, acknowledged[token.biz_token], stored, store, answered)
+            findings.unreported += _unreported(token, stored, inbox)
     unsent = {*stored.verifications, *answered} - {token.biz_token for token in tokens}
     findings.wrong += [f"{biz_token}: was never sent" for biz_token in unsent]
+    findings.unreported += [
+        f"{row['public_id']}: it has no position"
+        for rows in stored.events.values()
+        for row in rows
+        if row["position"] is None
+    ]
+    findings.unreported += ["a message has a wrong signature"] * inbox.forged
     return findings
+
+
+def _unreported(token: Token, stored: _Stored, inbox: Inbox) -> Iterator[str]:
+    """Yields what is wrong with the events of a token, and with their deliveries."""
+    owner, arrived = stored.verifications.get(token.biz_token), inbox.arrived[token.biz_token]
+    if owner is None:
+        return
+    events = sorted(stored.events.get(owner.id, ()), key=lambda row: row["position"] or 0)
+    if [row["revision"] for row in events] != list(range(1, owner.event_count + 1)):
+        yield f"{token.biz_token}: {owner.event_count} events, with the revisions {[row['revision'] for row in events]}"
+    if owner.state is not State.PENDING and (not events or events[-1]["state"] is not owner.state):
+        yield f"{token.biz_token}: no event reports that it is {owner.state}"
+    # At least once, and a repetition before the next one.
+    if list(dict.fromkeys(arrived)) != [(row["revision"], row["public_id"]) for row in events]:
+        yield f"{token.biz_token}: other messages than events: {arrived}"
+    if arrived != sorted(arrived, key=lambda message: message[0]):
+        yield f"{token.biz_token}: an older event after a newer one: {arrived}"
 
 
 def _answered(ledger: Collection[Entry]) -> Counter[str]:
@@ -381,9 +425,9 @@ async def _read(settings: Settings) -> _Stored:
     try:
         async with database.read() as tx:
             owners = [as_verification(row) for row in await tx.connection.execute(select(tables.verification))]
-        texts, attempts, media, calls = [
+        texts, attempts, media, calls, events = [
             _by_verification(await _rows(database, table))
-            for table in (tables.detection, tables.liveness_attempt, tables.media, tables.upstream_call)
+            for table in (tables.detection, tables.liveness_attempt, tables.media, tables.upstream_call, tables.event)
         ]
     finally:
         await database.aclose()
@@ -393,6 +437,7 @@ async def _read(settings: Settings) -> _Stored:
         {key: SealedText(rows[0], attempts.get(key, ())) for key, rows in texts.items()},
         media,
         calls,
+        events,
     )
 
 

@@ -14,6 +14,7 @@ import httpx
 from app.config import Settings
 from app.errors import UnavailableError
 from app.storage.database import Database
+from tests.chaos.inbox import open_inbox
 from tests.chaos.plan import draw_plan
 from tests.chaos.reconcile import Bucket, Findings, Folder, Store, count_open, reconcile
 from tests.chaos.scene import BreakableMedia, Scene, breakable_bucket, breakable_folder
@@ -79,6 +80,7 @@ class Report:
             "retrieved too late": int(self.seconds_to_quiet > QUIET_SECONDS),
             "wrong or mixed up": len(found.wrong),
             "rows without their object": len(found.dangling),
+            "events or deliveries missing or wrong": len(found.unreported),
             "orphans after the sweep": found.objects_after,
             "spool files after the sweep": found.spool_files_after,
             "answers 500 or 4xx": sum(n for status, n in statuses.items() if status == "500" or status[:1] == "4"),
@@ -113,7 +115,9 @@ async def run(options: Options) -> Report:
             faceid_timeout_seconds=options.call_seconds,
             **UNLIMITED,
         )
-        async with _processes(folder, settings, await set_up(settings), postgres) as (client, children):
+        key = await set_up(settings)
+        inbox = await stack.enter_async_context(open_inbox(settings))
+        async with _processes(folder, settings, key, postgres) as (client, children):
             scene = Scene(
                 settings=settings, upstream=upstream, media=media, children=children, postgres=postgres, client=client
             )
@@ -133,6 +137,7 @@ async def run(options: Options) -> Report:
                 settings,
                 store,
                 list(upstream.simulator.ledger.entries),
+                inbox,
             ),
         )
 
