@@ -150,7 +150,7 @@ async def test_session_has_the_networks_of_its_key(idle_service: Running) -> Non
 @pytest.mark.parametrize(
     "change",
     [
-        {"key_id": None, "scopes": "admin"},
+        {"key_id": None, "scopes": [Scope.ADMIN]},
         {"caller_id": "somebody else"},
         {"expires_at": now() + timedelta(days=300)},
         {"sealed_hash": b"\x00\x01" * 40},

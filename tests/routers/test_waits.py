@@ -152,7 +152,7 @@ async def test_key_that_ends_during_a_wait_gets_401(settings: Settings, end: str
                 else:
                     # The cache of the process ends after some seconds.
                     async with service.services.database.write() as tx:
-                        values = {"networks": str(ip_network("203.0.113.0/24"))}
+                        values = {"networks": [ip_network("203.0.113.0/24")]}
                         await tx.connection.execute(update(api_key).where(api_key.c.id == key.id).values(values))
                 answer = await asyncio.wait_for(waiting, BOUND_SECONDS)
             await service.services.audit.aclose()
