@@ -5,10 +5,13 @@ from collections.abc import Mapping
 from app.console.language import marked as _
 from app.domain.api_key import Scope
 from app.domain.audit import Action
+from app.domain.deliveries import DeliveryState, Fault
 from app.domain.detection import Outcome
+from app.domain.events import EventType
 from app.domain.listing import TimeField
 from app.domain.media import MediaKind
 from app.domain.verification import State
+from app.domain.webhook_endpoint import EndpointState
 
 STATES: Mapping[str, str] = {
     State.PENDING: _("To be retrieved"),
@@ -91,6 +94,80 @@ ACTION_ICONS: Mapping[str, str] = {
     Action.SIGN_OUT: "logout",
 }
 
+ENDPOINT_STATES: Mapping[str, str] = {
+    EndpointState.ENABLED: _("Enabled"),
+    EndpointState.FAILING: _("Failing"),
+    EndpointState.DISABLED: _("Disabled"),
+}
+
+ENDPOINT_TONES: Mapping[str, str] = {
+    EndpointState.ENABLED: "ok",
+    EndpointState.FAILING: "bad",
+    EndpointState.DISABLED: "mute",
+}
+
+EVENTS: Mapping[str, str] = {
+    EventType.RETRIEVED: _("Result retrieved"),
+    EventType.UPDATED: _("Result changed"),
+    EventType.FAILED: _("Retrieval failed"),
+    EventType.EXPIRED: _("Expired"),
+    EventType.ERASED: _("Erased"),
+    EventType.EXPIRING: _("Less than 24 h left"),
+    EventType.ENDPOINT_FAILING: _("Webhook endpoint failing"),
+    EventType.ENDPOINT_DISABLED: _("Webhook endpoint disabled"),
+    EventType.TEST: _("Test event"),
+}
+
+DELIVERY_STATES: Mapping[str, str] = {
+    DeliveryState.PENDING: _("Waiting"),
+    DeliveryState.DELIVERED: _("Delivered"),
+    DeliveryState.FAILED: _("Delivery failed"),
+    DeliveryState.DROPPED: _("Dropped"),
+}
+
+DELIVERY_TONES: Mapping[str, str] = {
+    DeliveryState.PENDING: "info",
+    DeliveryState.DELIVERED: "ok",
+    DeliveryState.FAILED: "bad",
+    DeliveryState.DROPPED: "mute",
+}
+
+FAULTS: Mapping[str, tuple[str, str]] = {
+    Fault.DNS: (
+        _("The name of the host has no address"),
+        _("Check the spelling of the URL, and whether the workers can resolve the name."),
+    ),
+    Fault.REFUSED_ADDRESS: (
+        _("Webhooks may not reach this address"),
+        _("An operator can open a network of your own with WEBHOOK_ALLOWED_NETWORKS."),
+    ),
+    Fault.CONNECT: (
+        _("No connection within 5 s"),
+        _("Check that the receiver is running, and that firewalls let the workers reach it."),
+    ),
+    Fault.TLS: (
+        _("The certificate is not trusted"),
+        _("Renew the certificate, or let an operator name its authority in WEBHOOK_CA_FILE."),
+    ),
+    Fault.TIMEOUT: (
+        _("No answer within 15 s"),
+        _("Let the receiver store the event, answer with 2xx, and process it afterwards."),
+    ),
+    Fault.INVALID_ANSWER: (
+        _("The connection ended before a complete answer"),
+        _("Look into the log of the receiver, and of a proxy in front of it."),
+    ),
+    Fault.HTTP_STATUS: (
+        _("The answer was not 2xx"),
+        _("Look at the answer, and into the log of the receiver. Redirects are not followed."),
+    ),
+    Fault.ALTERED: (
+        _("The secret was changed outside the service"),
+        _("Delete the endpoint and create it again. See docs/security.md."),
+    ),
+}
+"""Why an attempt failed, and what to do about it."""
+
 AUDIT_OUTCOMES: Mapping[str, str] = {
     "done": _("done"),
     "forbidden": _("refused: no permission"),
@@ -146,6 +223,7 @@ ERRORS: Mapping[str, str] = {
     "erased": _("The data of this verification were erased. Only the fact that they were is left."),
     "legal_hold": _("The verification is under a legal hold. Lift the hold first."),
     "several_clients": _("Several clients have this token. Choose the client in the list of verifications."),
+    "held_events": _("Events are held for the endpoint. Choose whether they are sent, then enable it."),
     "conflict": _("This contradicts what is already known."),
     "too_many_requests": _("Too many requests in a short time. Wait a moment and try again."),
     "unavailable": _("A database or store does not answer. The service continues as soon as it does."),

@@ -15,12 +15,13 @@ from tests.support.simulator import LiveSimulator
 
 @dataclass(frozen=True)
 class Console:
-    """A running service, the key of an administrator, and tokens with a result."""
+    """A running service, the key of an administrator, tokens with a result, and a webhook endpoint."""
 
     service: Running
     key: str
     passed: str
     failed: str
+    endpoint: str
 
 
 @pytest.fixture(scope="session")
@@ -31,7 +32,7 @@ async def console(tmp_path_factory: pytest.TempPathFactory, faceid: LiveSimulato
         async with service.client(key) as api:
             passed, failed = await retrieve_new(api), await retrieve_new(api, "failed-2016")
             assert (await get(api, failed))["outcome"] == "failed"
-        yield Console(service, key, passed, failed)
+        yield Console(service, key, passed, failed, await service.endpoint_id())
 
 
 @pytest.fixture

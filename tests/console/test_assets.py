@@ -12,9 +12,12 @@ from app.console import codes, words
 from app.console.language import ENGLISH
 from app.console.rendering import HOME, static_url
 from app.domain.audit import Action
+from app.domain.deliveries import DeliveryState, Fault
 from app.domain.detection import Outcome
+from app.domain.events import EventType
 from app.domain.media import MediaKind
 from app.domain.verification import State
+from app.domain.webhook_endpoint import EndpointState
 from app.faceid import error_codes
 from tests.console.conftest import Console
 from tests.support.console import browser
@@ -60,6 +63,9 @@ def test_every_value_of_the_domain_has_a_word() -> None:
     assert set(words.STATES) == set(words.STATE_TONES) == set(State)
     assert set(words.OUTCOMES) == set(words.OUTCOME_TONES) == set(Outcome)
     assert set(words.ACTIONS) == set(words.ACTION_ICONS) == set(Action)
+    assert set(words.ENDPOINT_STATES) == set(words.ENDPOINT_TONES) == set(EndpointState)
+    assert set(words.DELIVERY_STATES) == set(words.DELIVERY_TONES) == set(DeliveryState)
+    assert (set(words.EVENTS), set(words.FAULTS)) == (set(EventType), set(Fault))
     assert [words.media_word(kind)[0] for kind in MediaKind if not words.media_word(kind)[0]] == []
 
 

@@ -16,6 +16,7 @@ from app.main import create_app
 from simulator.people import person_of
 from tests.support.api import retrieve_new, token
 from tests.support.console import audited
+from tests.support.receiver import answer, receiving
 from tests.support.service import Running, everything, settings_for
 from tests.support.simulator import LiveSimulator
 
@@ -35,6 +36,7 @@ class Scene:
     key: str
     failed: Sequence[str]
     pending: str
+    endpoint: str
 
     @asynccontextmanager
     async def page(
@@ -84,7 +86,7 @@ async def scene(tmp_path_factory: pytest.TempPathFactory, faceid: LiveSimulator)
             browser = await playwright.chromium.launch(
                 executable_path=CHROMIUM, args=["--no-sandbox", "--lang=zh-CN", "--disable-gpu"]
             )
-            yield Scene(service, browser, url_of(listener), key, failed, pending)
+            yield Scene(service, browser, url_of(listener), key, failed, pending, await service.endpoint_id())
             await browser.close()
 
 
@@ -148,6 +150,32 @@ async def test_admin_works_through_a_whole_case(scene: Scene) -> None:
     ]
 
 
+async def test_endpoint_is_created_tested_and_deleted(scene: Scene) -> None:
+    before = await audited(scene.service)
+    async with receiving() as receiver, scene.page(language="en", width=390) as page:
+        receiver.answer = lambda _: answer(200, b"stored")
+        await page.click("nav >> text=Webhooks")
+        await page.click("summary:has-text('Create an endpoint')")
+        await page.fill("#url", receiver.url())
+        await page.check("[name='event_verification.retrieved']")
+        await page.click("button:has-text('Create the endpoint')")
+        await expect(page.locator(".created pre")).to_contain_text("whsec_")
+        await page.click("summary:has-text('Send a test event')")
+        await page.click("button:text-is('Send')")
+        await expect(page.locator(".created")).to_contain_text("HTTP 200")
+        await expect(page.locator(".created pre")).to_have_text("stored")
+        assert "whsec_" not in await page.content()
+        await page.click("summary:has-text('Delete')")
+        await page.fill("#host", "127.0.0.1")
+        await page.click("button:has-text('Delete for good')")
+        await expect(page.locator(".notice-ok")).to_contain_text("deleted")
+        assert [message.headers["webhook-id"][:4] for message in receiver.messages] == ["evt_"]
+    rows = await audited(scene.service)
+
+    actions = [action for action, *_ in rows[len(before) :]]
+    assert actions == ["sign_in", "webhook_created", "webhook_deleted"]
+
+
 async def test_keyboard_reaches_search_rows_and_help(scene: Scene) -> None:
     async with scene.page(language="en") as page:
         await page.goto(f"{scene.url}/admin/verifications")
@@ -173,6 +201,8 @@ async def test_pages_are_accessible(scene: Scene, language: str, scheme: str, wi
             "",
             "/verifications",
             f"/verifications/{scene.failed[1]}",
+            "/webhook-endpoints",
+            f"/webhook-endpoints/{scene.endpoint}",
             "/audit",
             "/keys",
             "/health",

@@ -1,0 +1,164 @@
+"""Webhook endpoints in the console: what forms do, what is shown once, and who is refused."""
+
+import re
+
+import httpx
+import pytest
+
+from app.domain.api_key import Scope
+from app.domain.webhook_endpoint import EndpointState, WebhookEndpoint
+from app.services.webhook_endpoints import EndpointFacts
+from tests.support.console import audited, visiting, words_of
+from tests.support.receiver import answer, receiving
+from tests.support.service import Running, actor, everything
+
+PATH = "/admin/webhook-endpoints"
+SECRET = re.compile(r"<pre[^>]*>(whsec_[^<]+)</pre>")
+ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+
+
+def place(response: httpx.Response) -> tuple[int, str | None]:
+    return response.status_code, response.headers.get("Location")
+
+
+async def stored(service: Running) -> WebhookEndpoint:
+    """Returns the only endpoint."""
+    (endpoint,) = (await service.services.webhook_endpoints.list(actor())).endpoints
+    return endpoint
+
+
+@ON_SQLITE
+async def test_endpoint_is_created_changed_rotated_and_deleted_by_its_host(idle_service: Running) -> None:
+    service = idle_service
+    form = {"url": "http://127.0.0.1:9/a", "event_verification.retrieved": "on", "rule_ids": "1 loan"}
+    async with visiting(service, await service.key(Scope.WEBHOOKS_MANAGE, client="shop")) as client:
+        created = await client.post(PATH, data=form)
+        endpoint = await stored(service)
+        url = f"{PATH}/{endpoint.id}"
+        listed, later = await client.get(PATH), await client.get(url)
+        edit = {"url": endpoint.url, "outcome_passed": "on", "description": "till", "max_per_second": "5"}
+        edited = await client.post(f"{url}/change", data=edit)
+        changed = await stored(service)
+        rotated = await client.post(f"{url}/rotate", data={"keep_for": "7d"})
+        wrong = await client.post(f"{url}/delete", data={"host": "shop.test"})
+        right = await client.post(f"{url}/delete", data={"host": "127.0.0.1"})
+        end = await client.get(PATH)
+    rows = await audited(service)
+
+    (first,), (second,) = SECRET.findall(created.text), SECRET.findall(rotated.text)
+    assert first != second
+    assert "whsec_" not in later.text + listed.text
+    assert ("127.0.0.1" in listed.text, endpoint.url in listed.text) == (True, False)
+    assert (endpoint.client, sorted(endpoint.events), sorted(endpoint.rule_ids)) == (
+        "shop",
+        ["verification.retrieved"],
+        ["1", "loan"],
+    )
+    assert [sorted(each) for each in (changed.events, changed.outcomes, changed.rule_ids)] == [[], ["passed"], []]
+    assert (changed.description, changed.max_per_second) == ("till", 5)
+    assert "the earlier one still signs until" in words_of(rotated)
+    assert [place(each) for each in (edited, wrong, right)] == [
+        (303, f"{url}?done=change"),
+        (303, f"{url}?problem=host"),
+        (303, f"{PATH}?done=delete"),
+    ]
+    assert "127.0.0.1" not in words_of(end)
+    assert [(action, fields) for action, fields, _, _ in rows] == [
+        ("sign_in", ""),
+        ("webhook_created", ""),
+        ("webhook_changed", "description events max_per_second outcomes rule_ids"),
+        ("webhook_rotated", ""),
+        ("webhook_deleted", ""),
+    ]
+
+
+@ON_SQLITE
+async def test_malformed_forms_are_explained_and_keep_what_was_entered(idle_service: Running) -> None:
+    service = idle_service
+    good = {"url": "http://127.0.0.1:9/", "description": "kept"}
+    wrong = [
+        {"url": ""},
+        {"rule_ids": "a/b"},
+        {"max_per_second": "0"},
+        {"max_per_second": "x"},
+        {"url": "ftp://127.0.0.1/"},
+        {"url": "http://169.254.169.254/"},
+    ]
+    async with visiting(service, await service.key(Scope.WEBHOOKS_MANAGE)) as client:
+        await client.post(PATH, data=good)
+        url = f"{PATH}/{(await stored(service)).id}"
+        answers = [await client.post(path, data=good | each) for each in wrong for path in (PATH, f"{url}/change")]
+        no_span = await client.post(f"{url}/rotate", data={"keep_for": "1y"})
+
+    assert [each.status_code for each in (*answers, no_span)] == [400] * 13
+    assert all('value="kept"' in each.text for each in answers)
+    assert "Events cannot be sent to this URL." in words_of(answers[-1])
+    assert (await stored(service)).url == good["url"]
+
+
+async def test_held_events_are_sent_or_dropped_as_the_visitor_chooses(idle_service: Running) -> None:
+    service = idle_service
+    delivery_id = await service.delivery_id()
+    endpoint_id = await service.endpoint_id()
+    url = f"{PATH}/{endpoint_id}"
+    async with visiting(service, await service.key(Scope.WEBHOOKS_MANAGE)) as client:
+        disabled = await client.post(f"{url}/disable")
+        page = await client.get(url)
+        unanswered = await client.post(f"{url}/enable")
+        dropped = await client.post(f"{url}/enable", data={"held": "drop"})
+        record = await service.services.deliveries.get(actor(), int(delivery_id.removeprefix("dlv_")))
+
+    assert place(disabled) == (303, f"{url}?done=disable")
+    assert "1 event is held. What shall become of it?" in words_of(page)
+    assert "Disabled since" in words_of(page)
+    assert (unanswered.status_code, "Choose whether they are sent" in words_of(unanswered)) == (409, True)
+    assert place(dropped) == (303, f"{url}?done=enable")
+    assert (record.delivery.state, (await stored(service)).state) == ("dropped", EndpointState.ENABLED)
+
+
+@ON_SQLITE
+async def test_test_event_shows_the_answer_or_what_to_do(idle_service: Running) -> None:
+    service = idle_service
+    async with receiving() as receiver, visiting(service, await service.key(Scope.WEBHOOKS_MANAGE)) as client:
+        receiver.answer = lambda message: answer(500 if b"erased" in message.body else 200, b"<b>stored</b>")
+        await client.post(PATH, data={"url": receiver.url()})
+        url = f"{PATH}/{(await stored(service)).id}"
+        good = await client.post(f"{url}/test", data={"type": "verification.retrieved"})
+        bad = await client.post(f"{url}/test", data={"type": "verification.erased"})
+        await client.post(f"{url}/change", data={"url": "http://127.0.0.1:9/"})
+        closed = await client.post(f"{url}/test")
+
+    assert "The test event was answered verification.retrieved · HTTP 200" in words_of(good)
+    assert "<b>stored" not in good.text
+    assert "Look at the answer, and into the log of the receiver." in words_of(bad)
+    assert "Check that the receiver is running" in words_of(closed)
+    assert [b'"test":true' in message.body for message in receiver.messages] == [True, True]
+
+
+@ON_SQLITE
+async def test_visitor_without_the_scope_or_of_another_client_is_refused(idle_service: Running) -> None:
+    service = idle_service
+    facts = EndpointFacts(url="http://127.0.0.1:9/")
+    endpoint, _ = await service.services.webhook_endpoints.create(actor(), facts, client="bank")
+    url = f"{PATH}/{endpoint.id}"
+    forms = {
+        "change": {"url": "http://127.0.0.1:9/b"},
+        "enable": {},
+        "disable": {},
+        "rotate": {"keep_for": "24h"},
+        "test": {},
+        "delete": {"host": "127.0.0.1"},
+    }
+    scopes = [scope for scope in everything() if scope is not Scope.WEBHOOKS_MANAGE]
+    answers = {}
+    for name, key in (
+        ("reader", await service.key(*scopes, client="bank")),
+        ("stranger", await service.key(Scope.WEBHOOKS_MANAGE, client="shop")),
+    ):
+        async with visiting(service, key) as client:
+            posts = [await client.post(f"{url}/{action}", data=data) for action, data in forms.items()]
+            own = [await client.get(PATH), await client.post(PATH, data={"url": facts.url, "client": "bank"})]
+            answers[name] = [each.status_code for each in (await client.get(url), *posts, *own)]
+
+    assert answers == {"reader": [403] * 9, "stranger": [404] * 7 + [200, 403]}
+    assert await stored(service) == endpoint
