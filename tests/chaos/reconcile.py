@@ -40,7 +40,6 @@ from tests.chaos.plan import Token
 from tests.chaos.upstream import VIDEO_BYTES
 from tests.support.servers import S3
 
-# Provisional results are polled again after about two hours, so they are not open.
 _SOON = timedelta(minutes=5)
 # Older than any fetch, and than the files that the sweeper keeps.
 _AGED_SECONDS = 2 * 3600
@@ -202,10 +201,10 @@ class _Stored:
 async def count_open(database: Database) -> int:
     """Returns how many verifications are pending, leased or due within minutes, and how many events are to be reported.
 
-    A video that stays away may be due.
+    A video that stays away may be due, and so may a provisional verdict, which is settled after its token has ended.
     """
     table, event = tables.verification, tables.event
-    soon = (table.c.due_at < datetime.now(UTC) + _SOON) & (table.c.priority < Priority.LAST)
+    soon = (table.c.due_at < datetime.now(UTC) + _SOON) & (table.c.priority < Priority.LAST) & ~table.c.provisional
     statements = [
         select(func.count()).where(or_(table.c.state == "pending", table.c.is_leased, soon)),
         select(func.count()).where(event.c.position.is_(None)),
