@@ -154,7 +154,9 @@ def anonymous(answer: httpx.Response, target: Target) -> tuple[int, str, list[tu
 
 
 # Instants, and the states, nonces and key ids that the service makes up.
-RANDOM = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z|[A-Za-z0-9_-]{80,}\.[A-Za-z0-9_-]{20,}|\b[0-9a-f]{32}\b")
+RANDOM = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]+Z|[A-Za-z0-9_-]{80,}\.[A-Za-z0-9_-]{20,}|\b[0-9a-f]{32}\b|[0-9]{8}-[0-9]{6}"
+)
 COUNTING = ("get", "/metrics")
 
 
