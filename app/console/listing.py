@@ -169,7 +169,7 @@ async def _list(visit: Visit, given: Fields, notice: str | None = None) -> Respo
             )
             for name, word in _TABS
         ],
-        spans=_spans(filters, visit.services.clock().astimezone(zone).date()),
+        spans=spans_of(_PATH, filters, visit.services.clock().astimezone(zone).date()),
         filters=dict.fromkeys(_FILTERS, "") | filters,
         is_filtered=bool(filters),
         rows=found.results,
@@ -187,14 +187,14 @@ def zone_of(visit: Visit) -> ZoneInfo:
     return ZoneInfo(visit.services.settings.console.console_time_zone)
 
 
-def _spans(filters: Fields, today: date) -> Sequence[Link]:
-    """Returns the last days as links."""
+def spans_of(path: str, filters: Fields, today: date) -> Sequence[Link]:
+    """Returns the last days as links to a list."""
     links = []
     for count, word in _SPANS:
         start = (today - timedelta(days=count - 1)).isoformat()
         is_current = filters.get("from") == start and "to" not in filters
         changed = {name: value for name, value in filters.items() if name not in {"from", "to"}}
-        url = with_query(_PATH, **changed if is_current else changed | {"from": start})
+        url = with_query(path, **changed if is_current else changed | {"from": start})
         links.append(Link(url=url, word=word, is_current=is_current))
     return links
 

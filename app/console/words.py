@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from app.console.language import marked as _
 from app.domain.api_key import Scope
 from app.domain.audit import Action
-from app.domain.deliveries import DeliveryState, Fault
+from app.domain.deliveries import DeliveryState, Fault, ReplayKind
 from app.domain.detection import Outcome
 from app.domain.events import EventType
 from app.domain.listing import TimeField
@@ -130,6 +130,12 @@ DELIVERY_TONES: Mapping[str, str] = {
     DeliveryState.DELIVERED: "ok",
     DeliveryState.FAILED: "bad",
     DeliveryState.DROPPED: "mute",
+}
+
+REPLAYS: Mapping[str, str] = {
+    ReplayKind.FAILED: _("Those that failed or were dropped"),
+    ReplayKind.MISSING: _("Those without a delivery, from before the endpoint or its filters"),
+    ReplayKind.ALL: _("All, also those that arrived"),
 }
 
 FAULTS: Mapping[str, tuple[str, str]] = {

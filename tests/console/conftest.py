@@ -15,13 +15,14 @@ from tests.support.simulator import LiveSimulator
 
 @dataclass(frozen=True)
 class Console:
-    """A running service, the key of an administrator, tokens with a result, and a webhook endpoint."""
+    """A running service, the key of an administrator, tokens with a result, and a webhook endpoint with a delivery."""
 
     service: Running
     key: str
     passed: str
     failed: str
     endpoint: str
+    delivery: str
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +33,8 @@ async def console(tmp_path_factory: pytest.TempPathFactory, faceid: LiveSimulato
         async with service.client(key) as api:
             passed, failed = await retrieve_new(api), await retrieve_new(api, "failed-2016")
             assert (await get(api, failed))["outcome"] == "failed"
-        yield Console(service, key, passed, failed, await service.endpoint_id())
+        delivery = await service.delivery_id()
+        yield Console(service, key, passed, failed, await service.endpoint_id(), delivery)
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from app.console import codes, words
 from app.console.language import ENGLISH
 from app.console.rendering import HOME, static_url
 from app.domain.audit import Action
-from app.domain.deliveries import DeliveryState, Fault
+from app.domain.deliveries import DeliveryState, Fault, ReplayKind
 from app.domain.detection import Outcome
 from app.domain.events import EventType
 from app.domain.media import MediaKind
@@ -66,6 +66,7 @@ def test_every_value_of_the_domain_has_a_word() -> None:
     assert set(words.ENDPOINT_STATES) == set(words.ENDPOINT_TONES) == set(EndpointState)
     assert set(words.DELIVERY_STATES) == set(words.DELIVERY_TONES) == set(DeliveryState)
     assert (set(words.EVENTS), set(words.FAULTS)) == (set(EventType), set(Fault))
+    assert set(words.REPLAYS) == set(ReplayKind)
     assert [words.media_word(kind)[0] for kind in MediaKind if not words.media_word(kind)[0]] == []
 
 

@@ -37,6 +37,7 @@ class Scene:
     failed: Sequence[str]
     pending: str
     endpoint: str
+    delivery: str
 
     @asynccontextmanager
     async def page(
@@ -86,7 +87,9 @@ async def scene(tmp_path_factory: pytest.TempPathFactory, faceid: LiveSimulator)
             browser = await playwright.chromium.launch(
                 executable_path=CHROMIUM, args=["--no-sandbox", "--lang=zh-CN", "--disable-gpu"]
             )
-            yield Scene(service, browser, url_of(listener), key, failed, pending, await service.endpoint_id())
+            delivery = await service.delivery_id()
+            endpoint = await service.endpoint_id()
+            yield Scene(service, browser, url_of(listener), key, failed, pending, endpoint, delivery)
             await browser.close()
 
 
@@ -203,6 +206,9 @@ async def test_pages_are_accessible(scene: Scene, language: str, scheme: str, wi
             f"/verifications/{scene.failed[1]}",
             "/webhook-endpoints",
             f"/webhook-endpoints/{scene.endpoint}",
+            f"/webhook-endpoints/{scene.endpoint}/deliveries",
+            f"/webhook-endpoints/{scene.endpoint}/replay?which=all",
+            f"/deliveries/{scene.delivery}",
             "/audit",
             "/keys",
             "/health",

@@ -24,6 +24,9 @@ PAGES = {
     "/admin/verifications/{failed}": ("Verdict", "核身结论"),
     "/admin/webhook-endpoints": ("Create an endpoint", "新建接收地址"),
     "/admin/webhook-endpoints/{endpoint}": ("Nothing has arrived yet", "尚未投递过事件"),
+    "/admin/webhook-endpoints/{endpoint}/deliveries": ("Last answer", "最近应答"),
+    "/admin/webhook-endpoints/{endpoint}/replay": ("Send events again", "重新投递事件"),
+    "/admin/deliveries/{delivery}": ("Body of the event", "事件内容"),
     "/admin/audit": ("Purpose and fields", "用途与字段"),
     "/admin/keys": ("Create a key", "新建密钥"),
     "/admin/health": ("Tencent accounts", "腾讯云账号"),
@@ -45,7 +48,7 @@ def path(biz_token: str, *parts: str) -> str:
 
 @pytest.mark.parametrize("template", PAGES)
 async def test_page_is_shown_in_both_languages(console: Console, admin: httpx.AsyncClient, template: str) -> None:
-    url = template.format(**{name: getattr(console, name) for name in ("failed", "endpoint")})
+    url = template.format(**{name: getattr(console, name) for name in ("failed", "endpoint", "delivery")})
     english, chinese = [await admin.get(url, params={"lang": language}) for language in ("en", "zh")]
     persons = [person_of(biz_token) for biz_token in (console.passed, console.failed)]
 

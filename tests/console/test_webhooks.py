@@ -1,5 +1,6 @@
 """Webhook endpoints in the console: what forms do, what is shown once, and who is refused."""
 
+import asyncio
 import re
 
 import httpx
@@ -8,6 +9,7 @@ import pytest
 from app.domain.api_key import Scope
 from app.domain.webhook_endpoint import EndpointState, WebhookEndpoint
 from app.services.webhook_endpoints import EndpointFacts
+from tests.support.api import retrieve_new
 from tests.support.console import audited, visiting, words_of
 from tests.support.receiver import answer, receiving
 from tests.support.service import Running, actor, everything
@@ -19,6 +21,17 @@ ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 def place(response: httpx.Response) -> tuple[int, str | None]:
     return response.status_code, response.headers.get("Location")
+
+
+async def shown(client: httpx.AsyncClient, url: str, text: str) -> httpx.Response:
+    """Returns a page as soon as it shows a text."""
+    page = await client.get(url)
+    for _ in range(400):
+        if text in words_of(page):
+            break
+        await asyncio.sleep(0.05)
+        page = await client.get(url)
+    return page
 
 
 async def stored(service: Running) -> WebhookEndpoint:
@@ -96,6 +109,7 @@ async def test_malformed_forms_are_explained_and_keep_what_was_entered(idle_serv
     assert (await stored(service)).url == good["url"]
 
 
+@ON_SQLITE
 async def test_held_events_are_sent_or_dropped_as_the_visitor_chooses(idle_service: Running) -> None:
     service = idle_service
     delivery_id = await service.delivery_id()
@@ -162,3 +176,75 @@ async def test_visitor_without_the_scope_or_of_another_client_is_refused(idle_se
 
     assert answers == {"reader": [403] * 9, "stranger": [404] * 7 + [200, 403]}
     assert await stored(service) == endpoint
+
+
+@ON_SQLITE
+async def test_delivery_is_explained_sent_again_and_replayed_after_a_dry_run(service: Running) -> None:
+    statuses = [503, 200, 200]
+    async with receiving() as receiver:
+        receiver.answer = lambda _: answer(statuses[len(receiver.messages) - 1], b"<i>later</i>")
+        facts = EndpointFacts(url=receiver.url())
+        endpoint, _ = await service.services.webhook_endpoints.create(actor(), facts)
+        url = f"{PATH}/{endpoint.id}"
+        async with service.client(await service.key(*everything())) as api:
+            biz_token = await retrieve_new(api)
+        async with visiting(service, await service.key(Scope.WEBHOOKS_MANAGE)) as client:
+            listed = await shown(client, f"{url}/deliveries?state=pending", "HTTP 503")
+            (path,) = re.findall(r'"(/admin/deliveries/dlv_\d+)"', listed.text)
+            failed = await client.get(path)
+            retried = await client.post(f"{path}/retry")
+            delivered = await shown(client, path, "HTTP 200")
+            empty = [
+                await client.get(f"{url}/deliveries", params=each) for each in ({"state": "failed"}, {"type": "test"})
+            ]
+            days = {"from": "2020-01-01", "to": "2100-01-01"}
+            found = await client.get(f"{url}/deliveries", params=days | {"type": "verification.retrieved"})
+            span = {"from": "2020-01-01T00:00", "to": "2100-01-01T00:00"}
+            plans = [await client.get(f"{url}/replay", params=span | {"which": each}) for each in ("failed", "all")]
+            sent_until_now = len(receiver.messages)
+            replayed = await client.post(f"{url}/replay", data=span | {"which": "all"})
+            after = await client.get(replayed.headers["Location"])
+            await shown(client, path, "3 Body of the event")
+            wrong = [
+                await client.get(f"{url}/replay", params=span | each)
+                for each in (
+                    {"to": "2019-01-01T00:00", "which": "all"},
+                    {"from": "x", "which": "all"},
+                    {"which": "some"},
+                )
+            ]
+            unknown = [await client.get(f"/admin/deliveries/{each}") for each in ("dlv_999999", "x")]
+    rows = await audited(service)
+
+    assert biz_token in words_of(listed)
+    assert "The answer was not 2xx" in words_of(failed)
+    assert ("<i>later" in failed.text, "Look at the answer" in words_of(failed)) == (False, True)
+    assert place(retried) == (303, f"{path}?done=retry")
+    assert "Delivered" in words_of(delivered)
+    assert ["No delivery matches" in words_of(each) for each in empty] == [True, True]
+    assert biz_token in words_of(found)
+    assert ["Nothing to send" in words_of(plans[0]), "Send 1 event again" in words_of(plans[1])] == [True, True]
+    assert sent_until_now == 2
+    assert "1 event is sent again" in words_of(after)
+    assert len({message.headers["webhook-id"] for message in receiver.messages}) == 1
+    assert [each.status_code for each in wrong] == [400] * 3
+    assert [each.status_code for each in unknown] == [404] * 2
+    assert [action for action, *_ in rows].count("webhook_replayed") == 2
+
+
+@ON_SQLITE
+async def test_deliveries_of_another_client_or_without_the_scope_are_refused(idle_service: Running) -> None:
+    service = idle_service
+    delivery = f"/admin/deliveries/{await service.delivery_id()}"
+    url = f"{PATH}/{await service.endpoint_id()}"
+    span = {"from": "2020-01-01T00:00", "to": "2100-01-01T00:00", "which": "all"}
+    readers = [scope for scope in everything() if scope is not Scope.WEBHOOKS_MANAGE]
+    statuses = []
+    for key in (await service.key(*readers), await service.key(Scope.WEBHOOKS_MANAGE, client="shop")):
+        async with visiting(service, key) as client:
+            pages = [await client.get(each) for each in (delivery, f"{url}/deliveries")]
+            plan = await client.get(f"{url}/replay", params=span)
+            posts = [await client.post(f"{delivery}/retry"), await client.post(f"{url}/replay", data=span)]
+            statuses.append([each.status_code for each in (*pages, plan, *posts)])
+
+    assert statuses == [[403] * 5, [404] * 5]
