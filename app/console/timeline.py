@@ -10,9 +10,11 @@ from app.console.codes import Words, words_of_error
 from app.console.formats import Formats
 from app.console.language import marked as _
 from app.domain.audit import DONE, AuditRecord
+from app.domain.deliveries import DeliveryState, Fault
 from app.domain.detection import Outcome
 from app.domain.events import Event, EventType
 from app.domain.verification import State, UpstreamCall, Verification
+from app.services.deliveries import DeliveryRecord
 from app.services.history import History
 
 # A shorter pause between two entries is not drawn.
@@ -26,7 +28,7 @@ class Entry:
     """One entry. `tone` chooses the colour, `gap` is the time since the entry before if it is long.
 
     `facts` are short details, `request_id` the id that Tencent's support asks for, `note` an explanation, `quote` a
-    text that a person entered.
+    text that a person entered, `url` a page with more.
     """
 
     at: datetime
@@ -37,6 +39,7 @@ class Entry:
     request_id: str | None = None
     note: Words | None = None
     quote: str | None = None
+    url: str | None = None
     gap: timedelta | None = None
     is_ahead: bool = False
 
@@ -50,6 +53,7 @@ def entries_of(history: History, formats: Formats) -> Sequence[Entry]:
         *_stored(history, formats),
         *_changes(history, formats),
         *(_record(record, formats) for record in history.records),
+        *(_delivery(record, formats) for record in history.deliveries),
     ]
     past = sorted(entries, key=lambda entry: entry.at)
     return _with_gaps([*past, *_ahead(known, formats)])
@@ -162,6 +166,37 @@ def _record(record: AuditRecord, formats: Formats) -> Entry:
         title=text(action) if action else record.action,
         facts=[who, *([text(_(", ")).join(names)] if names else [])],
         quote=record.purpose,
+    )
+
+
+def _delivery(record: DeliveryRecord, formats: Formats) -> Entry:
+    """Returns the entry of a delivery, at the instant of its last attempt."""
+    text, delivery = formats.language.text, record.delivery
+    last = record.attempts[-1] if record.attempts else None
+    facts = [text(words.EVENTS[record.event.type])]
+    if last:
+        answer = (
+            f"HTTP {last.status}" if last.status is not None else text(words.FAULTS[last.fault or Fault.CONNECT][0])
+        )
+        facts += [answer, f"{formats.number(last.duration_ms)} ms"]
+    if delivery.attempts > 1:
+        facts.append(text(_("attempt %(count)d"), count=delivery.attempts))
+    if delivery.state is DeliveryState.PENDING and last and not record.is_held:
+        facts.append(text(_("tried again")))
+    title, tone = _("Webhook not delivered to %(host)s"), "warn"
+    if delivery.state is DeliveryState.DELIVERED:
+        title, tone = _("Webhook delivered to %(host)s"), "ok"
+    elif record.is_held:
+        title, tone = _("Webhook held for %(host)s, which is disabled"), "next"
+    elif delivery.state is DeliveryState.PENDING and last is None:
+        title, tone = _("Webhook waits for %(host)s"), "next"
+    return Entry(
+        at=last.at if last else delivery.created_at,
+        tone=tone,
+        icon="webhook",
+        title=text(title, host=record.host),
+        facts=facts,
+        url=f"/admin/deliveries/dlv_{delivery.id}",
     )
 
 

@@ -36,12 +36,13 @@ _BATCH = 500
 
 @dataclass(frozen=True, slots=True)
 class DeliveryRecord:
-    """A delivery with its event and last attempts. `is_held`: its endpoint is disabled."""
+    """A delivery with its event, last attempts, and the host of its endpoint. `is_held`: the endpoint is disabled."""
 
     delivery: Delivery
     event: Event
     attempts: Sequence[Attempt]
     is_held: bool
+    host: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,7 @@ class DeliveryService:
             endpoint = await find_endpoint(tx, actor.caller, wanted.endpoint_id)
             found = await tx.delivery_log.search(wanted, limit=limit + 1, before_id=before_id)
             attempts = await tx.delivery_log.attempts([delivery.id for delivery, _ in found[:limit]])
-        records = [_record(endpoint, delivery, event, attempts) for delivery, event in found[:limit]]
+        records = [record_of(endpoint, delivery, event, attempts) for delivery, event in found[:limit]]
         is_last = len(found) <= limit
         return DeliveryPage(records, None if is_last else encode_delivery_cursor(found[limit - 1][0].id))
 
@@ -102,7 +103,7 @@ class DeliveryService:
         async with self.database.read() as tx:
             delivery, event, endpoint = await self._find(tx, actor, delivery_id)
             attempts = await tx.delivery_log.attempts([delivery_id])
-        return _record(endpoint, delivery, event, attempts)
+        return record_of(endpoint, delivery, event, attempts)
 
     async def count_pending(self, actor: Actor, endpoint_id: str, *, at_most: int) -> int:
         """Counts the deliveries of an endpoint that wait, up to a limit.
@@ -134,7 +135,7 @@ class DeliveryService:
             await self._audit(tx, actor, endpoint, EventType(event.type), outcome=f"delivery {delivery_id}")
             attempts = await tx.delivery_log.attempts([delivery_id])
         self.wakeups.send(POSITIONS)
-        return _record(endpoint, again, event, attempts)
+        return record_of(endpoint, again, event, attempts)
 
     async def replay(
         self,
@@ -222,8 +223,9 @@ class DeliveryService:
         await self.audit.record(tx, record)
 
 
-def _record(
+def record_of(
     endpoint: WebhookEndpoint, delivery: Delivery, event: Event, attempts: Mapping[int, Sequence[Attempt]]
 ) -> DeliveryRecord:
+    """Returns a delivery as a caller of its endpoint sees it."""
     is_held = delivery.state is DeliveryState.PENDING and endpoint.state is EndpointState.DISABLED
-    return DeliveryRecord(delivery, event, attempts.get(delivery.id, ()), is_held)
+    return DeliveryRecord(delivery, event, attempts.get(delivery.id, ()), is_held, endpoint.host)

@@ -58,6 +58,11 @@ class DeliveryLogStore:
             found += await self._with_events(statement)
         return sorted(found, key=lambda each: -each[0].id)[:limit]
 
+    async def of_verification(self, verification_id: int, *, limit: int) -> Sequence[tuple[Delivery, Event]]:
+        """Returns the newest deliveries of the events of a verification, oldest first."""
+        newest = _WITH_EVENTS.where(event.c.verification_id == verification_id).order_by(event.c.id.desc(), table.c.id)
+        return (await self._with_events(newest.limit(limit)))[::-1]
+
     async def attempts(self, delivery_ids: Collection[int]) -> Mapping[int, Sequence[Attempt]]:
         """Returns the last attempts of deliveries, oldest first, at most `MAX_ATTEMPTS` of each."""
         key = delivery_attempt.c.delivery_id

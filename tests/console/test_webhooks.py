@@ -188,12 +188,16 @@ async def test_delivery_is_explained_sent_again_and_replayed_after_a_dry_run(ser
         url = f"{PATH}/{endpoint.id}"
         async with service.client(await service.key(*everything())) as api:
             biz_token = await retrieve_new(api)
-        async with visiting(service, await service.key(Scope.WEBHOOKS_MANAGE)) as client:
+        async with visiting(service, await service.key(Scope.RESULTS_READ)) as reader:
+            unlisted = await reader.get(f"/admin/verifications/{biz_token}")
+        async with visiting(service, await service.key(Scope.WEBHOOKS_MANAGE, Scope.RESULTS_READ)) as client:
             listed = await shown(client, f"{url}/deliveries?state=pending", "HTTP 503")
             (path,) = re.findall(r'"(/admin/deliveries/dlv_\d+)"', listed.text)
             failed = await client.get(path)
+            failed_line = await client.get(f"/admin/verifications/{biz_token}")
             retried = await client.post(f"{path}/retry")
             delivered = await shown(client, path, "HTTP 200")
+            delivered_line = await client.get(f"/admin/verifications/{biz_token}")
             empty = [
                 await client.get(f"{url}/deliveries", params=each) for each in ({"state": "failed"}, {"type": "test"})
             ]
@@ -218,6 +222,10 @@ async def test_delivery_is_explained_sent_again_and_replayed_after_a_dry_run(ser
 
     assert biz_token in words_of(listed)
     assert "The answer was not 2xx" in words_of(failed)
+    assert "Webhook" not in words_of(unlisted)
+    assert "Webhook not delivered to 127.0.0.1" in words_of(failed_line)
+    assert "Webhook delivered to 127.0.0.1" in words_of(delivered_line)
+    assert f'href="{path}"' in delivered_line.text
     assert ("<i>later" in failed.text, "Look at the answer" in words_of(failed)) == (False, True)
     assert place(retried) == (303, f"{path}?done=retry")
     assert "Delivered" in words_of(delivered)
