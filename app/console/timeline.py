@@ -173,7 +173,7 @@ def _delivery(record: DeliveryRecord, formats: Formats) -> Entry:
     """Returns the entry of a delivery, at the instant of its last attempt."""
     text, delivery = formats.language.text, record.delivery
     last = record.attempts[-1] if record.attempts else None
-    facts = [text(words.EVENTS[record.event.type])]
+    facts: list[str] = [text(words.EVENTS[record.event.type])]
     if last:
         answer = (
             f"HTTP {last.status}" if last.status is not None else text(words.FAULTS[last.fault or Fault.CONNECT][0])
