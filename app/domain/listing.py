@@ -17,8 +17,15 @@ from app.errors import InvalidRequestError
 _MAX_ID = 2**63 - 1
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# The prefix of a cursor's text.
-_AUDIT, _DELIVERY, _ASCENDING = "a", "d", "+"
+# The first character of the cursors of ascending lists.
+_ASCENDING = "+"
+
+
+class Rows(StrEnum):
+    """Lists in the descending order of their ids. The value is the first character of their cursors."""
+
+    AUDIT = "a"
+    DELIVERIES = "d"
 
 
 class TimeField(StrEnum):
@@ -109,42 +116,23 @@ def decode_cursor(cursor: str, order: Order) -> Position:
     return position
 
 
-def encode_audit_cursor(audit_id: int) -> str:
-    """Returns the cursor of a row in a list of audit records."""
-    return _encode(f"{_AUDIT}{audit_id}")
+def encode_row_cursor(rows: Rows, row_id: int) -> str:
+    """Returns the cursor of a row in a list of such rows."""
+    return _encode(f"{rows}{row_id}")
 
 
-def decode_audit_cursor(cursor: str) -> int:
-    """Returns the audit id of a cursor made by `encode_audit_cursor`.
-
-    Raises:
-        InvalidRequestError: the cursor is invalid or belongs to another list.
-    """
-    try:
-        audit_id = int(_decode(cursor).removeprefix(_AUDIT))
-    except (binascii.Error, ValueError):
-        audit_id = -1
-    _check(audit_id, cursor, encode_audit_cursor(audit_id))
-    return audit_id
-
-
-def encode_delivery_cursor(delivery_id: int) -> str:
-    """Returns the cursor of a row in a list of deliveries."""
-    return _encode(f"{_DELIVERY}{delivery_id}")
-
-
-def decode_delivery_cursor(cursor: str) -> int:
-    """Returns the delivery id of a cursor made by `encode_delivery_cursor`.
+def decode_row_cursor(rows: Rows, cursor: str) -> int:
+    """Returns the id of a cursor made by `encode_row_cursor`.
 
     Raises:
         InvalidRequestError: the cursor is invalid or belongs to another list.
     """
     try:
-        delivery_id = int(_decode(cursor).removeprefix(_DELIVERY))
+        row_id = int(_decode(cursor).removeprefix(rows))
     except (binascii.Error, ValueError):
-        delivery_id = -1
-    _check(delivery_id, cursor, encode_delivery_cursor(delivery_id))
-    return delivery_id
+        row_id = -1
+    _check(row_id, cursor, encode_row_cursor(rows, row_id))
+    return row_id
 
 
 def encode_endpoint_cursor(endpoint_id: str) -> str:

@@ -12,7 +12,7 @@ import structlog
 from app.domain.address import network_of, parse_address
 from app.domain.api_key import Actor, Scope
 from app.domain.audit import DONE, GENESIS, Action, AuditFilter, AuditRecord, ChainLink
-from app.domain.listing import decode_audit_cursor, encode_audit_cursor
+from app.domain.listing import Rows, decode_row_cursor, encode_row_cursor
 from app.domain.rate import RateClass
 from app.domain.verification import Verification
 from app.errors import ForbiddenError, GoneError, NotFoundError, ServiceError, UnauthenticatedError
@@ -194,14 +194,14 @@ class AuditService:
         """
         require_scope(actor.caller, Scope.ADMIN)
         self.limits.admit(actor.caller, RateClass.LISTS)
-        before_id = decode_audit_cursor(cursor) if cursor else None
+        before_id = decode_row_cursor(Rows.AUDIT, cursor) if cursor else None
         async with self.database.read() as tx:
             if biz_token is not None:
                 rows = await tx.verifications.find_all([biz_token])
                 wanted = replace(wanted, verification_ids=frozenset(row.id for row in rows))
             found = await tx.audit.list(wanted, limit=limit + 1, before_id=before_id)
         return AuditRecordPage(
-            found[:limit], encode_audit_cursor(found[limit - 1][0].id) if len(found) > limit else None
+            found[:limit], encode_row_cursor(Rows.AUDIT, found[limit - 1][0].id) if len(found) > limit else None
         )
 
     async def chain_end(self, actor: Actor) -> ChainEnd:

@@ -18,7 +18,7 @@ from app.domain.deliveries import (
     repeated,
 )
 from app.domain.events import Event, EventType
-from app.domain.listing import decode_delivery_cursor, encode_delivery_cursor
+from app.domain.listing import Rows, decode_row_cursor, encode_row_cursor
 from app.domain.rate import RateClass
 from app.domain.webhook_endpoint import EndpointState, WebhookEndpoint
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
@@ -85,14 +85,14 @@ class DeliveryService:
             TooManyRequestsError: the caller has exceeded its rate.
         """
         self.limits.admit(actor.caller, RateClass.LISTS)
-        before_id = decode_delivery_cursor(cursor) if cursor else None
+        before_id = decode_row_cursor(Rows.DELIVERIES, cursor) if cursor else None
         async with self.database.read() as tx:
             endpoint = await find_endpoint(tx, actor.caller, wanted.endpoint_id)
             found = await tx.delivery_log.search(wanted, limit=limit + 1, before_id=before_id)
             attempts = await tx.delivery_log.attempts([delivery.id for delivery, _ in found[:limit]])
         records = [record_of(endpoint, delivery, event, attempts) for delivery, event in found[:limit]]
         is_last = len(found) <= limit
-        return DeliveryPage(records, None if is_last else encode_delivery_cursor(found[limit - 1][0].id))
+        return DeliveryPage(records, None if is_last else encode_row_cursor(Rows.DELIVERIES, found[limit - 1][0].id))
 
     async def get(self, actor: Actor, delivery_id: int) -> DeliveryRecord:
         """Returns a delivery.

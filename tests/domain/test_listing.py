@@ -10,17 +10,16 @@ from hypothesis import strategies as st
 from app.domain.listing import (
     Order,
     Position,
+    Rows,
     TimeField,
     TimeRange,
     VerificationFilter,
-    decode_audit_cursor,
     decode_cursor,
-    decode_delivery_cursor,
     decode_endpoint_cursor,
-    encode_audit_cursor,
+    decode_row_cursor,
     encode_cursor,
-    encode_delivery_cursor,
     encode_endpoint_cursor,
+    encode_row_cursor,
 )
 from app.errors import InvalidRequestError
 
@@ -39,22 +38,20 @@ def test_cursor_leads_back_to_its_position_in_its_list_only(order: Order, row_id
     for other in (*ORDERS, None):
         if other != order:
             with pytest.raises(InvalidRequestError):
-                decode_cursor(cursor, other) if other else decode_audit_cursor(cursor)
+                decode_cursor(cursor, other) if other else decode_row_cursor(Rows.AUDIT, cursor)
 
 
-@given(IDS)
-def test_audit_cursor_leads_back_to_its_row(audit_id: int) -> None:
-    assert decode_audit_cursor(encode_audit_cursor(audit_id)) == audit_id
+@pytest.mark.parametrize("rows", Rows)
+@given(row_id=IDS)
+def test_row_cursor_leads_back_to_its_row_in_its_list_only(rows: Rows, row_id: int) -> None:
+    cursor = encode_row_cursor(rows, row_id)
 
-
-@given(IDS)
-def test_delivery_cursor_leads_back_to_its_row_in_its_list_only(delivery_id: int) -> None:
-    cursor = encode_delivery_cursor(delivery_id)
-
-    assert decode_delivery_cursor(cursor) == delivery_id
-    for decode in (decode_audit_cursor, decode_endpoint_cursor):
+    assert decode_row_cursor(rows, cursor) == row_id
+    for other in {*Rows} - {rows}:
         with pytest.raises(InvalidRequestError):
-            decode(cursor)
+            decode_row_cursor(other, cursor)
+    with pytest.raises(InvalidRequestError):
+        decode_endpoint_cursor(cursor)
 
 
 @given(st.from_regex(r"we_[0-9a-f]{24}", fullmatch=True))
@@ -62,15 +59,16 @@ def test_endpoint_cursor_leads_back_to_its_row_in_its_list_only(endpoint_id: str
     cursor = encode_endpoint_cursor(endpoint_id)
 
     assert decode_endpoint_cursor(cursor) == endpoint_id
-    for decode in (decode_audit_cursor, decode_delivery_cursor):
+    for rows in Rows:
         with pytest.raises(InvalidRequestError):
-            decode(cursor)
+            decode_row_cursor(rows, cursor)
 
 
 @given(st.text(max_size=30))
-def test_any_other_cursor_of_webhooks_is_rejected_or_the_only_spelling(text: str) -> None:
-    with suppress(InvalidRequestError):
-        assert encode_delivery_cursor(decode_delivery_cursor(text)) == text
+def test_any_other_cursor_of_rows_is_rejected_or_the_only_spelling(text: str) -> None:
+    for rows in Rows:
+        with suppress(InvalidRequestError):
+            assert encode_row_cursor(rows, decode_row_cursor(rows, text)) == text
     with suppress(InvalidRequestError):
         assert encode_endpoint_cursor(decode_endpoint_cursor(text)) == text
 
@@ -78,7 +76,7 @@ def test_any_other_cursor_of_webhooks_is_rejected_or_the_only_spelling(text: str
 def spelled(text: str, order: Order | None) -> str:
     """Returns the cursor of the position that the text leads to."""
     if order is None:
-        return encode_audit_cursor(decode_audit_cursor(text))
+        return encode_row_cursor(Rows.AUDIT, decode_row_cursor(Rows.AUDIT, text))
     return encode_cursor(decode_cursor(text, order), order)
 
 
