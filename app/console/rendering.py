@@ -67,6 +67,7 @@ _NAVIGATION: Sequence[NavigationItem] = (
     NavigationItem("/admin", _("Overview"), "layout-dashboard", "o", Scope.RESULTS_READ),
     NavigationItem("/admin/verifications", _("Verifications"), "id", "v", Scope.RESULTS_READ),
     NavigationItem("/admin/webhook-endpoints", _("Webhooks"), "webhook", "w", Scope.WEBHOOKS_MANAGE),
+    NavigationItem("/admin/events", _("Events"), "bell", "e", Scope.RESULTS_READ),
     NavigationItem("/admin/audit", _("Audit"), "history", "a", Scope.ADMIN),
     NavigationItem("/admin/keys", _("API keys"), "key", "k", Scope.ADMIN),
     NavigationItem("/admin/health", _("Health"), "activity", "h", Scope.ADMIN),

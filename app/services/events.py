@@ -5,14 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from app import tasks
-from app.domain.api_key import Actor
+from app.domain.api_key import Actor, Scope
 from app.domain.events import Event, EventFilter
 from app.domain.rate import RateClass
 from app.errors import GoneError, ServiceError
 from app.services.api_keys import ApiKeyService
 from app.services.batching import Batcher
 from app.services.limits import LimitService
-from app.services.visibility import require_client
+from app.services.visibility import require_client, require_scope
 from app.storage.database import Database, Transaction
 from app.storage.wakeups import POSITIONS, Wakeups, topic_of
 
@@ -83,6 +83,18 @@ class EventService:
                 await self.api_keys.confirm(actor)
                 page = await self.load(wanted, page.next_after, limit)
         return page
+
+    async def newest(self, actor: Actor, *, limit: int) -> Sequence[Event]:
+        """Returns the newest events of the caller's client, for an admin of all, newest first.
+
+        Raises:
+            ForbiddenError: the caller lacks `results:read`.
+            TooManyRequestsError: the caller has exceeded its rate.
+        """
+        require_scope(actor.caller, Scope.RESULTS_READ)
+        self.limits.admit(actor.caller, RateClass.LISTS)
+        async with self.database.read() as tx:
+            return await tx.events.newest(actor.caller.visible_client, limit=limit)
 
     async def load(self, wanted: EventFilter, after: int, limit: int) -> EventPage:
         """Returns a page for a filter that `visible_events` has returned.

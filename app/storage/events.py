@@ -129,6 +129,14 @@ class EventStore:
             statement = statement.where(table.c.verification_id.in_(ids))
         return [as_event(row) for row in await self.connection.execute(statement)]
 
+    async def newest(self, client: str | None, *, limit: int) -> Sequence[Event]:
+        """Returns the newest events with a position, of one client or of all, newest first."""
+        statement = select(*EVENT_COLUMNS).where(table.c.position.is_not(None))
+        if client is not None:
+            statement = statement.where(table.c.client == client)
+        rows = await self.connection.execute(statement.order_by(table.c.position.desc()).limit(limit))
+        return [as_event(row) for row in rows]
+
     async def of_verification(self, verification_id: int, *, limit: int) -> Sequence[Event]:
         """Returns the newest events of a verification, oldest first."""
         newest = (

@@ -153,6 +153,17 @@ async def test_admin_works_through_a_whole_case(scene: Scene) -> None:
     ]
 
 
+async def test_events_follow_live_and_pause(scene: Scene) -> None:
+    async with scene.service.client(scene.key) as api, scene.page(language="en") as page:
+        await page.click("nav >> text=Events")
+        await expect(page.locator("main .tag").first).to_have_text("Live")
+        first = await retrieve_new(api)
+        await expect(page.locator(f"table.events >> text={first}").first).to_be_visible()
+        await page.click("a:has-text('Pause')")
+        await expect(page.locator("main .tag").first).to_have_text("Paused")
+        assert await page.locator("[data-follow]").count() == 0
+
+
 async def test_endpoint_is_created_tested_and_deleted(scene: Scene) -> None:
     before = await audited(scene.service)
     async with receiving() as receiver, scene.page(language="en", width=390) as page:
@@ -209,6 +220,7 @@ async def test_pages_are_accessible(scene: Scene, language: str, scheme: str, wi
             f"/webhook-endpoints/{scene.endpoint}/deliveries",
             f"/webhook-endpoints/{scene.endpoint}/replay?which=all",
             f"/deliveries/{scene.delivery}",
+            "/events",
             "/audit",
             "/keys",
             "/health",
@@ -227,6 +239,9 @@ async def test_pages_are_accessible(scene: Scene, language: str, scheme: str, wi
 async def test_everything_works_without_scripts(scene: Scene, tmp_path: Path) -> None:
     biz_token = scene.failed[1]
     async with scene.page(language="en", has_scripts=False) as page:
+        await page.click("nav >> text=Events")
+        async with page.expect_request(lambda request: request.url.endswith("/admin/events"), timeout=30_000):
+            await expect(page.locator("main .tag").first).to_have_text("Live")
         await page.click("nav >> text=Verifications")
         await page.click("nav.tabs >> text=Not passed")
         await page.click(f"text={biz_token}")

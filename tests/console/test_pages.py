@@ -27,6 +27,7 @@ PAGES = {
     "/admin/webhook-endpoints/{endpoint}/deliveries": ("Last answer", "最近应答"),
     "/admin/webhook-endpoints/{endpoint}/replay": ("Send events again", "重新投递事件"),
     "/admin/deliveries/{delivery}": ("Body of the event", "事件内容"),
+    "/admin/events": ("Events are kept for 30 days", "事件保存 30 天"),
     "/admin/audit": ("Purpose and fields", "用途与字段"),
     "/admin/keys": ("Create a key", "新建密钥"),
     "/admin/health": ("Tencent accounts", "腾讯云账号"),

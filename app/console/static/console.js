@@ -1,9 +1,10 @@
-// Makes the console nicer: copying, the keyboard, and menus that close. Everything also works without it.
+// Makes the console nicer: copying, the keyboard, menus that close, and events as they happen. Everything also works without it.
 "use strict";
 
 (() => {
   const DONE_MS = 1200;
   const CHORD_MS = 1000;
+  const REFRESH_MS = 1000;
   let chordUntil = 0;
 
   // navigator.clipboard is missing on plain HTTP.
@@ -71,7 +72,28 @@
     if (actions[event.key]) { event.preventDefault(); actions[event.key](); }
   });
 
+  // The stream only says that there is something new; the list comes from the server, in the language of the page.
+  const follow = () => {
+    const place = document.querySelector("[data-follow]");
+    if (!place) return;
+    let source = null;
+    let timer = null;
+    const refresh = () => {
+      timer ??= setTimeout(() => { timer = null; htmx.trigger(place, "changed"); }, REFRESH_MS);
+    };
+    const connect = () => {
+      source = new EventSource(place.dataset.follow);
+      place.dataset.types.split(" ").forEach((type) => source.addEventListener(type, refresh));
+    };
+    document.addEventListener("visibilitychange", () => {
+      source?.close();
+      if (!document.hidden) { connect(); refresh(); }
+    });
+    connect();
+  };
+
   document.addEventListener("DOMContentLoaded", reveal);
+  document.addEventListener("DOMContentLoaded", follow);
   // After htmx has put new rows into the page.
   new MutationObserver(reveal).observe(document.documentElement, {childList: true, subtree: true});
 })();

@@ -1,0 +1,56 @@
+"""The events in the console: who sees which, and the end of a stream."""
+
+import asyncio
+
+import pytest
+from starlette.types import Message
+
+from app.domain.api_key import Scope
+from app.domain.events import EventFilter
+from app.event_stream import EventStreamResponse
+from tests.console.conftest import Console
+from tests.support.console import visiting, words_of
+from tests.support.service import Running, actor, everything
+
+PATH = "/admin/events"
+
+
+async def test_visitor_sees_the_events_of_its_client_newest_first(console: Console) -> None:
+    service = console.service
+    async with visiting(service, await service.key(Scope.RESULTS_READ)) as client:
+        own, paused = await client.get(PATH), await client.get(PATH, params={"paused": "yes"})
+    async with visiting(service, await service.key(Scope.RESULTS_READ, client="other")) as client:
+        foreign = await client.get(PATH)
+    places = [own.text.index(f"/{biz_token}") for biz_token in (console.failed, console.passed)]
+
+    assert places == sorted(places)
+    assert ["http-equiv" in page.text for page in (own, paused)] == [True, False]
+    assert ["data-follow" in page.text for page in (own, paused)] == [True, False]
+    assert "Waiting for the first event" in words_of(foreign)
+
+
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+async def test_events_without_the_scope_are_refused(idle_service: Running) -> None:
+    scopes = [scope for scope in everything() if scope is not Scope.RESULTS_READ]
+    async with visiting(idle_service, await idle_service.key(*scopes)) as client:
+        answers = [await client.get(path) for path in (PATH, f"{PATH}/stream")]
+
+    assert [answer.status_code for answer in answers] == [403, 403]
+
+
+async def test_stream_with_a_limit_ends_so_the_browser_must_show_its_session_again(console: Console) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        return {}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    streams = console.service.services.streams
+    response = EventStreamResponse(streams, actor(), EventFilter(), None, max_seconds=0.05)
+    async with asyncio.timeout(20):
+        await response({"type": "http", "state": {}}, receive, send)
+
+    assert sent[-1] == {"type": "http.response.body", "body": b": bye\n\n", "more_body": False}
