@@ -25,7 +25,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 _OF_ENDPOINT = "/admin/webhook-endpoints/{endpoint_id}"
 _ONE = "/admin/deliveries/{delivery_id}"
 _ID = re.compile(r"dlv_([1-9][0-9]{0,17})")
-_PAGE_LENGTH = 50
+_PAGE_LENGTH, _ANSWERS = 50, 3
 _FILTERS = ("state", "type", "from", "to")
 _MAX_LINE = 64
 _TABS = (
@@ -59,12 +59,16 @@ class DeliveriesPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveryPage:
-    """One delivery with its attempts. `payload` is the body of the event, `now` the time of the page."""
+    """One delivery with its attempts. `payload` is the body of the event, `now` the time of the page.
+
+    The answers of the last `answer_count` attempts are shown, so the page stays small.
+    """
 
     record: DeliveryRecord
     endpoint: WebhookEndpoint
     payload: str
     now: datetime
+    answer_count: int
     done: str | None
     problem: str | None
 
@@ -131,6 +135,7 @@ async def show(visit: SignedInVisit, delivery_id: str) -> Response:
         endpoint=await visit.services.webhook_endpoints.get(visit.actor, record.delivery.endpoint_id),
         payload=json.dumps(json.loads(body(record.event)), ensure_ascii=False, indent=2),
         now=visit.services.clock(),
+        answer_count=_ANSWERS,
         done=_DONE.get(query.get("done", "")),
         problem=_SENDING if query.get("problem") == "sending" else None,
     )

@@ -16,6 +16,7 @@ from app.domain.detection import Outcome
 from app.domain.pause import Pause
 from app.domain.statistics import COUNT_LIMIT
 from app.domain.verification import Result
+from app.domain.webhook_endpoint import EndpointState
 from app.services.health import Condition
 from app.services.overview import Figures
 
@@ -119,6 +120,13 @@ def attention_of(condition: Condition) -> Iterator[Attention]:
                 url=with_query("/admin/verifications", standing="pending", order="asc"),
             )
             break
+    if failing := condition.endpoints.get(EndpointState.FAILING):
+        yield Attention(
+            tone="warn",
+            sentence=_("Webhook endpoints that receive no events: %(count)s. The service tries again."),
+            values={"count": failing},
+            url="/admin/webhook-endpoints",
+        )
     yield from map(_of_key, condition.expiring_keys)
 
 

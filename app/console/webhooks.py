@@ -22,7 +22,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 PATH = "/admin/webhook-endpoints"
 _ONE = f"{PATH}/{{endpoint_id}}"
-_PAGE_LENGTH, _NEWEST = 50, 10
+_PAGE_LENGTH, _NEWEST = 30, 10
 _MAX_URL, _MAX_LINE, _MAX_RULES, _MAX_RATE = 2048, 256, 20, 1000
 _RULE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _KEEP = (

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 from app.config import Settings
 from app.domain.api_key import Scope
 from app.domain.pause import begin
+from app.domain.webhook_endpoint import EndpointState
 from app.services.clock import now
 from simulator.options import DEMO_CREDENTIALS
 from simulator.people import person_of
@@ -299,20 +301,29 @@ async def troubled(settings: Settings) -> AsyncIterator[tuple[Running, httpx.Asy
     async with running(settings, with_worker=False) as service:
         async with service.services.database.write() as tx:
             await tx.pauses.begin(begin("default", None, "UnauthorizedOperation.Arrears", now()))
+        endpoint = await service.services.webhook_endpoints.get(actor(), await service.endpoint_id())
+        failing = replace(endpoint, state=EndpointState.FAILING, failures=3, failing_since=now(), last_fault="tls")
+        async with service.services.database.write() as tx:
+            await tx.webhook_endpoints.save(endpoint, failing)
         async with visiting(service, await service.key(Scope.ADMIN, valid_for=timedelta(days=3))) as client:
             yield service, client
 
 
 @ON_SQLITE
 async def test_overview_and_health_say_what_needs_a_person(troubled: tuple[Running, httpx.AsyncClient]) -> None:
-    _, client = troubled
+    service, client = troubled
     pages = [words_of(await client.get(url)) for url in ("/admin", "/admin/health")]
+    endpoint = words_of(await client.get(f"/admin/webhook-endpoints/{await service.endpoint_id()}"))
     chinese = words_of(await client.get("/admin", params={"lang": "zh"}))
 
     for words in pages:
         assert "Account default is paused since" in words
         assert "UnauthorizedOperation.Arrears. The Tencent Cloud account is in arrears. Pay the bill" in words
         assert "expires on" in words
+        assert "Webhook endpoints that receive no events: 1." in words
+    assert "Webhook endpoints 1 endpoint is failing" in pages[1]
+    assert "3 failures in a row since" in endpoint
+    assert "The certificate is not trusted Renew the certificate" in endpoint
     assert "腾讯云账号欠费：充值后将自动恢复" in chinese
 
 

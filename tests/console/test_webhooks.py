@@ -2,13 +2,16 @@
 
 import asyncio
 import re
+from dataclasses import replace
 
 import httpx
 import pytest
 
 from app.domain.api_key import Scope
+from app.domain.deliveries import Attempt, Fault
 from app.domain.webhook_endpoint import EndpointState, WebhookEndpoint
 from app.services.webhook_endpoints import EndpointFacts
+from app.webhooks.client import MAX_HEAD_CHARACTERS
 from tests.support.api import retrieve_new
 from tests.support.console import audited, visiting, words_of
 from tests.support.receiver import answer, receiving
@@ -256,3 +259,31 @@ async def test_deliveries_of_another_client_or_without_the_scope_are_refused(idl
             statuses.append([each.status_code for each in (*pages, plan, *posts)])
 
     assert statuses == [[403] * 5, [404] * 5]
+
+
+@ON_SQLITE
+async def test_delivery_with_many_long_answers_is_a_small_page(idle_service: Running) -> None:
+    service = idle_service
+    delivery_id = await service.delivery_id()
+    number = int(delivery_id.removeprefix("dlv_"))
+    attempt = Attempt(
+        delivery_id=number,
+        at=service.services.clock(),
+        host="shop.test",
+        address="127.0.0.1",
+        duration_ms=7,
+        status=500,
+        fault=Fault.HTTP_STATUS,
+        detail="The answer was 500.",
+        head='"' * MAX_HEAD_CHARACTERS,
+    )
+    async with service.services.database.write() as tx:
+        (delivery,) = await tx.deliveries.lock([number])
+        await tx.deliveries.save_all([replace(delivery, attempts=25)])
+        await tx.deliveries.add_attempts([attempt] * 25)
+    async with visiting(service, await service.key(Scope.WEBHOOKS_MANAGE)) as client:
+        page = await client.get(f"/admin/deliveries/{delivery_id}")
+
+    assert words_of(page).count("HTTP 500") == 20
+    assert "5 earlier attempts" in words_of(page)
+    assert len(page.content) < 60_000
