@@ -77,7 +77,7 @@ _NAVIGATION: Sequence[NavigationItem] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """The surroundings of a page: the menu, the visitor, the languages and the address of the page itself."""
+    """The surroundings of a page: the menu, the visitor, the languages, and the place of the page in the menu."""
 
     caller: Caller | None
     navigation: Sequence[NavigationItem]
@@ -185,7 +185,7 @@ def _frame(request: Request, caller: Caller | None) -> Frame:
     return Frame(
         caller=caller,
         navigation=[item for item in _NAVIGATION if caller and caller.allows(item.scope)],
-        path=path,
+        path=request.url.path,
         languages=[(each, f"{path}?{urlencode([*query, (PARAMETER, each.code)])}") for each in LANGUAGES.values()],
         version=VERSION,
     )

@@ -63,6 +63,7 @@ async def test_endpoint_is_created_changed_rotated_and_deleted_by_its_host(idle_
 
     (first,), (second,) = SECRET.findall(created.text), SECRET.findall(rotated.text)
     assert first != second
+    assert re.findall(r'data-go="(\w)" aria-current', created.text) == ["w"]
     assert "whsec_" not in later.text + listed.text
     assert ("127.0.0.1" in listed.text, endpoint.url in listed.text) == (True, False)
     assert (endpoint.client, sorted(endpoint.events), sorted(endpoint.rule_ids)) == (
