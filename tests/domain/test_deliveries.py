@@ -25,6 +25,7 @@ from app.domain.deliveries import (
     new_delivery,
     repeated,
     state_event,
+    without_event,
 )
 from app.domain.events import Event, EventType
 from app.domain.webhook_endpoint import DisabledReason, EndpointState, WebhookEndpoint
@@ -234,6 +235,12 @@ def test_repetition_begins_a_new_schedule_and_keeps_the_number_of_attempts() -> 
 
     assert repeated(failed, NOW + DAY, DeliveryPriority.REPLAY) == replace(
         DELIVERY, is_leased=False, attempts=10, due_at=NOW + DAY, priority=DeliveryPriority.REPLAY
+    )
+
+
+def test_delivery_whose_event_is_gone_has_failed() -> None:
+    assert without_event(DELIVERY, NOW) == replace(
+        DELIVERY, state=DeliveryState.FAILED, due_at=None, is_leased=False, ended_at=NOW
     )
 
 
