@@ -9,6 +9,7 @@ from app.domain.api_key import Scope
 from app.domain.events import EventFilter
 from app.event_stream import EventStreamResponse
 from tests.console.conftest import Console
+from tests.support.api import retrieve_new
 from tests.support.console import visiting, words_of
 from tests.support.service import Running, actor, everything
 
@@ -17,11 +18,17 @@ PATH = "/admin/events"
 
 async def test_visitor_sees_the_events_of_its_client_newest_first(console: Console) -> None:
     service = console.service
-    async with visiting(service, await service.key(Scope.RESULTS_READ)) as client:
-        own, paused = await client.get(PATH), await client.get(PATH, params={"paused": "yes"})
+    async with service.client(await service.key(*everything(), client="watched")) as api:
+        earlier, later = await retrieve_new(api), await retrieve_new(api)
+    async with visiting(service, await service.key(Scope.RESULTS_READ, client="watched")) as client:
+        own = await client.get(PATH)
+        async with asyncio.timeout(20):
+            while later not in own.text:
+                own = await client.get(PATH)
+        paused = await client.get(PATH, params={"paused": "yes"})
     async with visiting(service, await service.key(Scope.RESULTS_READ, client="other")) as client:
         foreign = await client.get(PATH)
-    places = [own.text.index(f"/{biz_token}") for biz_token in (console.failed, console.passed)]
+    places = [own.text.index(f"/{biz_token}") for biz_token in (later, earlier)]
 
     assert places == sorted(places)
     assert ["http-equiv" in page.text for page in (own, paused)] == [True, False]

@@ -25,7 +25,7 @@ PAGES = {
     "/admin/verifications": ("Verifications", "核身记录"),
     "/admin/verifications/{failed}": ("Verdict", "核身结论"),
     "/admin/webhook-endpoints": ("Create an endpoint", "新建接收地址"),
-    "/admin/webhook-endpoints/{endpoint}": ("Nothing has arrived yet", "尚未投递过事件"),
+    "/admin/webhook-endpoints/{endpoint}": ("Rotate the secret", "更换签名密钥"),
     "/admin/webhook-endpoints/{endpoint}/deliveries": ("Last answer", "最近应答"),
     "/admin/webhook-endpoints/{endpoint}/replay": ("Send events again", "重新投递事件"),
     "/admin/deliveries/{delivery}": ("Body of the event", "事件内容"),
