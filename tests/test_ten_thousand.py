@@ -29,7 +29,7 @@ from tests.support.dice import Dice
 from tests.support.service import UNLIMITED, actor, changed, everything
 from tests.support.simulator import NO_QUOTA, LiveSimulator, live_simulator
 
-TOKENS = int(os.environ.get("TEST_TOKENS", "400"))
+TOKENS = int(os.environ.get("TEST_TOKENS", "200"))
 START = datetime(2026, 11, 23, 8, tzinfo=UTC)
 # The step between notices. Callbacks come before, with and after the poll that replaces them.
 STEP = timedelta(minutes=5)

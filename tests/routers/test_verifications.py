@@ -336,6 +336,7 @@ async def test_finished_verification_can_be_retrieved_again(
         view = await get(api, biz_token, wait=20)
         async with asyncio.timeout(20):
             while view["retrieval"]["attempts"] < 2:
+                await asyncio.sleep(0.1)
                 view = await get(api, biz_token)
 
     assert (first["state"], answer.status_code, answer.json()["state"]) == (state, 202, again)
