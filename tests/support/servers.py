@@ -134,7 +134,7 @@ def pgbouncer(server_url: str, *, connections: int) -> Iterator[str]:
                 environment={},
                 # Like Postgres, it refuses root.
                 user=pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None,
-                is_ready=lambda: _listens(port),
+                is_ready=lambda: listens(port),
             )
         )
         yield f"postgresql+asyncpg://{url.username}@127.0.0.1:{port}/{url.database}"
@@ -303,7 +303,8 @@ def _copied(site_packages: Path, target: Path) -> Path:
     return target
 
 
-def _listens(port: int) -> bool:
+def listens(port: int) -> bool:
+    """Returns whether a server accepts connections on a port of this machine."""
     with socket.socket() as client:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
