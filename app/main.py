@@ -35,6 +35,25 @@ from app.routers.middleware import RequestMiddleware
 from app.services.clock import Clock
 from app.worker import working
 
+# Routes are matched in this order.
+_ROOMS = (
+    callbacks,
+    exports,
+    verifications,
+    redirects,
+    media,
+    events,
+    streams,
+    audit,
+    me,
+    webhook_endpoints,
+    deliveries,
+    stats,
+    operations,
+    openapi,
+    problem_types,
+)
+
 
 def create_app(settings: Settings, *, with_worker: bool = True, clock: Clock | None = None) -> FastAPI:
     """Creates the application. The server's lifespan opens and closes its stores.
@@ -72,24 +91,7 @@ def create_app(settings: Settings, *, with_worker: bool = True, clock: Clock | N
         # Behind a proxy the redirect would point to plain HTTP, and the client would send the key there.
         redirect_slashes=False,
     )
-    # Routes are matched in this order.
-    for room in (
-        callbacks,
-        exports,
-        verifications,
-        redirects,
-        media,
-        events,
-        streams,
-        audit,
-        me,
-        webhook_endpoints,
-        deliveries,
-        stats,
-        operations,
-        openapi,
-        problem_types,
-    ):
+    for room in _ROOMS:
         app.include_router(room.router)
     app.include_router(callbacks.browsers)
     for router in ROUTERS if settings.console.console else ():

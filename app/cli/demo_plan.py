@@ -49,7 +49,7 @@ _FAILED = (97, 52)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One person: DetectAuth returned the token at `begun_at`. Without `finished_at` nobody called back."""
+    """One person: DetectAuth returned the token at `begun_at`. Without `finished_at` there was no callback."""
 
     biz_token: str
     client: str

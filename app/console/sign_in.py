@@ -43,7 +43,7 @@ async def show(request: Request) -> Response:
 
 @router.post("/admin/login")
 async def sign_in(request: Request) -> Response:
-    """Opens a session. The answer to a wrong key does not say what is wrong with it."""
+    """Opens a session. The answer to a wrong key does not say why it is wrong."""
     fields = await fields_of(request)
     next_url = _own_path(fields.get("next", ""))
     try:

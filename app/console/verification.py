@@ -56,7 +56,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permissions:
-    """The permissions of the visitor. It only decides what is shown: the services check every action."""
+    """The permissions of the visitor. It only decides which parts are shown: the services check every action."""
 
     identity: bool
     media: bool
