@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from contextlib import AsyncExitStack
 from functools import partial
 
 from starlette.requests import ClientDisconnect
@@ -49,11 +50,19 @@ class EventStreamResponse(Response):
         self._request = (actor, wanted, after)
         self._max_seconds = max_seconds
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Opens the stream, so an error is still answered as a problem, and sends until it ends."""
+    async def __call__(self, scope: Scope, _receive: Receive, _send: Send) -> None:
+        """Opens the stream, so an error is still answered as a problem.
+
+        The outermost layer sends the rest of the response: what FastAPI keeps during a request takes 6 KiB, for each
+        stream and as long as it is open.
+        """
         actor, wanted, after = self._request
-        async with self._streams.open(actor, wanted, after=after) as stream:
-            scope["state"]["is_stream"] = True
+        async with AsyncExitStack() as opened:
+            stream = await opened.enter_async_context(self._streams.open(actor, wanted, after=after))
+            scope["state"]["stream"] = partial(self._follow, stream, opened.pop_all())
+
+    async def _follow(self, stream: EventStream, opened: AsyncExitStack, receive: Receive, send: Send) -> None:
+        async with opened:
             disconnect = asyncio.create_task(_end_on_disconnect(receive, stream))
             end = asyncio.get_running_loop().call_later(self._max_seconds, stream.end) if self._max_seconds else None
             try:

@@ -75,7 +75,12 @@ class LiftedBody(Generic[S]):
 
     def without_references(self, source: bytes) -> bytes:
         """Returns this JSON with an empty text for each reference."""
-        return re.sub(re.escape(self.prefix).encode() + rb"[0-9]+", b"", source)
+        own = self.prefix.encode()
+        return _REFERENCE.sub(lambda found: b"" if found[0].startswith(own) else found[0], source)
+
+
+# The digits in the middle are random, so a foreign answer cannot name a media item.
+_REFERENCE = re.compile(rb"lifted:[0-9a-f]{32}:[0-9]+")
 
 
 class _Level(NamedTuple):

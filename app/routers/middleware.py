@@ -70,7 +70,10 @@ class RequestMiddleware:
             await response(scope, receive, answer.send)
             return
         try:
-            await self._app(scope, _Replay(body, receive), answer.send)
+            receive = _Replay(body, receive)
+            await self._app(scope, receive, answer.send)
+            if stream := scope.get("state", {}).get("stream"):
+                await stream(receive, answer.send)
         except ClientDisconnect:
             raise
         except Exception as error:
@@ -156,7 +159,7 @@ def _log(scope: Scope, answer: _Answer) -> None:
     method = scope["method"] if scope["method"] in _METHODS else "OTHER"
     state = scope.get("state", {})
     # A stream lasts as long as its client wants.
-    if not state.get("is_stream"):
+    if "stream" not in state:
         HTTP_SECONDS.labels(method, route, answer.status).observe(seconds)
     write = log.debug if route in _PROBES and answer.status == HTTPStatus.OK else log.info
     fields = {"method": method, "route": route, "status": answer.status, "duration_ms": round(seconds * 1000, 1)}

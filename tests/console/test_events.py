@@ -8,6 +8,7 @@ from starlette.types import Message
 from app.domain.api_key import Scope
 from app.domain.events import EventFilter
 from app.event_stream import EventStreamResponse
+from app.routers.middleware import RequestMiddleware
 from tests.console.conftest import Console
 from tests.support.api import retrieve_new
 from tests.support.console import visiting, words_of
@@ -47,10 +48,12 @@ async def test_events_without_the_scope_are_refused(idle_service: Running) -> No
 
 async def test_stream_with_a_limit_ends_so_the_browser_must_show_its_session_again(console: Console) -> None:
     sent: list[Message] = []
+    received: list[Message] = [{"type": "http.request"}]
 
     async def receive() -> Message:
-        await asyncio.Event().wait()
-        return {}
+        if not received:
+            await asyncio.Event().wait()
+        return received.pop()
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -58,6 +61,6 @@ async def test_stream_with_a_limit_ends_so_the_browser_must_show_its_session_aga
     streams = console.service.services.streams
     response = EventStreamResponse(streams, actor(), EventFilter(), None, max_seconds=0.05)
     async with asyncio.timeout(20):
-        await response({"type": "http", "state": {}}, receive, send)
+        await RequestMiddleware(response)({"type": "http", "method": "GET", "headers": [], "state": {}}, receive, send)
 
     assert sent[-1] == {"type": "http.response.body", "body": b": bye\n\n", "more_body": False}
