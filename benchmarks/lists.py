@@ -123,6 +123,8 @@ async def lines(folder: Path, *, sizes: tuple[int, int], rare: int, limit: int, 
         opened = [await stack.enter_async_context(opened_size(folder, postgres.url, size, rare)) for size in sizes]
         for line in await measured(opened, limit=limit, rounds=rounds):
             yield line
+        for line in await counted(opened, rounds=rounds):
+            yield line
 
 
 async def measured(sizes: Sequence[Size], *, limit: int, rounds: int) -> list[Line]:
@@ -142,6 +144,19 @@ async def measured(sizes: Sequence[Size], *, limit: int, rounds: int) -> list[Li
         )
         for listed in kinds()
     ]
+
+
+async def counted(sizes: Sequence[Size], *, rounds: int) -> list[Line]:
+    """Returns a line for each kind of statistics, of the last 30 days: the last size beside the first."""
+    found = []
+    for by in ("day,outcome", "outcome", "client,rule_id,state,outcome"):
+        for key in (rows.BIG, _ADMIN):
+            took = await asyncio.to_thread(_ask_counts, sizes, key, by, rounds)
+            medians = [statistics.median(took[number]) for number in (1, 0)]
+            peer = f"{sizes[0].filled.rows:,} rows"
+            what = f"statistics by {key}: {by}, {sizes[1].filled.rows:,} rows"
+            found.append(Line.at_most(what, "ms", *medians, peer, most=_MOST))
+    return found
 
 
 @asynccontextmanager
@@ -224,6 +239,27 @@ def _ask_all(sizes: Sequence[Size], limit: int, rounds: int) -> Mapping[tuple[Li
                     # The first round opens connections and builds statements.
                     if number_of_round >= 0:
                         took[listed, number].append(ms)
+    for connection in connections:
+        connection.close()
+    return took
+
+
+def _ask_counts(sizes: Sequence[Size], key: str, by: str, rounds: int) -> Mapping[int, Sequence[float]]:
+    """Returns the milliseconds of each request to each size. The sizes take turns."""
+    took: defaultdict[int, list[float]] = defaultdict(list)
+    connections = [http.client.HTTPConnection("127.0.0.1", size.port, timeout=60) for size in sizes]
+    query = urlencode({"by": by, "to": f"{at(1):%Y-%m-%d}"})
+    for turn in range((rounds + 1) * _PAGES):
+        for number in sorted(range(len(sizes)), reverse=turn % 2 == 1):
+            start = time.perf_counter()
+            answer = _answer(connections[number], "GET", f"/v1/stats?{query}", None, sizes[number].keys[key])
+            page = answer.read()
+            ms = (time.perf_counter() - start) * 1000
+            if not json.loads(page).get("items"):
+                raise RuntimeError(f"Statistics by {by}: {answer.status} without counts.")
+            # The first round opens connections and builds statements.
+            if turn >= _PAGES:
+                took[number].append(ms)
     for connection in connections:
         connection.close()
     return took

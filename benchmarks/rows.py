@@ -77,6 +77,15 @@ SELECT
     CASE WHEN id % $1 = 6 THEN $3 ELSE '\\x00000001'::bytea || sha256(md5(biz_token)::bytea) END
 FROM verification WHERE state = 'retrieved'
 """
+# As the service counts: the day of acceptance in Beijing time.
+_COUNTS = """
+INSERT INTO count_total (day, client, rule_id, state, outcome, err_code, number)
+SELECT
+    CAST(registered_at AT TIME ZONE 'Asia/Shanghai' AS date), client, rule_id,
+    CASE WHEN state = 'erased' THEN 'retrieved' ELSE state END, outcome, CASE WHEN state = 'retrieved' THEN '0' ELSE '' END,
+    count(*)
+FROM verification GROUP BY 1, 2, 3, 4, 5, 6
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,9 +117,10 @@ async def fill(url: URL, rows: int, rare: int, indexes: Sequence[bytes]) -> None
         await connection.execute("SELECT setseed(0.5)")
         await connection.execute(_VERIFICATIONS, BEGIN, rows, rows // rare)
         await connection.execute(_DETECTIONS, rows // rare, *indexes)
+        await connection.execute(_COUNTS)
         for index in dropped:
             await connection.execute(index["indexdef"])
-        for table in ("verification", "detection"):
+        for table in ("verification", "detection", "count_total"):
             await connection.execute(f"VACUUM (ANALYZE) {table}")
     finally:
         await connection.close()
