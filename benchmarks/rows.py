@@ -82,8 +82,8 @@ _COUNTS = """
 INSERT INTO count_total (day, client, rule_id, state, outcome, err_code, number)
 SELECT
     CAST(registered_at AT TIME ZONE 'Asia/Shanghai' AS date), client, rule_id,
-    CASE WHEN state = 'erased' THEN 'retrieved' ELSE state END, outcome, CASE WHEN state = 'retrieved' THEN '0' ELSE '' END,
-    count(*)
+    CASE WHEN state = 'erased' THEN 'retrieved' ELSE state END, outcome,
+    CASE WHEN state = 'retrieved' THEN '0' ELSE '' END, count(*)
 FROM verification GROUP BY 1, 2, 3, 4, 5, 6
 """
 
