@@ -10,6 +10,7 @@ from rich.console import Console
 
 from app.observability import configure_logging
 from benchmarks import (
+    console,
     downloads,
     exports,
     hostile,
@@ -63,6 +64,13 @@ def listing(folder: Path, *, is_smoke: bool, rows: int = 1_000_000) -> AsyncIter
     return lists.lines(folder, sizes=(10_000, rows), rare=250, limit=50, rounds=10)
 
 
+def showing(folder: Path, *, is_smoke: bool, rows: int = 1_000_000) -> AsyncIterator[Line]:
+    """Pages of the console."""
+    if is_smoke:
+        return console.lines(folder, count=1600, rare=20, requests=2)
+    return console.lines(folder, count=rows, rare=250, requests=30)
+
+
 def holding(folder: Path, *, is_smoke: bool) -> AsyncIterator[Line]:
     """Callers that wait for a result."""
     return (
@@ -107,6 +115,7 @@ SECTIONS: Mapping[str, Callable[..., AsyncIterator[Line]]] = {
     "requests": answering,
     "media": sending,
     "lists": listing,
+    "console": showing,
     "wait": holding,
     "streams": streaming,
     "idle": resting,
@@ -117,11 +126,12 @@ SECTIONS: Mapping[str, Callable[..., AsyncIterator[Line]]] = {
 
 
 # These can be 0: a process may use less memory than before, or less than one tick of the CPU.
-_MAY_BE_ZERO = {"MB", "MB more", "KiB", "% of a core"}
+_MAY_BE_ZERO = {"MB", "MB more", "KiB", "% of a core", "ms CPU"}
+_WITH_ROWS = {"lists", "console"}
 
 
 async def measure(names: Iterable[str], *, is_smoke: bool, rows: int | None = None) -> list[Line]:
-    """Measures sections and returns their lines. `rows` is the size of the large database of the lists.
+    """Measures sections and returns their lines. `rows` is the size of the large database of the lists and the console.
 
     Raises:
         RuntimeError: a section measured nothing.
@@ -129,7 +139,7 @@ async def measure(names: Iterable[str], *, is_smoke: bool, rows: int | None = No
     lines = []
     for name in names:
         with TemporaryDirectory(prefix="bench-") as folder:
-            more = {"rows": rows} if rows and name == "lists" else {}
+            more = {"rows": rows} if rows and name in _WITH_ROWS else {}
             lines += [line async for line in SECTIONS[name](Path(folder), is_smoke=is_smoke, **more)]
     if nothing := [line.what for line in lines if line.ours <= 0 and line.unit not in _MAY_BE_ZERO]:
         raise RuntimeError(f"Nothing was measured of: {', '.join(nothing)}.")
@@ -141,7 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=SECTIONS, default=list(SECTIONS))
     parser.add_argument("--smoke", action="store_true", help="run each section once and small, to check the harness")
-    parser.add_argument("--rows", type=int, help="rows of the large database of the lists; 1000000 by default")
+    parser.add_argument("--rows", type=int, help="rows of the large databases; 1000000 by default")
     arguments = parser.parse_args()
     configure_logging("ERROR")
     lines = asyncio.run(measure(arguments.only, is_smoke=arguments.smoke, rows=arguments.rows))

@@ -122,6 +122,7 @@ def _child(settings: Settings, *arguments: str, up: Callable[[], Awaitable[bool]
         **environment_of(settings),
         "FACEID_INFO_TYPE": settings.rules.faceid_info_type,
         "ACCEPT_UNKNOWN_RULES": str(settings.rules.accept_unknown_rules),
+        "CONSOLE": str(settings.console.console),
         "CALLBACK_SECRETS": settings.signatures.callback_secrets.get_secret_value(),
         "AWS_ENDPOINT_URL": str(settings.media.aws_endpoint_url or ""),
         "AWS_ACCESS_KEY_ID": settings.media.aws_access_key_id or "",

@@ -18,6 +18,7 @@ import asyncpg
 from pydantic import SecretStr
 from sqlalchemy import make_url
 
+from app.config import Settings
 from app.domain.api_key import Scope
 from app.domain.detection import Outcome
 from app.domain.listing import Position, TimeField, TimeRange, VerificationFilter, encode_cursor
@@ -37,9 +38,9 @@ _PAGES = 5
 # Below the rate limit of a key.
 _SEARCHES_PER_KEY = 50
 _SEARCHING_KEYS = 20
-_ID_CARD, _NAME = "110101199001011237", "样甲"
+ID_CARD, _NAME = "110101199001011237", "样甲"
 _URL = "/v1/verifications"
-_ADMIN = "admin"
+ADMIN = "admin"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +86,7 @@ def kinds() -> Sequence[Listed]:
     wide = _received(at(0.25), at(0.75))
     rare = VerificationFilter(outcome=(Outcome.UNFINISHED,), rule_id=rows.RULE)
     failed = VerificationFilter(state=(State.FAILED,))
-    both = (rows.BIG, _ADMIN)
+    both = (rows.BIG, ADMIN)
     filters = {
         "state": failed,
         "outcome": VerificationFilter(outcome=(Outcome.FAILED,)),
@@ -104,10 +105,10 @@ def kinds() -> Sequence[Listed]:
         *(Listed(what="all", key=rows.SMALL, depth=depth) for depth in (0, 0.5)),
         *(Listed(what=what, key=key, wanted=wanted) for what, wanted in filters.items() for key in both),
         *(Listed(what=what, key=rows.BIG, wanted=filters[what], depth=0.5) for what in _DEEP_FILTERS),
-        Listed(what="erased, the oldest fifth", key=_ADMIN, wanted=VerificationFilter(state=(State.ERASED,))),
+        Listed(what="erased, the oldest fifth", key=ADMIN, wanted=VerificationFilter(state=(State.ERASED,))),
         Listed(what="rare outcome in half of the time", wanted=replace(wide, outcome=(Outcome.UNFINISHED,))),
         Listed(what="rare rule in half of the time", wanted=replace(wide, rule_id=rows.RARE_RULE)),
-        Listed(what="rule in half of the time", key=_ADMIN, wanted=replace(wide, rule_id=rows.RULE), is_constant=False),
+        Listed(what="rule in half of the time", key=ADMIN, wanted=replace(wide, rule_id=rows.RULE), is_constant=False),
         *(Listed(what="search by ID number", is_search=True, depth=depth) for depth in (0, 0.5)),
     ]
 
@@ -162,6 +163,20 @@ async def counted(sizes: Sequence[Size], *, rounds: int) -> list[Line]:
 @asynccontextmanager
 async def opened_size(folder: Path, url: str, count: int, rare: int) -> AsyncIterator[Size]:
     """Fills a database of so many rows on that server, and serves it."""
+    async with filled_database(folder, url, count, rare) as (settings, filled):
+        services = filled.services
+        keys = {client: await key_of(services, client) for client in (rows.BIG, rows.SMALL, ADMIN)}
+        searching = [await key_of(services, rows.BIG) for _ in range(_SEARCHING_KEYS)]
+        shared = chain.from_iterable(repeat(key, _SEARCHES_PER_KEY) for key in searching)
+        async with harness.serving(settings, "--no-worker") as server:
+            yield Size(filled, server.port, keys, shared)
+
+
+@asynccontextmanager
+async def filled_database(
+    folder: Path, url: str, count: int, rare: int, *, begin: datetime = rows.BEGIN
+) -> AsyncIterator[tuple[Settings, rows.Filled]]:
+    """Fills a database of so many rows on that server, the first of this instant; yields the settings for it."""
     home = folder / f"rows-{count}"
     await asyncio.to_thread(home.mkdir)
     await _execute(url, f"CREATE DATABASE rows_{count}")
@@ -172,17 +187,13 @@ async def opened_size(folder: Path, url: str, count: int, rare: int) -> AsyncIte
     KeyRing.create(settings.keyring.keyring_path)
     await migrate(address)
     async with open_services(settings) as services:
-        digests = [services.cipher.find_by(rows.BIG, _ID_CARD, name)[1][0] for name in (None, _NAME)]
-        await rows.fill(make_url(address), count, rare, digests)
+        digests = [services.cipher.find_by(rows.BIG, ID_CARD, name)[1][0] for name in (None, _NAME)]
+        await rows.fill(make_url(address), count, rare, digests, begin=begin)
         async with services.database.read() as tx:
             newest = await tx.verifications.list_newest_sealed(limit=1)
         # Every start checks whether the key of this row can be unwrapped.
         await rows.complete(services, newest)
-        keys = {client: await _key(services, client) for client in (rows.BIG, rows.SMALL, _ADMIN)}
-        searching = [await _key(services, rows.BIG) for _ in range(_SEARCHING_KEYS)]
-        shared = chain.from_iterable(repeat(key, _SEARCHES_PER_KEY) for key in searching)
-        async with harness.serving(settings, "--no-worker") as server:
-            yield Size(rows.Filled(services, count, rare), server.port, keys, shared)
+        yield settings, rows.Filled(services, count, rare)
 
 
 async def _execute(url: str, statement: str) -> None:
@@ -193,8 +204,9 @@ async def _execute(url: str, statement: str) -> None:
         await connection.close()
 
 
-async def _key(services: Services, client: str) -> str:
-    scope = Scope.ADMIN if client == _ADMIN else Scope.RESULTS_READ
+async def key_of(services: Services, client: str) -> str:
+    """Creates an API key of a client, or of an administrator."""
+    scope = Scope.ADMIN if client == ADMIN else Scope.RESULTS_READ
     _, text = await services.api_keys.create(actor(), "bench", [scope], client=client, valid_for=timedelta(days=1))
     return text
 
@@ -203,8 +215,8 @@ async def _complete(filled: rows.Filled, limit: int) -> None:
     """Gives the rows that will be read real contents."""
     found: dict[int, Verification] = {}
     for listed in kinds():
-        client = None if listed.key == _ADMIN else listed.key
-        person = filled.services.cipher.find_by(rows.BIG, _ID_CARD, None) if listed.is_search else None
+        client = None if listed.key == ADMIN else listed.key
+        person = filled.services.cipher.find_by(rows.BIG, ID_CARD, None) if listed.is_search else None
         for after in _places(listed, filled):
             async with filled.services.database.read() as tx:
                 wanted = replace(listed.wanted, client=client)
@@ -303,7 +315,7 @@ def _request(listed: Listed, page: Mapping[str, object]) -> tuple[str, str, str 
         values |= {f"{name}_{end}": at and at.isoformat() for end, at in (("from", within.start), ("to", within.end))}
     shown = {name: value for name, value in values.items() if value} | dict(page)
     if listed.is_search:
-        return "POST", f"{_URL}/search", json.dumps({**shown, "id_card": _ID_CARD})
+        return "POST", f"{_URL}/search", json.dumps({**shown, "id_card": ID_CARD})
     return "GET", f"{_URL}?{urlencode(shown, doseq=True)}", None
 
 

@@ -101,7 +101,7 @@ class Filled:
         return round(self.rows * (1 - depth))
 
 
-async def fill(url: URL, rows: int, rare: int, indexes: Sequence[bytes]) -> None:
+async def fill(url: URL, rows: int, rare: int, indexes: Sequence[bytes], *, begin: datetime = BEGIN) -> None:
     """Fills a database of our schema. The digests are of the one person who exists `rare` times."""
     connection = await asyncpg.connect(_address(url), timeout=60)
     try:
@@ -115,7 +115,7 @@ async def fill(url: URL, rows: int, rare: int, indexes: Sequence[bytes]) -> None
         for index in dropped:
             await connection.execute(f'DROP INDEX "{index["indexname"]}"')
         await connection.execute("SELECT setseed(0.5)")
-        await connection.execute(_VERIFICATIONS, BEGIN, rows, rows // rare)
+        await connection.execute(_VERIFICATIONS, begin, rows, rows // rare)
         await connection.execute(_DETECTIONS, rows // rare, *indexes)
         await connection.execute(_COUNTS)
         for index in dropped:

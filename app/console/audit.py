@@ -17,7 +17,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 _PATH = "/admin/audit"
 _FILTERS = ("action", "key_id", "biz_token", "from", "to")
-_PAGE_LENGTH = 100
+_PAGE_LENGTH = 50
 _MAX_LINE = 256
 
 
