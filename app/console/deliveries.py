@@ -8,10 +8,11 @@ from datetime import datetime, timedelta
 
 from fastapi import APIRouter, Response
 
+from app.console import words
 from app.console.dates import parse_day, parse_moment
 from app.console.language import marked as _
-from app.console.listing import Link, spans_of, zone_of
-from app.console.rendering import with_query
+from app.console.listing import choices_of, spans_of, zone_of
+from app.console.rendering import Link, with_query
 from app.console.visits import Fields, PageRoute, SignedInVisit, Visit, fields_of, see_other
 from app.domain.deliveries import DeliveryFilter, DeliveryState, ReplayKind
 from app.domain.events import EventType, body
@@ -47,6 +48,7 @@ class DeliveriesPage:
 
     endpoint: WebhookEndpoint
     tabs: Sequence[Link]
+    types: Sequence[Link]
     spans: Sequence[Link]
     filters: Fields
     is_filtered: bool
@@ -113,6 +115,7 @@ async def show_list(visit: SignedInVisit, endpoint_id: str) -> Response:
             Link(url=with_query(url, **filters | {"state": name}), word=word, is_current=state == name)
             for name, word in _TABS
         ],
+        types=choices_of(url, filters, "type", words.EVENTS),
         spans=spans_of(url, filters, visit.services.clock().astimezone(zone).date()),
         filters=dict.fromkeys(_FILTERS, "") | filters,
         is_filtered=bool(filters),

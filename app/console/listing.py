@@ -12,7 +12,7 @@ from starlette.responses import StreamingResponse
 
 from app.console.dates import parse_day
 from app.console.language import marked as _
-from app.console.rendering import href, with_query
+from app.console.rendering import Link, href, with_query
 from app.console.visits import Fields, PageRoute, SignedInVisit, Visit, fields_of, see_other
 from app.domain.detection import Outcome
 from app.domain.listing import TimeField, TimeRange, VerificationFilter
@@ -53,15 +53,6 @@ _TABS = (
 )
 _NOTICES = {"number": _("An ID number must not be in an address. Use “Find a person” instead.")}
 _SPANS = ((1, _("Today")), (7, _("7 days")), (30, _("30 days")))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    """A filter as a link; `is_current` if the list has it now."""
-
-    url: str
-    word: str
-    is_current: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +129,8 @@ async def find_person(visit: SignedInVisit) -> Response:
     person = PersonQuery(fields["id_card"], fields.get("name", "")[:_MAX_LINE] or None)
     wanted = VerificationFilter(client=fields.get("client") or None)
     found = await visit.services.read.search_person(visit.actor, wanted, person, limit=_SEARCH_LENGTH, cursor=None)
-    return visit.page("found.html", FoundPage(rows=found.results, has_more=found.next_cursor is not None))
+    page = FoundPage(rows=found.results, has_more=found.next_cursor is not None)
+    return visit.page("found.html", page, place=_PATH)
 
 
 async def _address_of(visit: Visit, biz_token: str) -> str | None:
@@ -197,6 +189,18 @@ def spans_of(path: str, filters: Fields, today: date) -> Sequence[Link]:
         url = with_query(path, **changed if is_current else changed | {"from": start})
         links.append(Link(url=url, word=word, is_current=is_current))
     return links
+
+
+def choices_of(path: str, filters: dict[str, str], name: str, words: Mapping[str, str]) -> Sequence[Link]:
+    """Returns the values of a filter as links to a list. The one that the list has leads back to all."""
+    return [
+        Link(
+            url=with_query(path, **filters | {name: "" if filters.get(name) == value else value}),
+            word=word,
+            is_current=filters.get(name) == value,
+        )
+        for value, word in words.items()
+    ]
 
 
 def _filter(filters: Fields, zone: ZoneInfo) -> VerificationFilter:

@@ -41,6 +41,8 @@ _HEADERS = {
 }
 _YEAR_SECONDS = 365 * 86400
 _COOKIE_SECONDS = _YEAR_SECONDS
+_THEME, _THEME_COOKIE = "theme", "__Host-theme"
+_THEMES = {"system": _("As the device"), "light": _("Light"), "dark": _("Dark")}
 _ENVIRONMENT = jinja2.Environment(
     autoescape=True,
     undefined=jinja2.StrictUndefined,
@@ -76,13 +78,24 @@ _NAVIGATION: Sequence[NavigationItem] = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A choice as a link; `is_current` if the page has it now."""
+
+    url: str
+    word: str
+    is_current: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """The surroundings of a page: the menu, the visitor, the languages, and the place of the page in the menu."""
+    """The surroundings of a page: the menu, the visitor, the place of the page in the menu, languages and themes."""
 
     caller: Caller | None
     navigation: Sequence[NavigationItem]
     path: str
     languages: Sequence[tuple[Language, str]]
+    theme: str
+    themes: Sequence[Link]
     version: str
 
 
@@ -104,14 +117,18 @@ def page(
     actor: Actor | None = None,
     status: int = 200,
     headers: Mapping[str, str] | None = None,
+    place: str | None = None,
 ) -> Response:
-    """Returns a page. The choice of a language in the query is remembered in a cookie."""
+    """Returns a page. The choice of a language or a theme in the query is remembered in a cookie.
+
+    `place` is the address that shows the page in another language, if it is not the one of the request.
+    """
     services: Services = request.app.state.services
     language = language_of(request)
     formats = Formats(language, ZoneInfo(services.settings.console.console_time_zone), services.clock())
     context = {
         "page": value,
-        "frame": _frame(request, actor.caller if actor else None),
+        "frame": _frame(request, actor.caller if actor else None, place or request.url.path),
         "language": language,
         "f": formats,
         "_": language.text,
@@ -120,8 +137,9 @@ def page(
     }
     html = _ENVIRONMENT.get_template(template).render(context)
     response = HTMLResponse(html, status, _HEADERS | {"Vary": "Accept-Language, Cookie"} | dict(headers or {}))
-    if request.query_params.get(PARAMETER) in LANGUAGES:
-        response.set_cookie(COOKIE, language.code, max_age=_COOKIE_SECONDS, secure=True, httponly=True, samesite="lax")
+    for parameter, cookie, known in ((PARAMETER, COOKIE, LANGUAGES), (_THEME, _THEME_COOKIE, _THEMES)):
+        if (chosen := request.query_params.get(parameter, "")) in known:
+            response.set_cookie(cookie, chosen, max_age=_COOKIE_SECONDS, secure=True, httponly=True, samesite="lax")
     return response
 
 
@@ -134,7 +152,8 @@ def error_page(request: Request, error: ServiceError) -> Response:
         request_id=structlog.contextvars.get_contextvars().get("request_id", ""),
     )
     actor = getattr(request.state, "actor", None)
-    return page(request, "error.html", value, actor=actor, status=error.status, headers=error.headers)
+    place = None if request.method == "GET" else "/admin"
+    return page(request, "error.html", value, actor=actor, status=error.status, headers=error.headers, place=place)
 
 
 def href(verification: Verification, caller: Caller | None, **query: str) -> str:
@@ -179,14 +198,20 @@ def _static_version() -> str:
     return digest.hexdigest()[:12]
 
 
-def _frame(request: Request, caller: Caller | None) -> Frame:
-    query = [(name, value) for name, value in request.query_params.multi_items() if name != PARAMETER]
-    path = request.url.path if request.method == "GET" else "/admin"
+def _frame(request: Request, caller: Caller | None, place: str) -> Frame:
+    query = {name: value for name, value in request.query_params.items() if name not in {PARAMETER, _THEME}}
+    chosen = (request.query_params.get(_THEME), request.cookies.get(_THEME_COOKIE))
+    theme = next((each for each in chosen if each in _THEMES), "system")
     return Frame(
         caller=caller,
         navigation=[item for item in _NAVIGATION if caller and caller.allows(item.scope)],
         path=request.url.path,
-        languages=[(each, f"{path}?{urlencode([*query, (PARAMETER, each.code)])}") for each in LANGUAGES.values()],
+        languages=[(each, with_query(place, **query | {PARAMETER: each.code})) for each in LANGUAGES.values()],
+        theme=theme,
+        themes=[
+            Link(url=with_query(place, **query | {_THEME: name}), word=word, is_current=name == theme)
+            for name, word in _THEMES.items()
+        ],
         version=VERSION,
     )
 

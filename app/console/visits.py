@@ -39,10 +39,18 @@ class Visit:
         return services_of(self.request)
 
     def page(
-        self, template: str, page: object, *, status: int = 200, headers: Mapping[str, str] | None = None
+        self,
+        template: str,
+        page: object,
+        *,
+        status: int = 200,
+        headers: Mapping[str, str] | None = None,
+        place: str | None = None,
     ) -> Response:
-        """Returns a page in the frame of the console."""
-        return rendering.page(self.request, template, page, actor=self.actor, status=status, headers=headers)
+        """Returns a page in the frame of the console; see `rendering.page`."""
+        return rendering.page(
+            self.request, template, page, actor=self.actor, status=status, headers=headers, place=place
+        )
 
     def for_purpose(self, purpose: str) -> Actor:
         """Returns the actor with the stated purpose."""

@@ -299,4 +299,4 @@ async def _page(
         problem=problem,
         detail=detail,
     )
-    return visit.page("webhook.html", page, status=status)
+    return visit.page("webhook.html", page, status=status, place=_url(endpoint.id))

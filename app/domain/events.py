@@ -120,8 +120,12 @@ def describe(kind: EventType, verification: Verification, at: datetime) -> Event
 
 
 def matches(wanted: EventFilter, event: Event) -> bool:
-    """Returns whether the filter selects an event by its client and type. A filter of a token selects in SQL only."""
-    return (wanted.client is None or event.client == wanted.client) and (not wanted.types or event.type in wanted.types)
+    """Returns whether the filter selects an event."""
+    return (
+        wanted.client in {None, event.client}
+        and (not wanted.types or event.type in wanted.types)
+        and wanted.biz_token in {None, event.biz_token}
+    )
 
 
 def forgotten(event: Event) -> Event:

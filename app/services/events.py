@@ -16,6 +16,9 @@ from app.services.visibility import require_client, require_scope
 from app.storage.database import Database, Transaction
 from app.storage.wakeups import POSITIONS, Wakeups, topic_of
 
+NEWEST_EXAMINED = 20_000
+"""The newest events that are examined for those of a type."""
+
 # A lost wake-up costs a waiting caller no more than this.
 _POLL_SECONDS = 1.0
 # A filter of types skips other events, and one request examines at most so many.
@@ -84,17 +87,18 @@ class EventService:
                 page = await self.load(wanted, page.next_after, limit)
         return page
 
-    async def newest(self, actor: Actor, *, limit: int) -> Sequence[Event]:
-        """Returns the newest events of the caller's client, for an admin of all, newest first.
+    async def newest(self, actor: Actor, wanted: EventFilter, *, limit: int) -> Sequence[Event]:
+        """Returns the newest events that the caller can see, newest first; by type among the newest `NEWEST_EXAMINED`.
 
         Raises:
-            ForbiddenError: the caller lacks `results:read`.
+            ForbiddenError: the caller lacks `results:read`, or cannot see the wanted client's verifications.
             TooManyRequestsError: the caller has exceeded its rate.
         """
         require_scope(actor.caller, Scope.RESULTS_READ)
+        wanted = visible_events(actor, wanted)
         self.limits.admit(actor.caller, RateClass.LISTS)
         async with self.database.read() as tx:
-            return await tx.events.newest(actor.caller.visible_client, limit=limit)
+            return await tx.events.newest(wanted, limit=limit, examined=NEWEST_EXAMINED)
 
     async def load(self, wanted: EventFilter, after: int, limit: int) -> EventPage:
         """Returns a page for a filter that `visible_events` has returned.

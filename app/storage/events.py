@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Integer, bindparam, delete, func, select, update
+from sqlalchemy import Integer, Select, bindparam, delete, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
@@ -114,28 +114,22 @@ class EventStore:
 
     async def search(self, wanted: EventFilter, *, after: int, until: int, limit: int) -> Sequence[Event]:
         """Returns at most `limit` events behind the position `after`, up to and including `until`, in order."""
-        statement = (
-            select(*EVENT_COLUMNS)
-            .where(table.c.position > after, table.c.position <= until)
-            .order_by(table.c.position)
-            .limit(limit)
-        )
-        if wanted.client is not None:
-            statement = statement.where(table.c.client == wanted.client)
+        statement = _of(wanted).where(table.c.position > after, table.c.position <= until)
         if wanted.types:
             statement = statement.where(table.c.type.in_(wanted.types))
-        if wanted.biz_token is not None:
-            ids = select(verification.c.id).where(verification.c.biz_token == wanted.biz_token)
-            statement = statement.where(table.c.verification_id.in_(ids))
-        return [as_event(row) for row in await self.connection.execute(statement)]
-
-    async def newest(self, client: str | None, *, limit: int) -> Sequence[Event]:
-        """Returns the newest events with a position, of one client or of all, newest first."""
-        statement = select(*EVENT_COLUMNS).where(table.c.position.is_not(None))
-        if client is not None:
-            statement = statement.where(table.c.client == client)
-        rows = await self.connection.execute(statement.order_by(table.c.position.desc()).limit(limit))
+        rows = await self.connection.execute(statement.order_by(table.c.position).limit(limit))
         return [as_event(row) for row in rows]
+
+    async def newest(self, wanted: EventFilter, *, limit: int, examined: int) -> Sequence[Event]:
+        """Returns the newest events with a position, newest first; by type among the newest `examined` of the others.
+
+        So a rare type costs no more than that.
+        """
+        statement = _of(wanted).where(table.c.position.is_not(None)).order_by(table.c.position.desc())
+        if wanted.types:
+            newest = statement.limit(examined).subquery()
+            statement = select(newest).where(newest.c.type.in_(wanted.types)).order_by(newest.c.position.desc())
+        return [as_event(row) for row in await self.connection.execute(statement.limit(limit))]
 
     async def of_verification(self, verification_id: int, *, limit: int) -> Sequence[Event]:
         """Returns the newest events of a verification, oldest first."""
@@ -157,6 +151,17 @@ class EventStore:
         if kept_from:
             await self.connection.execute(delete(table).where(table.c.position <= rows[kept_from - 1].position))
         return kept_from
+
+
+def _of(wanted: EventFilter) -> Select[Any]:
+    """Returns the statement for events of a client and of a token."""
+    statement = select(*EVENT_COLUMNS)
+    if wanted.client is not None:
+        statement = statement.where(table.c.client == wanted.client)
+    if wanted.biz_token is not None:
+        ids = select(verification.c.id).where(verification.c.biz_token == wanted.biz_token)
+        statement = statement.where(table.c.verification_id.in_(ids))
+    return statement
 
 
 def as_event(row: Sequence[Any]) -> Event:

@@ -159,6 +159,11 @@ async def test_events_follow_live_and_pause(scene: Scene) -> None:
         await expect(page.locator("main .tag").first).to_have_text("Live")
         first = await retrieve_new(api)
         await expect(page.locator(f"table.events >> text={first}").first).to_be_visible()
+        await page.fill("#biz_token", first)
+        await page.click("button:has-text('Filter')")
+        await retrieve_new(api)
+        await api.delete(f"/v1/verifications/{first}")
+        await expect(page.locator("table.events tbody tr")).to_have_count(2)
         await page.click("a:has-text('Pause')")
         await expect(page.locator("main .tag").first).to_have_text("Paused")
         assert await page.locator("[data-follow]").count() == 0
@@ -205,6 +210,36 @@ async def test_keyboard_reaches_search_rows_and_help(scene: Scene) -> None:
         await page.keyboard.press("j")
         await page.keyboard.press("Enter")
         await page.wait_for_url(f"**/{scene.pending}")
+
+
+async def test_keys_work_in_the_moment_after_the_help_is_closed(scene: Scene) -> None:
+    async with scene.page(language="en") as page:
+        await page.goto(f"{scene.url}/admin/verifications")
+        await page.keyboard.press("?")
+        await expect(page.locator("dialog")).to_be_visible()
+        # The focus leaves the button of the dialog with the next frame.
+        await page.evaluate(
+            """() => {
+                document.querySelector("dialog").close();
+                const target = document.querySelector("dialog button");
+                target.dispatchEvent(new KeyboardEvent("keydown", {key: "j", bubbles: true}));
+            }"""
+        )
+
+        await expect(page.locator("tr.is-chosen")).to_have_count(1)
+
+
+async def test_theme_is_that_of_the_link_with_and_without_scripts(scene: Scene) -> None:
+    for has_scripts in (True, False):
+        async with scene.page(language="en", has_scripts=has_scripts) as page:
+            light = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+            await page.click(".switch >> text=Dark")
+            await page.click("nav >> text=Health")
+            dark = await page.evaluate("getComputedStyle(document.body).backgroundColor")
+            await page.click(".switch >> text=Light")
+
+            assert dark != light
+            assert await page.evaluate("getComputedStyle(document.body).backgroundColor") == light
 
 
 @pytest.mark.parametrize(("language", "scheme", "width"), [("zh-CN", "light", 390), ("en-US", "dark", 1440)])

@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
+from html import unescape
 
 import httpx
 import pytest
@@ -38,6 +39,7 @@ PAGES = {
     "/admin/nothing": ("There is no such page", "页面不存在"),
 }
 LIST = "/admin/verifications"
+THEMES = ("system", "light", "dark")
 INLINE = re.compile(
     r"<script(?![^>]* src=)|<style|\sstyle=|\son\w+=|javascript:|hx-on|(?:src|href|action)=\"(?:https?:)?//"
 )
@@ -95,6 +97,43 @@ async def test_switch_of_the_language_is_remembered(admin: httpx.AsyncClient) ->
     await admin.get("/admin/keys", params={"lang": "zh"})
 
     assert "新建密钥" in (await admin.get("/admin/keys")).text
+
+
+async def test_theme_is_chosen_by_a_link_and_remembered(admin: httpx.AsyncClient) -> None:
+    before = await admin.get("/admin/keys", params={"done": "revoke"})
+    (dark,) = re.findall(r'href="([^"]+theme=dark)"', before.text)
+    chosen = await admin.get(unescape(dark))
+    after = await admin.get("/admin/health", params={"theme": "none"})
+    system = await admin.get("/admin/health", params={"theme": "system"})
+
+    assert unescape(dark) == "/admin/keys?done=revoke&theme=dark"
+    assert [
+        re.findall(r'<html[^>]*data-theme="(\w+)"|name="color-scheme" content="([^"]+)"', page.text)
+        for page in (before, chosen, after, system)
+    ] == [[("", "light dark")], [("dark", ""), ("", "dark")], [("dark", ""), ("", "dark")], [("", "light dark")]]
+    assert re.findall(r'theme=(\w+)" aria-current', after.text) == ["dark"]
+
+
+async def test_switches_of_a_page_that_answers_a_form_lead_to_the_page_of_the_form(
+    console: Console, admin: httpx.AsyncClient
+) -> None:
+    endpoint = f"/admin/webhook-endpoints/{console.endpoint}"
+    forms = {
+        f"{LIST}/search": ({"id_card": "110101199001011237"}, LIST),
+        "/admin/keys": ({"name": ""}, "/admin/keys"),
+        "/admin/webhook-endpoints": ({"url": ""}, "/admin/webhook-endpoints"),
+        f"{endpoint}/change": ({"url": ""}, endpoint),
+        f"{endpoint}/rotate": ({}, "/admin"),
+        "/admin/login": ({"key": "wrong"}, "/admin/login"),
+    }
+    answers = {url: await admin.post(url, data=data) for url, (data, _) in forms.items()}
+    switches = {url: re.findall(r'href="([^"]+[?&](?:lang|theme)=\w+)"', page.text) for url, page in answers.items()}
+
+    assert switches == {
+        url: [f"{place}?{choice}" for choice in (*(f"theme={each}" for each in THEMES), "lang=zh", "lang=en")]
+        for url, (_, place) in forms.items()
+    }
+    assert {(await admin.get(unescape(link))).status_code for links in switches.values() for link in links} == {200}
 
 
 async def test_failed_verification_is_explained(console: Console, admin: httpx.AsyncClient) -> None:

@@ -22,7 +22,8 @@
 
   const reveal = () => document.querySelectorAll(".copy[hidden], #keys-button[hidden]").forEach((each) => { each.hidden = false; });
 
-  const isTyping = (target) => target.closest("input, select, textarea, [contenteditable], dialog");
+  // For a moment the button of a dialog that was just closed still has the focus.
+  const isTyping = (target) => target.closest("input, select, textarea, [contenteditable], dialog[open]");
 
   const rows = () => [...document.querySelectorAll("table.rows tbody tr")];
 
