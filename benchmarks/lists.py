@@ -151,12 +151,12 @@ async def counted(sizes: Sequence[Size], *, rounds: int) -> list[Line]:
     """Returns a line for each kind of statistics, of the last 30 days: the last size beside the first."""
     found = []
     for by in ("day,outcome", "outcome", "client,rule_id,state,outcome"):
-        for key in (rows.BIG, _ADMIN):
+        for key in (rows.BIG, ADMIN):
             took = await asyncio.to_thread(_ask_counts, sizes, key, by, rounds)
-            medians = [statistics.median(took[number]) for number in (1, 0)]
+            small, large = (statistics.median(took[number]) for number in (0, 1))
             peer = f"{sizes[0].filled.rows:,} rows"
             what = f"statistics by {key}: {by}, {sizes[1].filled.rows:,} rows"
-            found.append(Line.at_most(what, "ms", *medians, peer, most=_MOST))
+            found.append(Line.at_most(what, "ms", large, small, peer, most=_MOST))
     return found
 
 
