@@ -60,6 +60,19 @@ def test_code_blocks_are_the_same_in_both_languages(page: Path) -> None:
     assert BLOCK.findall(page.read_text()) == BLOCK.findall(english_of(page).read_text())
 
 
+def test_threats_are_shown_by_the_same_tests_in_both_languages() -> None:
+    shown = [
+        re.findall(r"`(tests/[^`]+|make [^`]+)`", row)
+        for page in ("security.md", "security.zh-CN.md")
+        for row in re.findall(r"^\|.*`(?:tests/|make ).*\|$", (ROOT / "docs" / page).read_text(), re.MULTILINE)
+    ]
+    half = len(shown) // 2
+
+    assert half > 0
+    assert shown[:half] == shown[half:]
+    assert {path for row in shown for path in row if path.startswith("tests/") and not (ROOT / path).exists()} == set()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_to_files_and_headings(page: Path) -> None:
     for target in re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", page.read_text())):
