@@ -26,7 +26,7 @@ from app.tabular import MEDIA_TYPES, Format
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 _PATH = "/admin/verifications"
-_PAGE_LENGTH, _SEARCH_LENGTH = 50, 100
+_PAGE_LENGTH = 50
 _MAX_LINE = 256
 # An ID number of the mainland. It must not be in an address, which browsers and proxies remember.
 _ID_NUMBER = re.compile(r"\d{15}|\d{17}[\dXx]")
@@ -77,7 +77,7 @@ class ListPage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FoundPage:
-    """The verifications of one person, at most 100."""
+    """The verifications of one person, at most 50."""
 
     rows: Sequence[Result]
     has_more: bool
@@ -128,7 +128,7 @@ async def find_person(visit: SignedInVisit) -> Response:
         raise InvalidRequestError("The ID number is missing.")
     person = PersonQuery(fields["id_card"], fields.get("name", "")[:_MAX_LINE] or None)
     wanted = VerificationFilter(client=fields.get("client") or None)
-    found = await visit.services.read.search_person(visit.actor, wanted, person, limit=_SEARCH_LENGTH, cursor=None)
+    found = await visit.services.read.search_person(visit.actor, wanted, person, limit=_PAGE_LENGTH, cursor=None)
     page = FoundPage(rows=found.results, has_more=found.next_cursor is not None)
     return visit.page("found.html", page, place=_PATH)
 

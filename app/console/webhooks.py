@@ -10,7 +10,7 @@ from fastapi import APIRouter, Response
 from app.console.language import marked as _
 from app.console.rendering import with_query
 from app.console.visits import Fields, PageRoute, SignedInVisit, Visit, fields_of, see_other
-from app.domain.deliveries import Answer, DeliveryFilter
+from app.domain.deliveries import Answer, DeliveryFilter, Signals
 from app.domain.detection import Outcome
 from app.domain.events import EventType
 from app.domain.webhook_endpoint import MAX_PER_CLIENT, EndpointState, WebhookEndpoint
@@ -23,6 +23,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 PATH = "/admin/webhook-endpoints"
 _ONE = f"{PATH}/{{endpoint_id}}"
 _PAGE_LENGTH, _NEWEST = 30, 10
+_ATTEMPTS, _LISTED_ATTEMPTS = 10_000, 1000
 _MAX_URL, _MAX_LINE, _MAX_RULES, _MAX_RATE = 2048, 256, 20, 1000
 _RULE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _KEEP = (
@@ -48,9 +49,13 @@ _WRONG_HOST = _("The host of the endpoint is not this one, so it was not deleted
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointsPage:
-    """The endpoints, and the form for a new one with what was entered. `detail` is the service's own sentence."""
+    """The endpoints with their signals, and the form for a new one with what was entered.
 
-    endpoints: Sequence[WebhookEndpoint]
+    Signals are of at most `attempt_limit` attempts. `detail` is the service's own sentence.
+    """
+
+    endpoints: Sequence[tuple[WebhookEndpoint, Signals]]
+    attempt_limit: int
     entered: Fields
     is_admin: bool
     at_most: int
@@ -71,7 +76,9 @@ class Tested:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointPage:
-    """One endpoint with its newest deliveries. `pending` events wait for it, counted up to `count_limit`.
+    """One endpoint with its newest deliveries and its signals, of at most `attempt_limit` attempts.
+
+    `pending` events wait for it, counted up to `count_limit`.
 
     `fault` and `status` are those of the last failure. `secret` is a new one, which is shown only now. `entered` are
     the values of the form, which is open if `problem` is about it.
@@ -80,6 +87,8 @@ class EndpointPage:
     endpoint: WebhookEndpoint
     pending: int
     count_limit: int
+    signals: Signals
+    attempt_limit: int
     deliveries: Sequence[DeliveryRecord]
     entered: Fields
     fault: str | None
@@ -250,9 +259,12 @@ async def _list_page(
 ) -> Response:
     cursor = visit.request.query_params.get("cursor") or None
     found = await visit.services.webhook_endpoints.list(visit.actor, limit=_PAGE_LENGTH, cursor=cursor)
+    ids = [endpoint.id for endpoint in found.endpoints]
+    signals = await visit.services.deliveries.signals(visit.actor, ids, at_most=_LISTED_ATTEMPTS)
     empty = dict.fromkeys(("url", "description", "rule_ids", "max_per_second", "client"), "")
     page = EndpointsPage(
-        endpoints=found.endpoints,
+        endpoints=[(endpoint, signals[endpoint.id]) for endpoint in found.endpoints],
+        attempt_limit=_LISTED_ATTEMPTS,
         entered=empty | dict(entered or {}),
         is_admin=visit.actor.caller.visible_client is None,
         at_most=MAX_PER_CLIENT,
@@ -287,6 +299,8 @@ async def _page(
         endpoint=endpoint,
         pending=await deliveries.count_pending(visit.actor, endpoint.id, at_most=MAX_COUNTED),
         count_limit=MAX_COUNTED,
+        signals=(await deliveries.signals(visit.actor, [endpoint.id], at_most=_ATTEMPTS))[endpoint.id],
+        attempt_limit=_ATTEMPTS,
         deliveries=found.records,
         entered=empty | dict(entered if entered is not None else _entered(endpoint)),
         fault=fault or None,

@@ -125,10 +125,11 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attempt:
-    """One attempt of a delivery, with the host of the URL as it was then."""
+    """One attempt of a delivery, with the host of the URL as it was then. Earlier versions name no endpoint."""
 
     id: int = 0
     delivery_id: int
+    endpoint_id: str | None = None
     at: datetime
     host: str
     address: str | None
@@ -137,6 +138,20 @@ class Attempt:
     fault: Fault | None
     detail: str | None
     head: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Signals:
+    """How the newest attempts at an endpoint ended. 95 % of them took at most `p95_ms`; None without attempts."""
+
+    attempts: int
+    failures: int
+    p95_ms: int | None
+
+    @property
+    def successes(self) -> int:
+        """The attempts that were answered by a 2xx."""
+        return self.attempts - self.failures
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,6 +204,7 @@ def attempt_of(delivery: Delivery, endpoint: WebhookEndpoint, answer: Answer, at
     """Returns the record of an attempt."""
     return Attempt(
         delivery_id=delivery.id,
+        endpoint_id=endpoint.id,
         at=at,
         host=endpoint.host,
         address=answer.address,

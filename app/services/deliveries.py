@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from app.domain.api_key import Actor, Scope
 from app.domain.audit import Action
@@ -14,6 +14,7 @@ from app.domain.deliveries import (
     DeliveryPriority,
     DeliveryState,
     ReplayKind,
+    Signals,
     new_delivery,
     repeated,
 )
@@ -30,6 +31,9 @@ from app.storage.wakeups import POSITIONS, Wakeups
 
 MAX_REPLAY = 10_000
 """How many events one replay sends."""
+
+SIGNALS_OF = timedelta(hours=24)
+"""The time whose attempts the signals of an endpoint describe."""
 
 _BATCH = 500
 
@@ -114,6 +118,18 @@ class DeliveryService:
         async with self.database.read() as tx:
             endpoint = await find_endpoint(tx, actor.caller, endpoint_id)
             return await tx.delivery_log.count_pending(endpoint.id, at_most=at_most)
+
+    async def signals(self, actor: Actor, endpoint_ids: Sequence[str], *, at_most: int) -> Mapping[str, Signals]:
+        """Returns how the attempts of the last 24 hours ended by endpoint, the newest up to a limit for each.
+
+        Raises:
+            NotFoundError: an endpoint does not exist, or it belongs to another client.
+        """
+        since = self.clock() - SIGNALS_OF
+        async with self.database.read() as tx:
+            for endpoint_id in endpoint_ids:
+                await find_endpoint(tx, actor.caller, endpoint_id)
+            return {each: await tx.delivery_log.signals(each, since, at_most=at_most) for each in endpoint_ids}
 
     async def retry(self, actor: Actor, delivery_id: int) -> DeliveryRecord:
         """Sends a delivery again now, with a new schedule.

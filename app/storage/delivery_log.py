@@ -6,10 +6,10 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, delete, func, literal_column, select, update
+from sqlalchemy import Integer, Select, and_, bindparam, case, delete, func, literal_column, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from app.domain.deliveries import Attempt, Delivery, DeliveryFilter, DeliveryPriority, DeliveryState
+from app.domain.deliveries import Attempt, Delivery, DeliveryFilter, DeliveryPriority, DeliveryState, Signals
 from app.domain.events import Event
 from app.domain.verification import LONG_AGO
 from app.domain.webhook_endpoint import EndpointState, WebhookEndpoint
@@ -23,8 +23,22 @@ from app.storage.webhook_tables import delivery_attempt, webhook_endpoint
 MAX_ATTEMPTS = 20
 """The attempts of a delivery that are shown."""
 
+_P95 = 0.95
 _ATTEMPT_COLUMNS = [delivery_attempt.c[field.name] for field in fields(Attempt)]
 _ATTEMPT_READER = RowReader(Attempt, delivery_id=0, at=LONG_AGO, host="", duration_ms=0)
+_RECENT = (
+    select(delivery_attempt.c.duration_ms, delivery_attempt.c.fault)
+    .where(delivery_attempt.c.endpoint_id == bindparam("of_endpoint", type_=delivery_attempt.c.endpoint_id.type))
+    .where(delivery_attempt.c.at >= bindparam("since", type_=delivery_attempt.c.at.type))
+    .order_by(delivery_attempt.c.at.desc())
+    .limit(bindparam("at_most", type_=Integer))
+    .subquery()
+)
+_SHARES = select(_RECENT, func.cume_dist().over(order_by=_RECENT.c.duration_ms).label("share")).subquery()
+_SLOW = case((_SHARES.c.share >= literal_column(str(_P95)), _SHARES.c.duration_ms))
+SIGNALS = select(func.count(), func.count(_SHARES.c.fault), func.min(_SLOW)).select_from(_SHARES)
+"""The attempts at an endpoint, those that failed, and the milliseconds that 95 % of them took at most."""
+
 _WITH_EVENTS = select(*DELIVERY_COLUMNS, *EVENT_COLUMNS).join(event, event.c.id == table.c.event_id)
 
 
@@ -93,6 +107,13 @@ class DeliveryLogStore:
         for state, count in await self.connection.execute(select(webhook_endpoint.c.state, number)):
             counts[state] += count
         return counts
+
+    async def signals(self, endpoint_id: str, since: datetime, *, at_most: int) -> Signals:
+        """Returns how the attempts at an endpoint since an instant ended, the newest ones up to a limit."""
+        parameters = {"of_endpoint": endpoint_id, "since": since, "at_most": at_most}
+        attempts, failures, p95_ms = (await self.connection.execute(SIGNALS, parameters)).one()
+        # SQLite also stores texts.
+        return Signals(attempts, failures, p95_ms if isinstance(p95_ms, int) else None)
 
     async def drop(self, endpoint_id: str, now: datetime, *, limit: int) -> int:
         """Ends open deliveries of an endpoint without sending them, at most `limit`; returns how many."""

@@ -407,6 +407,8 @@ audit = Table(
     Column("request_id", String, nullable=False),
     Column("outcome", String, nullable=False),
     Index(None, "verification_id", "id"),
+    Index(None, "action", "id"),
+    Index(None, "key_id", "id"),
     Index("ix_audit_subject", "subject", sqlite_where=_HAS_SUBJECT, postgresql_where=_HAS_SUBJECT),
     sqlite_autoincrement=True,
 )

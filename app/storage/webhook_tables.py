@@ -65,6 +65,7 @@ webhook_endpoint = Table(
 _HAS_DUE = text("due_at IS NOT NULL")
 _IS_PENDING = text("state = 'pending'")
 _HAS_HEAD = text("head IS NOT NULL")
+_HAS_ENDPOINT = text("endpoint_id IS NOT NULL")
 
 # Deleted with its event after 30 days, or with its endpoint.
 delivery = Table(
@@ -101,6 +102,8 @@ delivery_attempt = Table(
     metadata,
     Column("id", BigId, primary_key=True),
     Column("delivery_id", BigId, ForeignKey("delivery.id", ondelete="CASCADE"), nullable=False),
+    # Null for attempts of versions before 0030.
+    Column("endpoint_id", String),
     Column("at", UtcDateTime, nullable=False),
     Column("host", String, nullable=False),
     Column("address", String),
@@ -111,5 +114,12 @@ delivery_attempt = Table(
     # The begin of the answer, for seven days.
     Column("head", String),
     Index(None, "delivery_id", "id"),
+    # It has all columns that the signals of an endpoint need.
+    Index(
+        "ix_delivery_attempt_signals",
+        *("endpoint_id", "at", "fault", "duration_ms"),
+        sqlite_where=_HAS_ENDPOINT,
+        postgresql_where=_HAS_ENDPOINT,
+    ),
     Index("ix_delivery_attempt_head", "at", sqlite_where=_HAS_HEAD, postgresql_where=_HAS_HEAD),
 )

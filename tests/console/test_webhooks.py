@@ -19,6 +19,7 @@ from tests.support.service import Running, actor, everything
 
 PATH = "/admin/webhook-endpoints"
 SECRET = re.compile(r"<pre[^>]*>(whsec_[^<]+)</pre>")
+MORE = " Delivered 2 Failed attempts 1 Answer time 95% within"
 ON_SQLITE = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 
 
@@ -213,6 +214,7 @@ async def test_delivery_is_explained_sent_again_and_replayed_after_a_dry_run(ser
             replayed = await client.post(f"{url}/replay", data=span | {"which": "all"})
             after = await client.get(replayed.headers["Location"])
             await shown(client, path, "3 Body of the event")
+            signals = [words_of(await client.get(each)) for each in (url, PATH)]
             wrong = [
                 await client.get(f"{url}/replay", params=span | each)
                 for each in (
@@ -238,6 +240,7 @@ async def test_delivery_is_explained_sent_again_and_replayed_after_a_dry_run(ser
     assert ["Nothing to send" in words_of(plans[0]), "Send 1 event again" in words_of(plans[1])] == [True, True]
     assert sent_until_now == 2
     assert "1 event is sent again" in words_of(after)
+    assert ["66.7% of 3 attempts" + rest in each for rest, each in zip((MORE, ""), signals, strict=True)] == [True] * 2
     assert len({message.headers["webhook-id"] for message in receiver.messages}) == 1
     assert [each.status_code for each in wrong] == [400] * 3
     assert [each.status_code for each in unknown] == [404] * 2

@@ -265,6 +265,7 @@ def test_record_of_an_attempt_has_the_host_and_the_answer() -> None:
 
     assert attempt_of(DELIVERY, ENDPOINT, answer, NOW) == Attempt(
         delivery_id=1,
+        endpoint_id=ENDPOINT.id,
         at=NOW,
         host="a.test",
         address="8.8.8.8",

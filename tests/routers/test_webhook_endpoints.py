@@ -308,6 +308,7 @@ async def test_services_refuse_callers_without_the_scope(shared_service: Running
         services.webhook_endpoints.delete(stranger, endpoint_id),
         services.deliveries.list(stranger, DeliveryFilter(endpoint_id=endpoint_id), limit=1, cursor=None),
         services.deliveries.count_pending(stranger, endpoint_id, at_most=1),
+        services.deliveries.signals(stranger, [endpoint_id], at_most=1),
         services.deliveries.get(stranger, 1),
         services.deliveries.retry(stranger, 1),
         services.deliveries.replay(stranger, endpoint_id, ReplayKind.ALL, start=at - timedelta(1), end=at),
