@@ -80,7 +80,7 @@ venv: .venv/installed  ## create .venv from the hash-locked requirements
 	$(PIP) --require-hashes --only-binary :all: -r requirements-dev.txt
 	@touch $@
 
-# Everything that the service needs to run. The build backend comes from its lines of the development lock.
+# Everything that the service needs to run, with the extra `oidc`. The build backend comes from its lines of the development lock.
 .venv/runtime: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.12")'
 	$(PYTHON) -m venv .venv
@@ -93,7 +93,7 @@ venv: .venv/installed  ## create .venv from the hash-locked requirements
 # The larger set is solved first, because a library of the benchmarks may need an older version of a dependency.
 lock:  ## update the requirements files, without index addresses; needs uv
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras --all-extras pyproject.toml -o requirements-dev.txt
-	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras -c requirements-dev.txt pyproject.toml -o requirements.txt
+	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras -c requirements-dev.txt --extra oidc pyproject.toml -o requirements.txt
 	uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --no-strip-extras --group audit -o requirements-audit.txt
 
 # Asks both sources, because a mirror of PyPI has no advisories. pip-audit fails if a source cannot be reached; the report says so.

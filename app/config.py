@@ -24,6 +24,7 @@ from pydantic_settings import (
 
 from app.errors import ConfigurationError
 from app.faceid.credentials import AccountSettings, FaceIdSettings
+from app.oidc.settings import OidcRoleSettings, OidcSettings
 from app.sealing.keyring import KeyringSettings
 from app.services.billing import BillingSettings
 from app.services.limits import LimitSettings
@@ -46,6 +47,7 @@ _ALMOST = 0.85
 _TABLES: Mapping[str, type[BaseModel]] = {
     "accounts": AccountSettings,
     "callbacks": CallbackSettings,
+    "oidc_roles": OidcRoleSettings,
     "rules": RuleSettings,
 }
 
@@ -80,6 +82,7 @@ class _FlatSettings(
     LimitSettings,
     WebhookSettings,
     ConsoleSettings,
+    OidcSettings,
     ProcessSettings,
 ):
     """All slices at one level, as users write them."""
@@ -128,6 +131,7 @@ class Settings:
     limits: LimitSettings
     webhooks: WebhookSettings
     console: ConsoleSettings
+    oidc: OidcSettings
     process: ProcessSettings
 
     @classmethod
@@ -161,6 +165,7 @@ class Settings:
             limits=cut(LimitSettings),
             webhooks=cut(WebhookSettings),
             console=cut(ConsoleSettings),
+            oidc=cut(OidcSettings),
             process=cut(ProcessSettings),
         )
 

@@ -22,6 +22,8 @@ from app.faceid.client import FaceIdClient, server_time
 from app.faceid.credentials import AccountSettings, CredentialSource
 from app.faceid.error_codes import CLOCK, ENDPOINT, KEY_PAIR, advice, classify
 from app.factory import has_sealed_rows, open_keyring
+from app.oidc.client import OidcClient
+from app.oidc.settings import OidcSettings
 from app.sealing.keyring import Ring, is_open_to_others
 from app.services.clock import now
 from app.services.health import HealthService
@@ -52,6 +54,7 @@ _SCHEMA_ADVICE = "Run `faceid-results migrate` of the version that will serve."
 _KEYRING_ADVICE = "Restore this database's key ring to KEYRING_FILE."
 _QUOTA_ADVICE = "Check that the user of DATABASE_URL may write to all tables."
 _MEDIA_ADVICE = "Check MEDIA_URL and its permissions; for a bucket also AWS_ENDPOINT_URL and the AWS key pair."
+_PROVIDER_ADVICE = "Check OIDC_ISSUER and OIDC_CA_FILE, and that this machine may call the provider."
 _DISK_ADVICE = "Set it to a folder that this user may write to."
 
 
@@ -93,7 +96,7 @@ class Doctor:
         media = asyncio.create_task(_guarded("media store", _MEDIA_ADVICE, self._check_media()))
         stores = await self._check_database()
         accounts = [finding for name in self._accounts for finding in await self._check_account(name)]
-        return [_check_variables(), *accounts, *stores, await media, disk]
+        return [_check_variables(), *accounts, *stores, await media, disk, *await self._check_single_sign_on()]
 
     async def _check_account(self, name: str) -> Sequence[Finding]:
         suffix = "" if name == DEFAULT_ACCOUNT else f" of {name}"
@@ -192,6 +195,12 @@ class Doctor:
             return Finding("media owner", Status.FAILED, FOREIGN_STORE, ADOPT)
         return Finding("media owner", Status.OK, "The media store belongs to this database.")
 
+    async def _check_single_sign_on(self) -> Sequence[Finding]:
+        """Checks the provider of the single sign-on, if there is one: its description, its issuer and its keys."""
+        if self._settings.oidc.oidc_issuer is None:
+            return []
+        return [await _guarded("single sign-on", _PROVIDER_ADVICE, _check_provider(self._settings.oidc))]
+
     def _check_disk(self) -> Finding:
         """Checks the folders that this installation writes to."""
         media, process = self._settings.media, self._settings.process
@@ -249,6 +258,14 @@ def _check_variables() -> Finding:
 
 def _skipped(check: str) -> Finding:
     return Finding(check, Status.SKIPPED, "Not checked: it needs the check before it.")
+
+
+async def _check_provider(oidc: OidcSettings) -> Finding:
+    await OidcClient(oidc).check()
+    if not oidc.roles:
+        todo = "Set OIDC_ADMIN_VALUES, or [oidc_roles] in faceid-results.toml."
+        return Finding("single sign-on", Status.WARNING, "No role is configured, so nobody may sign in.", todo)
+    return Finding("single sign-on", Status.OK, "The provider answers, and its issuer is the configured one.")
 
 
 async def _check_connection(database: Database) -> Finding:

@@ -13,7 +13,8 @@
     │   └── TooManyStreamsError       429  too_many_streams     a limit of concurrent streams was reached
     ├── TooManyExportsError           429  too_many_exports     a limit of concurrent exports was reached
     ├── UnavailableError              503  unavailable          a database or store does not answer
-    │   └── DiskFullError             503  disk_full            the disk of the database is full
+    │   ├── DiskFullError             503  disk_full            the disk of the database is full
+    │   └── ProviderError             503  unavailable          the provider of the single sign-on does not answer
     └── ConfigurationError            (exit code 2)             a setting, the schema or a port is wrong
 
 Callers see the HTTP status, the stable `code` and the sentence in `detail`, as problem details after RFC 9457. None of
@@ -49,7 +50,7 @@ class InvalidRequestError(ServiceError):
 class UnauthenticatedError(ServiceError):
     """The request has no API key or signature, or one that is unknown, expired, revoked or not for its network.
 
-    `reason` and `key_id`, if the key is known, are for the audit; callers do not see them.
+    `reason`, and `key_id` of a known key or person, are for the audit; callers do not see them.
     """
 
     status = 401
@@ -150,6 +151,10 @@ class DiskFullError(UnavailableError):
     """The disk of the database is full: only erasing makes room."""
 
     code = "disk_full"
+
+
+class ProviderError(UnavailableError):
+    """The provider of the single sign-on does not answer, or not as it should. Keys still open the console."""
 
 
 class ConfigurationError(ServiceError):

@@ -13,6 +13,7 @@ from app.domain.verification import Verification
 from app.domain.webhook_endpoint import WebhookEndpoint
 from app.errors import ConfigurationError
 from app.faceid.client import FaceIdClient
+from app.oidc.client import OidcClient
 from app.sealing.aead import TamperedDataError
 from app.sealing.endpoint_secrets import SecretCipher
 from app.sealing.keyring import KeyRing, Ring, is_open_to_others
@@ -47,6 +48,7 @@ from app.services.record import RecordService
 from app.services.redirects import RedirectService
 from app.services.retrieve import RetrieveService
 from app.services.sessions import SessionService
+from app.services.single_sign_on import SingleSignOnService
 from app.services.streams import StreamService
 from app.services.webhook_endpoints import WebhookEndpointService
 from app.services.webhook_signatures import SignatureService
@@ -96,6 +98,7 @@ class Services:
     redirects: RedirectService
     sessions: SessionService
     signatures: SignatureService
+    single_sign_on: SingleSignOnService | None
     streams: StreamService
     webhook_client: WebhookClient
     webhook_endpoints: WebhookEndpointService
@@ -294,6 +297,15 @@ def build(
     events = EventService(database=database, wakeups=wakeups, api_keys=api_keys, limits=limits)
     media = MediaService(read=read, store=media_store, cipher=cipher, audit=audit)
     health = HealthService(database=database, clock=clock, folders=media_guard.folders().values())
+    has_provider = settings.console.console and settings.oidc.oidc_issuer is not None
+    sessions = SessionService(
+        database=database,
+        keyring=cipher.keyring,
+        api_keys=api_keys,
+        audit=audit,
+        clock=clock,
+        grants_digest=settings.oidc.digest if has_provider else "",
+    )
     intake = IntakeService(
         rules=settings.rules,
         cipher=cipher,
@@ -360,8 +372,17 @@ def build(
             wakeups=wakeups,
             clock=clock,
         ),
-        sessions=SessionService(database=database, keyring=cipher.keyring, api_keys=api_keys, audit=audit, clock=clock),
+        sessions=sessions,
         signatures=SignatureService(settings.signatures, clock),
+        single_sign_on=SingleSignOnService(
+            settings=settings.oidc,
+            provider=OidcClient(settings.oidc),
+            sessions=sessions,
+            keyring=cipher.keyring,
+            clock=clock,
+        )
+        if has_provider
+        else None,
         streams=StreamService(database=database, wakeups=wakeups, api_keys=api_keys, limits=limits, events=events),
         webhook_client=webhook_client,
         webhook_endpoints=WebhookEndpointService(

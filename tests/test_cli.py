@@ -30,6 +30,7 @@ from app.cli import app
 from app.cli.runtime import operator, run_until_stopped
 from app.cli.server import listen, serving
 from app.cli.token_files import BATCH_LINES
+from app.console.visits import COOKIE
 from app.domain.api_key import OPERATOR
 from app.domain.verification import BIZ_TOKEN_PATTERN
 from app.errors import ConfigurationError
@@ -45,6 +46,7 @@ COMMANDS = [
     *(["demo"], ["serve"], ["worker"], ["simulate"], ["fetch"], ["backfill"], ["migrate"], ["doctor"]),
     *(["events"], ["export"], ["stats"]),
     *(["keys", "create"], ["keys", "list"], ["keys", "revoke"]),
+    *(["sessions", "list"], ["sessions", "end"]),
     *(["keyring", "new"], ["keyring", "status"], ["keyring", "rotate"], ["audit", "verify"]),
     *(["webhooks", verb] for verb in ("create", "list", "show", "test", "rotate", "replay", "delete")),
     *(["media", "adopt"], ["media", "sweep"], ["retention", "status"], ["retention", "run"]),
@@ -355,6 +357,26 @@ def test_keys_are_created_listed_and_revoked(here: Installation) -> None:
     assert (key["name"], key["client"], key["scopes"]) == ("shop", "default", ["media:read", "results:read"])
     assert listed["revoked_at"] is not None
     assert "revoked" in here.run("keys", "list").out
+
+
+def test_sessions_are_listed_and_ended(here: Installation) -> None:
+    nobody = here.run("sessions", "list")
+    with here.serving("results:read") as (_, api):
+        key = api.headers["Authorization"].removeprefix("Bearer ")
+        signed_in = api.post("/admin/login", headers={"Sec-Fetch-Site": "same-origin"}, data={"key": key})
+        cookies = {"Cookie": f"{COOKIE}={signed_in.cookies[COOKIE]}"}
+        before = api.get("/admin", headers=cookies).status_code
+        (listed,) = json.loads(here.run("sessions", "list", "--json").out)
+        table = here.run("sessions", "list").out
+        ended = here.run("sessions", "end", listed["holder"])
+        after = api.get("/admin", headers=cookies).status_code
+    again = here.run("sessions", "end", listed["holder"])
+
+    assert (nobody.code, nobody.err) == (0, "faceid-results: Nobody is signed in.\n")
+    assert (listed["name"], listed["client"], listed["holder"] in table) == ("shop", "default", True)
+    assert (ended.code, ended.out) == (0, "1 sessions ended.\n")
+    assert (before, after) == (200, 303)
+    assert (again.code, again.err) == (2, "faceid-results: There are no sessions of this API key or person.\n")
 
 
 def test_webhook_endpoints_are_created_tested_rotated_and_deleted(here: Installation) -> None:

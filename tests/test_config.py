@@ -9,8 +9,10 @@ import pytest
 from pydantic import SecretStr
 
 from app.config import Settings, misspelt_variables, read_settings
+from app.domain.api_key import Scope
 from app.domain.detection import InfoType
 from app.domain.rule import Enhanced, Rule
+from app.domain.single_sign_on import Role
 from app.errors import ConfigurationError
 from app.faceid.credentials import AccountSettings
 from tests.support.service import SETTING_NAMES
@@ -178,6 +180,12 @@ def test_accounts_and_rules_are_read_from_the_file(here: Path) -> None:
             f'[callbacks.a]\nsecrets = ["{SECRET}"]\n[callbacks.b]\nsecrets = ["{SECRET}"]',
             "A setting is not valid: a secret in [callbacks] is used by two clients.",
         ),
+        (
+            '[oidc_roles.staff]\nclient = "hunter2"\nscope = ["results:read"]',
+            "faceid-results.toml has the unknown setting oidc_roles.staff.scope; the nearest name is scopes.",
+        ),
+        ('[oidc_roles.staff]\nscopes = ["hunter2"]', "OIDC_ROLES.STAFF.SCOPES.0 is not valid: Input should be "),
+        ("[oidc_roles.staff]\nscopes = []", "OIDC_ROLES.STAFF.SCOPES is not valid: "),
         ('[accounts."hunter 2"]\n', "ACCOUNTS.HUNTER 2.[KEY] is not valid: a name has 1 to 32"),
     ],
 )
@@ -189,6 +197,56 @@ def test_invalid_account_or_rule_is_named_and_not_quoted(here: Path, toml: str, 
     assert found.startswith(sentence)
     assert "hunter2" not in found
     assert SECRET not in found
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"OIDC_CLIENT_ID": ""}, "A setting is not valid: OIDC_CLIENT_ID is required because OIDC_ISSUER is set."),
+        ({"OIDC_CLIENT_SECRET": ""}, "A setting is not valid: OIDC_CLIENT_SECRET is required because "),
+        ({"PUBLIC_URL": ""}, "A setting is not valid: PUBLIC_URL is required because OIDC_ISSUER is set."),
+        ({"PUBLIC_URL": "http://hunter2.test"}, "PUBLIC_URL is not valid: it must be https://host"),
+        ({"PUBLIC_URL": "https://hunter2.test/admin"}, "PUBLIC_URL is not valid: it must be https://host"),
+        ({"OIDC_ISSUER": "http://hunter2.test"}, "OIDC_ISSUER is not valid: it must be the issuer"),
+        ({"OIDC_ISSUER": "https://me:hunter2@id.test"}, "OIDC_ISSUER is not valid: it must be the issuer"),
+        ({"OIDC_ISSUER": "https://id.test?hunter2"}, "OIDC_ISSUER is not valid: it must be the issuer"),
+        ({"OIDC_ISSUER": "https://id.test:hunter2"}, "OIDC_ISSUER is not valid: it must be the issuer"),
+        ({"OIDC_SCOPES": "hunter2"}, "OIDC_SCOPES is not valid: it must contain openid."),
+    ],
+    ids=str,
+)
+def test_incomplete_single_sign_on_is_named_and_not_quoted(
+    monkeypatch: pytest.MonkeyPatch, changes: dict[str, str], sentence: str
+) -> None:
+    complete = {
+        "OIDC_ISSUER": "https://id.test/realms/staff",
+        "OIDC_CLIENT_ID": "console",
+        "OIDC_CLIENT_SECRET": "hunter2 secret",
+        "PUBLIC_URL": "https://faceid.test/",
+    }
+    for name, value in (complete | changes).items():
+        monkeypatch.setenv(name, value)
+
+    found = error_text()
+
+    assert found.startswith(sentence)
+    assert "hunter2" not in found
+
+
+def test_roles_are_those_of_the_environment_and_the_file(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OIDC_ADMIN_VALUES", " admins, ,ops ")
+    (here / "faceid-results.toml").write_text(
+        '[oidc_roles.support]\nclient = "shop"\nscopes = ["results:read"]\n[oidc_roles.ops]\nscopes = ["media:read"]'
+    )
+    oidc = read_settings().oidc
+    admin = Role("default", frozenset({Scope.ADMIN}))
+
+    assert list(oidc.roles.items()) == [
+        ("admins", admin),
+        ("ops", admin),
+        ("support", Role("shop", frozenset({Scope.RESULTS_READ}))),
+    ]
+    assert Settings.default().oidc.roles == {}
 
 
 def test_callback_secrets_are_read_from_environment_and_file(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,7 @@ from app.storage.database import Database
 from simulator.options import SimulatorOptions
 from tests.support.api import retrieve_new
 from tests.support.databases import fresh_database
+from tests.support.oidc import providing
 from tests.support.servers import S3
 from tests.support.service import DOCTOR_CHECKS, changed, everything, running, settings_for
 from tests.support.simulator import LiveSimulator, live_simulator
@@ -54,6 +55,27 @@ async def test_working_installation_has_ok_findings_only(settings: Settings) -> 
     assert list(findings) == DOCTOR_CHECKS
     findings.pop("disk")  # depends on the machine
     assert {(finding.status, finding.advice) for finding in findings.values()} == {(Status.OK, None)}
+
+
+async def test_provider_of_the_single_sign_on_is_checked_if_there_is_one(settings: Settings) -> None:
+    async with providing() as provider:
+        wanted = {"oidc_issuer": provider.url, "oidc_client_secret": SecretStr("x"), "oidc_admin_values": "admins"}
+        finding = (await run_checks(changed(settings, **wanted)))["single sign-on"]
+        useless = (await run_checks(changed(settings, **wanted | {"oidc_admin_values": ""})))["single sign-on"]
+        provider.metadata = {"issuer": "https://other.test"}
+        other = (await run_checks(changed(settings, **wanted)))["single sign-on"]
+    gone = (await run_checks(changed(settings, **wanted)))["single sign-on"]
+
+    assert finding == Finding(
+        "single sign-on", Status.OK, "The provider answers, and its issuer is the configured one."
+    )
+    assert (useless.status, useless.found) == (Status.WARNING, "No role is configured, so nobody may sign in.")
+    assert (other.status, other.found) == (
+        Status.FAILED,
+        "The discovery document names another issuer than OIDC_ISSUER.",
+    )
+    assert (gone.status, gone.found) == (Status.FAILED, "The provider cannot be called: ConnectError.")
+    assert gone.advice == "Check OIDC_ISSUER and OIDC_CA_FILE, and that this machine may call the provider."
 
 
 async def test_call_of_the_doctor_uses_a_slot_of_a_shared_quota(settings: Settings, database: Database) -> None:

@@ -24,7 +24,7 @@ IN_BOTH = (
 BLOCK = re.compile(r"^```\w*\n.*?^```$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"`[^`\n]*`|\]\([^)]*\)|https?://\S+")
 # In the file only, and described below the table.
-TABLES = {"accounts", "callbacks", "rules"}
+TABLES = {"accounts", "callbacks", "oidc_roles", "rules"}
 # Read by the server, not by the settings.
 OF_THE_SERVER = {"FORWARDED_ALLOW_IPS"}
 

@@ -7,6 +7,7 @@
     stats         stats                             counts of verifications
     maintenance   migrate, doctor                   the installation
     keys          create, list, revoke              API keys
+    sessions      list, end                         sessions of the console
     keyring       new, status, rotate               the encryption keys of personal data
     media         adopt, sweep                      the owner and the orphans of the media store
     retention     status, run                       the erasure of expired data
@@ -37,6 +38,7 @@ from app.cli import (
     media,
     retention,
     serving,
+    sessions,
     stats,
     tokens,
     webhooks,
@@ -53,6 +55,7 @@ app = typer.Typer(
 for commands in (serving.app, tokens.app, events.app, exports.app, stats.app, maintenance.app):
     app.add_typer(commands)
 app.add_typer(keys.app, name="keys")
+app.add_typer(sessions.app, name="sessions")
 app.add_typer(keyring.app, name="keyring")
 app.add_typer(media.app, name="media")
 app.add_typer(retention.app, name="retention")

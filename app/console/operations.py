@@ -22,9 +22,10 @@ _READABLE = {
     *("faceid_endpoint", "faceid_rule_id", "faceid_info_type", "faceid_ca_file", "data_dir", "media_url", "spool_dir"),
     *("keyring_file", "aws_region", "aws_endpoint_url", "redirect_page_url", "log_level", "database_service_role"),
     *("rate_intake", "rate_retrieve", "rate_lists", "rate_searches", "rate_reveals", "rate_media", "console_time_zone"),
+    *("oidc_issuer", "oidc_scopes", "oidc_admin_claim", "oidc_admin_values", "oidc_ca_file", "public_url"),
 }
 _MAX_SHOWN = 40
-_TABLES = {"rules", "accounts", "callbacks"}
+_TABLES = {"rules", "accounts", "callbacks", "oidc_roles"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

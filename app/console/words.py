@@ -188,6 +188,14 @@ AUDIT_OUTCOMES: Mapping[str, str] = {
     "network": _("wrong network"),
     "altered": _("altered key"),
     "signature": _("wrong signature"),
+    "oidc_state": _("single sign-on: begun elsewhere or expired"),
+    "oidc_denied": _("single sign-on: denied by the provider or the person"),
+    "oidc_answer": _("single sign-on: wrong answer of the provider"),
+    "oidc_code": _("single sign-on: rejected code"),
+    "oidc_key": _("single sign-on: unknown signing key"),
+    "oidc_token": _("single sign-on: wrong ID token"),
+    "oidc_clock": _("single sign-on: clocks differ"),
+    "oidc_role": _("single sign-on: no role"),
 }
 
 _MEDIA: Mapping[str, str] = {

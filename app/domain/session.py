@@ -10,6 +10,9 @@ from app.domain.api_key import Scope
 LIFETIME = timedelta(hours=12)
 """The longest session, however much it is used."""
 
+GRANTED_LIFETIME = timedelta(hours=4)
+"""The longest session without a key. Its rights are not checked again, so it ends sooner."""
+
 IDLE = timedelta(minutes=30)
 """The end of a session without requests."""
 

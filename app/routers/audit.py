@@ -31,7 +31,7 @@ async def list_audit_events(
     """Lists disclosures, searches, requested retrievals, erasures, holds, key changes and refusals, newest first.
 
     A refused action has the error's code as its `outcome`. A refused authentication has the reason, and it appears once
-    per address, reason and ten minutes.
+    per address, reason, key or person, and ten minutes.
     """
     wanted = AuditFilter(action=action, key_id=key_id, outcome=outcome, at_from=at_from, at_to=at_to)
     page = await services_of(request).audit.search(actor, wanted, biz_token, limit=limit, cursor=cursor)

@@ -151,12 +151,12 @@ class AuditService:
     def report_refused_authentication(
         self, error: UnauthenticatedError, *, address: str | None, request_id: str
     ) -> None:
-        """Records a refused authentication, once per address, reason and ten minutes, without the text that was sent.
+        """Records a refused authentication, once per address, reason, key and ten minutes, without the sent text.
 
         Does not wait: the time of the answer would reveal the reason.
         """
         known = parse_address(address)
-        if not self._refusals.admit((network_of(address), error.reason)):
+        if not self._refusals.admit((network_of(address), error.reason, error.key_id)):
             return
         record = AuditRecord(
             at=self.clock(),

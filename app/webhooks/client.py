@@ -9,19 +9,18 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Self
 
-import certifi
 import httpcore
 import httpx
 from pydantic import BaseModel, Field, field_validator
 
 from app.domain.deliveries import Answer, Fault
 from app.domain.egress import parse_networks
-from app.errors import ConfigurationError, InvalidRequestError
+from app.errors import InvalidRequestError
+from app.tls import client_context
 from app.webhooks.transport import CONNECT_SECONDS, GuardedBackend, ReceiverError, Resolve, Resolver
 
 TOTAL_SECONDS = 15.0
@@ -120,7 +119,7 @@ class WebhookClient:
             is_encrypted: GuardedBackend(resolve or self._resolver, allowed, is_encrypted=is_encrypted)
             for is_encrypted in (True, False)
         }
-        self._tls = _tls_context(settings.webhook_ca_file)
+        self._tls = client_context("WEBHOOK_CA_FILE", settings.webhook_ca_file)
 
     async def check(self, receiver: Receiver) -> None:
         """Checks the addresses of a receiver without connecting. A name that is not resolved yet is accepted.
@@ -200,17 +199,6 @@ class _Read:
     address: str | None = None
     retry_after: bytes = b""
     body: bytes = b""
-
-
-# To read the certificates takes 20 ms.
-@cache
-def _tls_context(ca_file: Path | None) -> ssl.SSLContext:
-    try:
-        return ssl.create_default_context(cafile=ca_file or certifi.where())
-    except OSError as error:
-        # An error of TLS has no sentence of its own.
-        reason = "it contains no certificate" if isinstance(error, ssl.SSLError) else error.strerror
-        raise ConfigurationError(f"WEBHOOK_CA_FILE cannot be read as PEM ({ca_file}): {reason}.") from None
 
 
 def _invalid(fault: str) -> InvalidRequestError:
