@@ -87,6 +87,15 @@ def day_url(day: date, **filters: str) -> str:
 def attention_of(condition: Condition) -> Iterator[Attention]:
     """Yields what needs a person now, the most urgent first."""
     yield from map(_of_pause, condition.pauses)
+    if condition.unattended_since:
+        yield Attention(
+            tone="bad",
+            sentence=_(
+                "A verification is pending since %(since)s, and no worker has reported within a minute. Nothing is "
+                "fetched or delivered until one runs: %(command)s."
+            ),
+            values={"since": condition.unattended_since, "command": "faceid-results worker"},
+        )
     if condition.doubted_since:
         yield Attention(
             tone="bad",

@@ -15,8 +15,9 @@ from app.faceid.error_codes import CLOCK, advice
 from app.observability import PERSONS
 from app.services.media_guard import DiskSpace, space_of
 from app.services.visibility import require_scope
+from app.services.workers import SEEN_WITHIN
 from app.storage import schema
-from app.storage.database import Database
+from app.storage.database import Database, Transaction
 
 FILING_WARNING, FILING_THRESHOLD = 80_000, 100_000
 
@@ -35,6 +36,7 @@ class Condition:
     """The pauses, the number of pending verifications with less than so many hours left, by hours, and other problems.
 
     `expiring_keys` expire within 14 days. `doubted_since` and `erasure_stopped_at` are those of the installation.
+    `unattended_since` is when the oldest pending verification was accepted, if no worker has reported.
     """
 
     pauses: Sequence[Pause]
@@ -44,6 +46,7 @@ class Condition:
     erasure_stopped_at: datetime | None = None
     low_disks: Sequence[DiskSpace] = ()
     endpoints: Mapping[EndpointState, int] = field(default_factory=dict)
+    unattended_since: datetime | None = None
 
     @property
     def warnings(self) -> Sequence[str]:
@@ -56,6 +59,11 @@ class Condition:
         return [*map(_sentence, self.pauses), *deadlines, *self._halts()]
 
     def _halts(self) -> Iterator[str]:
+        if self.unattended_since:
+            yield (
+                f"A verification is pending since {_at(self.unattended_since)}, and no worker has reported within a "
+                "minute. Nothing is fetched or delivered until one runs: `faceid-results worker`, or `serve`."
+            )
         for space in self.low_disks:
             reserve = f"{space.reserve_bytes / 2**20:.1f} MiB"
             yield f"{space}. No media are fetched until {reserve} are free. Delete files there, or use a larger disk."
@@ -141,11 +149,14 @@ class HealthService:
             }
             keys = await tx.api_keys.list_expiring(now, now + EXPIRY_WARNING, limit=_MAX_KEYS)
             endpoints = await tx.webhook_endpoints.count_by_state()
+            unattended_since = await _unattended_since(tx, now)
         doubted_since = installation.doubted_since if installation else None
         erasure_stopped_at = installation.erasure_stopped_at if installation else None
         spaces = {space.device: space for space in map(space_of, self.folders)}
         low_disks = [space for space in spaces.values() if not space.allows_media]
-        return Condition(pauses, pending, keys, doubted_since, erasure_stopped_at, low_disks, endpoints)
+        return Condition(
+            pauses, pending, keys, doubted_since, erasure_stopped_at, low_disks, endpoints, unattended_since
+        )
 
     async def count_persons(self) -> int:
         """Counts the persons of whom a face is stored. From 100,000 on they must be filed with the authority.
@@ -168,6 +179,16 @@ class HealthService:
         for hours, report in ((ALARM_HOURS, log.error), (WARNING_HOURS, log.warning)):
             if condition.pending[hours]:
                 report("deadline_near", pending=condition.pending[hours], hours=hours)
+
+
+async def _unattended_since(tx: Transaction, now: datetime) -> datetime | None:
+    """Returns since when a verification waits although no worker has reported; None if all is well."""
+    if await tx.workers.count_seen(now - SEEN_WITHIN):
+        return None
+    oldest = await tx.statistics.oldest_pending(None)
+    # A worker that has just started reports soon.
+    is_overdue = oldest and not oldest.is_malformed and oldest.born_at < now - SEEN_WITHIN
+    return oldest.born_at if oldest and is_overdue else None
 
 
 def _sentence(pause: Pause) -> str:

@@ -1,14 +1,19 @@
-"""The number of persons with a stored face, which must be filed from 100,000 on, and its alarm."""
+"""Warnings for operators: the number of persons with a stored face, and pending work without a worker."""
 
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
+from datetime import timedelta
+from functools import partial
 
 import httpx
 import pytest
 import structlog
 
-from app.services.health import FILING_THRESHOLD, FILING_WARNING
+from app.services.health import FILING_THRESHOLD, FILING_WARNING, HealthService
+from app.services.workers import WorkerService
 from tests.support.api import call_back, row_of
+from tests.support.rows import MINIMAL
 from tests.support.service import Running
 from tests.support.worker import retrieve_all, retrieving
 
@@ -91,3 +96,21 @@ async def test_persons_with_a_stored_face_are_counted_once_each(
     assert await idle_service.services.health.count_persons() == 2
     await idle_api.delete(f"/v1/verifications/{second}")
     assert await idle_service.services.health.count_persons() == 1
+
+
+async def test_work_without_a_worker_is_a_warning(idle_service: Running) -> None:
+    services = idle_service.services
+    now = services.clock()
+    async with services.database.write() as tx:
+        await tx.verifications.add_all([replace(MINIMAL, received_at=now, deadline_at=now + timedelta(hours=60))])
+    health = [
+        HealthService(database=services.database, clock=partial(now.__add__, timedelta(seconds=age)))
+        for age in (59, 61)
+    ]
+    early, late = [(await each.measure()).warnings for each in health]
+    await WorkerService(database=services.database, clock=health[1].clock).report()
+    attended = (await health[1].measure()).warnings
+
+    assert [early, attended] == [[], []]
+    assert len(late) == 1
+    assert late[0].startswith(f"A verification is pending since {now:%Y-%m-%dT%H:%M:%SZ}, and no worker has reported")
