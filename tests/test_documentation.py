@@ -18,7 +18,7 @@ IN_BOTH = (
     "README",
     *(
         f"docs/{name}"
-        for name in ["api", "console", "errors", "integrating", "operating", "security", "settings", "webhooks"]
+        for name in ["api", "console", "errors", "integrating", "operating", "security", "settings", "walk", "webhooks"]
     ),
 )
 BLOCK = re.compile(r"^```\w*\n.*?^```$", re.MULTILINE | re.DOTALL)

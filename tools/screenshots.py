@@ -8,16 +8,16 @@ import asyncio
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 from playwright.async_api import Browser, Page, async_playwright
 
 from app.cli.demo import create_admin_key, demo_settings
 from app.cli.demo_history import create_history
-from app.cli.demo_plan import LOANS, Case
 from app.cli.demo_receiver import DemoReceiver
 from app.cli.server import listen, serving, url_of
 from app.main import create_app
@@ -27,7 +27,7 @@ FOLDER = Path(__file__).parents[1] / "docs" / "images"
 AT = datetime(2026, 11, 26, 8, 12, tzinfo=UTC)
 SEED, DAYS = "1", 30
 LANGUAGES: Mapping[str, str] = {"zh": "zh-CN", "en": "en"}
-WIDTH = 1200
+WIDTH, _PHONE = 1200, 390
 
 
 async def main() -> int:
@@ -46,26 +46,39 @@ async def main() -> int:
         settings = demo_settings(Path(folder), "http://127.0.0.1:9")
         receiver = DemoReceiver(url_of(receiver_listener))
         async with serving(receiver, receiver_listener):
-            cases = await create_history(settings, receiver, end=AT, days=DAYS, seed=SEED)
+            await create_history(settings, receiver, end=AT, days=DAYS, seed=SEED)
         key = await create_admin_key(settings, valid_for=timedelta(days=30), clock=lambda: AT)
         app = create_app(settings, with_worker=False, clock=lambda: AT)
         async with serving(app, listener), async_playwright() as playwright:
+            # Without a report the overview would warn that no worker runs.
+            await app.state.services.workers.report()
             browser = await playwright.chromium.launch(
                 executable_path=chromium, args=["--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
             )
             for language in LANGUAGES:
                 async with _signed_in(browser, url_of(listener), key, language) as page:
-                    await _take_all(page, language, cases)
+                    await _take_all(page, language)
+                async with _signed_in(browser, url_of(listener), key, language, width=_PHONE, scheme="dark") as page:
+                    await _take(page, f"walk-phone.{language}", width=_PHONE, height=620)
             await browser.close()
     return 0
 
 
 @asynccontextmanager
-async def _signed_in(browser: Browser, url: str, key: str, language: str) -> AsyncIterator[Page]:
+async def _signed_in(
+    browser: Browser,
+    url: str,
+    key: str,
+    language: str,
+    *,
+    width: int = WIDTH,
+    scheme: Literal["dark", "light"] = "light",
+) -> AsyncIterator[Page]:
     context = await browser.new_context(
         base_url=url,
         locale=LANGUAGES[language],
-        viewport={"width": WIDTH, "height": 800},
+        viewport={"width": width, "height": 800},
+        color_scheme=scheme,
         timezone_id="Asia/Shanghai",
         reduced_motion="reduce",
     )
@@ -80,20 +93,34 @@ async def _signed_in(browser: Browser, url: str, key: str, language: str) -> Asy
     await context.close()
 
 
-async def _take_all(page: Page, language: str, cases: Sequence[Case]) -> None:
+async def _take_all(page: Page, language: str) -> None:
     await _take(page, f"overview.{language}", height=880)
     await page.goto("/admin/verifications?standing=not_passed")
     await _take(page, f"list.{language}", height=640)
-    failed = [case for case in cases if case.client == LOANS and case.scenario == "failed-2016"][-1]
-    await page.goto(f"/admin/verifications/{failed.biz_token}")
+    # The steps of docs/walk.md: each follows a link of the page before it.
+    await page.goto("/admin")
+    await page.click(".reasons a")
+    await page.wait_for_url("**err_code=2016*")
+    await page.click("table.rows a")
+    await page.wait_for_url("**client=loans")
     await _take(page, f"verification.{language}", height=820)
+    await _take(page, f"walk-timeline.{language}", height=820, part="section:has(.timeline)")
+    await page.click("a[href^='/admin/audit?biz_token=']")
+    await page.wait_for_url("**/admin/audit?*")
+    await _take(page, f"walk-audit.{language}", height=480)
+    await page.goto("/admin")
+    await page.click(".notice-bad a")
+    await page.wait_for_url("**/admin/verifications?*")
+    await page.click("table.rows a")
+    await page.wait_for_url("**client=wallet")
+    await _take(page, f"walk-waiting.{language}", height=840)
 
 
-async def _take(page: Page, name: str, *, height: int) -> None:
-    await page.set_viewport_size({"width": WIDTH, "height": height})
+async def _take(page: Page, name: str, *, height: int, width: int = WIDTH, part: str | None = None) -> None:
+    await page.set_viewport_size({"width": width, "height": height})
     await page.wait_for_load_state("networkidle")
-    path = FOLDER / f"{name}.png"
-    await page.screenshot(path=path, animations="disabled")
+    path, what = FOLDER / f"{name}.png", page.locator(part) if part else page
+    await what.screenshot(path=path, animations="disabled")
     sys.stdout.write(f"{path.name}: {path.stat().st_size / 1000:.0f} kB\n")
 
 

@@ -193,8 +193,9 @@ ERROR_CODES: Mapping[str, Words] = {
     ),
     "UnauthorizedOperation.Activating": Words("腾讯云正在开通服务：请等待。", "Tencent is activating FaceID. Wait."),
     "UnauthorizedOperation.Arrears": Words(
-        "腾讯云账号欠费：充值后将自动恢复，无需其他操作。",
-        "The Tencent Cloud account is in arrears. Pay the bill; retrieval then resumes automatically.",
+        "腾讯云账号欠费：请在腾讯云控制台的“费用中心”充值。一分钟内自动恢复，无需其他操作；结果在腾讯云保留 72 小时。",
+        "The Tencent Cloud account is in arrears. Pay in the Billing Center of Tencent Cloud's console. Retrieval then "
+        "resumes within a minute by itself. Tencent keeps the results for 72 hours.",
     ),
     "UnauthorizedOperation.ChargeStatusException": Words(
         "计费状态异常：请在腾讯云控制台检查人脸核身的计费。", "Check the billing of FaceID in Tencent's console."

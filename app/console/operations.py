@@ -36,7 +36,6 @@ class HealthPage:
     attention: Sequence[Attention]
     accounts: Sequence[tuple[str, float]]
     place: str
-    version: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +66,6 @@ async def show_health(visit: SignedInVisit) -> Response:
         attention=list(attention_of(condition)),
         accounts=[(name, account.requests_per_second) for name, account in accounts],
         place=services.database.place,
-        version=rendering.VERSION,
     )
     return visit.page("health.html", page)
 

@@ -25,13 +25,14 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Attention:
-    """Something that needs a person: a sentence with its values, what to do, and where to go."""
+    """Something that needs a person: a sentence with its values, what to do, and where to go, with the word for it."""
 
     tone: str
     sentence: str
     values: Mapping[str, object]
     advice: Words | None = None
     url: str | None = None
+    word: str = _("Show")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -144,7 +145,9 @@ def _of_pause(pause: Pause) -> Attention:
     sentence = _("Account %(account)s is paused since %(since)s: %(code)s.")
     if pause.rule_id is not None:
         sentence = _("RuleId %(rule)s of account %(account)s is paused since %(since)s: %(code)s.")
-    return Attention(tone="bad", sentence=sentence, values=values, advice=words_of_error(pause.error_code))
+    url = with_query("/admin/verifications", standing="pending", rule_id=pause.rule_id or "", order="asc")
+    advice = words_of_error(pause.error_code)
+    return Attention(tone="bad", sentence=sentence, values=values, advice=advice, url=url, word=_("What waits"))
 
 
 def _of_key(key: ApiKey) -> Attention:

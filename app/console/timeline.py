@@ -56,7 +56,7 @@ def entries_of(history: History, formats: Formats) -> Sequence[Entry]:
         *(_delivery(record, formats) for record in history.deliveries),
     ]
     past = sorted(entries, key=lambda entry: entry.at)
-    return _with_gaps([*past, *_ahead(known, formats)])
+    return _with_gaps([*past, *_ahead(history, formats)])
 
 
 def _milestones(known: Verification, formats: Formats) -> Iterator[Entry]:
@@ -155,7 +155,7 @@ def _record(record: AuditRecord, formats: Formats) -> Entry:
     """Returns the entry of a row of the audit."""
     text = formats.language.text
     action, outcome = words.ACTIONS.get(record.action), words.AUDIT_OUTCOMES.get(record.outcome)
-    names = [_field(name, formats) for name in record.fields.split()]
+    names = [words.field_word(name, formats.language) for name in record.fields.split()]
     if record.outcome != DONE:
         names = [text(outcome) if outcome else record.outcome]
     who = f"{record.who} ({record.key_id})" if record.key_id else record.who
@@ -200,25 +200,16 @@ def _delivery(record: DeliveryRecord, formats: Formats) -> Entry:
     )
 
 
-def _field(name: str, formats: Formats) -> str:
-    """Returns the word for a field of the identity or a kind of media."""
-    text = formats.language.text
-    if word := words.FIELDS.get(name):
-        return text(word)
-    try:
-        word, number = words.media_word(name)
-    except KeyError:
-        return name
-    return f"{text(word)} {number}".strip()
-
-
-def _ahead(known: Verification, formats: Formats) -> Iterator[Entry]:
+def _ahead(history: History, formats: Formats) -> Iterator[Entry]:
     """Yields what will happen to a verification that is still worked on."""
-    text = formats.language.text
-    if known.due_at:
+    text, known = formats.language.text, history.result.verification
+    if known.due_at and not history.pause:
         late = known.due_at <= formats.now
         word = _("Due now: the next free worker calls Tencent") if late else _("Next call to Tencent")
         yield Entry(at=known.due_at, tone="next", icon="clock", title=text(word), is_ahead=True)
+    if history.pause:
+        title = text(_("Waits: account %(account)s is paused"), account=history.pause.account)
+        yield Entry(at=history.pause.paused_at, tone="next", icon="clock", title=title, is_ahead=True)
     if known.state is State.PENDING or known.outcome is Outcome.UNFINISHED:
         title = text(_("Tencent deletes the result"))
         yield Entry(at=known.deadline_at, tone="next", icon="hourglass", title=title, is_ahead=True)

@@ -19,6 +19,7 @@ from app.domain.api_key import Caller, Scope
 from app.domain.detection import Detection, personal
 from app.domain.grant import Grant, Wanted
 from app.domain.media import MediaItem
+from app.domain.pause import Pause
 from app.domain.verification import Result, State, Verification
 from app.errors import GoneError, InvalidRequestError
 from app.services.history import History
@@ -90,6 +91,8 @@ class Shown:
 class VerificationPage:
     """The page. `meaning` explains the result code, `advice` the error code of the last call.
 
+    `pause` stops the calls. `audit_url` is the audit of this verification, for admins.
+
     `done` confirms an action, `problem` explains why one was not done. `asks_again`: the form of the erasure is open.
     `url` is the page without a disclosure.
     """
@@ -98,6 +101,8 @@ class VerificationPage:
     detection: Detection
     meaning: Meaning | None
     advice: Words | None
+    pause: Pause | None
+    audit_url: str | None
     stages: Sequence[Stage]
     entries: Sequence[Entry]
     pictures: Sequence[MediaItem]
@@ -232,6 +237,10 @@ def _page(visit: Visit, history: History, shown: Shown | None) -> VerificationPa
         detection=detection,
         meaning=meaning_of_result(detection.err_code) if detection.err_code is not None else None,
         advice=words_of_error(known.last_error_code) if known.last_error_code else None,
+        pause=history.pause,
+        audit_url=with_query("/admin/audit", biz_token=known.biz_token)
+        if visit.actor.caller.allows(Scope.ADMIN)
+        else None,
         stages=_stages(detection),
         entries=entries_of(history, formats),
         pictures=[item for item in result.media if Wanted.PICTURES.covers(item)],

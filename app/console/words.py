@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from app.console.language import Language
 from app.console.language import marked as _
 from app.domain.api_key import Scope
 from app.domain.audit import Action
@@ -257,6 +258,17 @@ PURPOSES = (
     _("Evidence in a dispute"),
     _("Check of a failed verification"),
 )
+
+
+def field_word(name: str, language: Language) -> str:
+    """Returns the word for a field of the identity or a kind of media in a language; other names as they are."""
+    if word := FIELDS.get(name):
+        return language.text(word)
+    try:
+        word, number = media_word(name)
+    except KeyError:
+        return name
+    return f"{language.text(word)} {number}".strip()
 
 
 def media_word(kind: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from app.domain.api_key import Actor, Scope
 from app.domain.audit import AuditFilter, AuditRecord
 from app.domain.events import Event
+from app.domain.pause import Pause
 from app.domain.verification import Result, State, UpstreamCall
 from app.services.deliveries import DeliveryRecord, record_of
 from app.services.read import ReadService
@@ -19,6 +20,8 @@ _MAX, _MAX_DELIVERIES = 200, 50
 class History:
     """A verification with the masked identity, and what happened to it: the newest 200 of each kind, oldest first.
 
+    `pause` is the one that stops its calls.
+
     Only admins get the records of the audit, and only callers with `webhooks:manage` the newest 50 deliveries. An
     erased verification has neither result nor calls.
     """
@@ -28,6 +31,7 @@ class History:
     events: Sequence[Event] = ()
     records: Sequence[AuditRecord] = field(default=())
     deliveries: Sequence[DeliveryRecord] = ()
+    pause: Pause | None = None
 
 
 @dataclass(slots=True, kw_only=True, repr=False, eq=False)
@@ -52,6 +56,7 @@ class HistoryService:
             events = await tx.events.of_verification(known.id, limit=_MAX)
             about = AuditFilter(verification_ids=frozenset([known.id]))
             found = await tx.audit.list(about, limit=_MAX, before_id=None) if actor.caller.allows(Scope.ADMIN) else []
+            pauses = await tx.pauses.list(known.account) if known.due_at else []
             deliveries = await _deliveries(tx, known.id) if actor.caller.allows(Scope.WEBHOOKS_MANAGE) else []
         result = (
             Result(verification=known)
@@ -64,6 +69,7 @@ class HistoryService:
             events=events,
             records=[record for record, _ in reversed(found)],
             deliveries=deliveries,
+            pause=next((pause for pause in pauses if pause.rule_id in {None, known.rule_id}), None),
         )
 
 

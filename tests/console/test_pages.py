@@ -357,13 +357,46 @@ async def test_overview_and_health_say_what_needs_a_person(troubled: tuple[Runni
 
     for words in pages:
         assert "Account default is paused since" in words
-        assert "UnauthorizedOperation.Arrears. The Tencent Cloud account is in arrears. Pay the bill" in words
+        assert "UnauthorizedOperation.Arrears. The Tencent Cloud account is in arrears. Pay in the Billing" in words
+        assert "What waits" in words
         assert "expires on" in words
         assert "Webhook endpoints that receive no events: 1." in words
     assert "Webhook endpoints 1 endpoint is failing" in pages[1]
     assert "3 failures in a row since" in endpoint
     assert "The certificate is not trusted Renew the certificate" in endpoint
-    assert "腾讯云账号欠费：充值后将自动恢复" in chinese
+    assert "腾讯云账号欠费：请在腾讯云控制台的“费用中心”充值" in chinese
+
+
+@ON_SQLITE
+async def test_verification_says_that_it_waits_for_its_account(troubled: tuple[Running, httpx.AsyncClient]) -> None:
+    service, client = troubled
+    async with service.client(await service.key(*everything())) as api:
+        waiting = await call_back(api)
+    overview = await client.get("/admin")
+    (what_waits,) = re.findall(r'href="([^"]+)">What waits', overview.text)
+    listed = await client.get(unescape(what_waits))
+    page = await client.get(path(waiting))
+    async with service.services.database.write() as tx:
+        await tx.pauses.end(begin("default", None, "", now()))
+    resumed = words_of(await client.get(path(waiting)))
+
+    assert f'href="{path(waiting)}"' in listed.text
+    assert "so nothing is called until the cause is solved" in words_of(page)
+    assert "Waits: account default is paused" in words_of(page)
+    assert "It is due now: the next free worker calls Tencent." in resumed
+    assert "Due now: the next free worker calls Tencent" in resumed
+
+
+async def test_audit_of_a_verification_is_a_link_for_admins(console: Console, admin: httpx.AsyncClient) -> None:
+    async with visiting(console.service, await console.service.key(*everything())) as client:
+        for_others = await client.get(path(console.failed))
+    await admin.post(path(console.failed, "reveal"), data={"identity": "on", "purpose": "who saw it"})
+    page = await admin.get(path(console.failed))
+    (url,) = re.findall(r'href="(/admin/audit[?][^"]+)"', page.text)
+    audit = words_of(await admin.get(unescape(url)))
+
+    assert "/admin/audit" not in for_others.text
+    assert "who saw it ID number, Name" in audit
 
 
 async def test_figures_count_results_of_the_caller_by_day_and_reason(service: Running) -> None:
