@@ -9,7 +9,7 @@ PROSE += app simulator tests tools migrations benchmarks/*.py deploy docker-comp
 # The decisions, and the reading of Tencent's answers: their own tests cover every line and branch.
 CORE := tests/domain tests/faceid
 
-.PHONY: help demo test coverage test-compose test-clients ten-thousand event-storm chaos bench bench-smoke bench-quota bench-latency bench-flood check prose format venv lock audit licences messages screenshots pin-images clean
+.PHONY: help demo test coverage test-compose test-clients test-oidc ten-thousand event-storm chaos bench bench-smoke bench-quota bench-latency bench-flood check prose format venv lock audit licences messages screenshots pin-images clean
 .DEFAULT_GOAL := demo
 
 help:  ## list all targets
@@ -34,6 +34,9 @@ test-compose: venv  ## test docker-compose.yml on a container engine; COMPOSE=do
 
 test-clients: venv  ## generate clients in Python, TypeScript and Java, and use them; needs PyPI and npm
 	TEST_CLIENTS=1 $(BIN)/pytest tests/test_clients.py --override-ini faulthandler_timeout=0 $(ARGS)
+
+test-oidc: venv  ## sign in at two providers of OpenID Connect that others have written; needs PyPI and npm
+	TEST_OIDC=1 $(BIN)/pytest tests/oidc/test_providers.py $(ARGS)
 
 ten-thousand: venv  ## retrieve 10,000 tokens with lost, repeated and reordered callbacks, on a simulated clock and both databases
 	TEST_TOKENS=10000 $(BIN)/pytest tests/test_ten_thousand.py --override-ini faulthandler_timeout=0 --numprocesses 2 $(ARGS)

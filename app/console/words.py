@@ -233,7 +233,7 @@ FIELDS: Mapping[str, str] = {
 
 ERRORS: Mapping[str, str] = {
     "unauthenticated": _("The session has ended. Sign in again."),
-    "forbidden": _("Your key does not permit this. Ask an administrator for a key with the scope that is needed."),
+    "forbidden": _("You have no permission for this. Ask an administrator for the scope that is needed."),
     "not_found": _("This does not exist, or it belongs to another client."),
     "erased": _("The data of this verification were erased. Only the fact that they were is left."),
     "legal_hold": _("The verification is under a legal hold. Lift the hold first."),

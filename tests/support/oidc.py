@@ -17,7 +17,7 @@ from tests.support.receiver import Message, Receiver, answer, receiving
 
 # Both need their encoding in the header: the first a colon, the second all kinds of characters.
 CLIENT_ID = "faceid:console"
-CLIENT_SECRET = "s/+ %&=?:密"
+CLIENT_SECRET = 's/+ %&=?:~"'
 CLAIM = "groups"
 SETTINGS = {
     "oidc_client_id": CLIENT_ID,
