@@ -12,7 +12,7 @@ from app.console import words
 from app.console.dates import parse_day, parse_moment
 from app.console.language import marked as _
 from app.console.listing import choices_of, spans_of, zone_of
-from app.console.rendering import Link, with_query
+from app.console.rendering import Link, Notice, with_query
 from app.console.visits import Fields, PageRoute, SignedInVisit, Visit, fields_of, see_other
 from app.domain.deliveries import DeliveryFilter, DeliveryState, ReplayKind
 from app.domain.events import EventType, body
@@ -71,8 +71,7 @@ class DeliveryPage:
     payload: str
     now: datetime
     answer_count: int
-    done: str | None
-    problem: str | None
+    notice: Notice
 
     @property
     def is_sending(self) -> bool:
@@ -89,7 +88,7 @@ class ReplayPage:
     entered: Fields
     plan: Replay | None
     at_most: int
-    problem: str | None
+    notice: Notice
 
 
 @router.get(f"{_OF_ENDPOINT}/deliveries")
@@ -139,8 +138,9 @@ async def show(visit: SignedInVisit, delivery_id: str) -> Response:
         payload=json.dumps(json.loads(body(record.event)), ensure_ascii=False, indent=2),
         now=visit.services.clock(),
         answer_count=_ANSWERS,
-        done=_DONE.get(query.get("done", "")),
-        problem=_SENDING if query.get("problem") == "sending" else None,
+        notice=Notice(
+            done=_DONE.get(query.get("done", "")), problem=_SENDING if query.get("problem") == "sending" else None
+        ),
     )
     return visit.page("delivery.html", page)
 
@@ -178,7 +178,7 @@ async def plan_replay(visit: SignedInVisit, endpoint_id: str) -> Response:
         entered=entered,
         plan=plan,
         at_most=MAX_REPLAY,
-        problem=problem,
+        notice=Notice(problem=problem),
     )
     return visit.page("replay.html", page, status=400 if problem else 200)
 

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from fastapi import APIRouter, Response
 
 from app.console.language import marked as _
+from app.console.rendering import Notice
 from app.console.visits import Fields, PageRoute, SignedInVisit, Visit, fields_of, see_other
 from app.domain.api_key import ApiKey, Network, Scope
 from app.domain.rule import DEFAULT_CLIENT
@@ -16,6 +17,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 _PATH = "/admin/keys"
 _MAX_LINE, _MAX_DAYS, _MAX_NETWORKS = 256, 3650, 20
+_NONE = Notice()
 _DONE = {"revoke": _("The key is revoked. Every process rejects it within 5 seconds.")}
 _INCOMPLETE = _("Enter a name, choose at least one permission, and give 1 to 3650 days.")
 _WRONG_NETWORK = _("A network is like 10.0.0.0/8 or 2001:db8::/32; separate several by blanks.")
@@ -33,8 +35,7 @@ class KeysPage:
     own_id: str
     created: ApiKey | None = None
     secret: str | None = None
-    done: str | None = None
-    problem: str | None = None
+    notice: Notice
 
 
 @router.get(_PATH)
@@ -42,7 +43,7 @@ async def show(visit: SignedInVisit) -> Response:
     """Shows the keys."""
     query = visit.request.query_params
     problem = _WRONG_NAME if query.get("problem") == "name" else None
-    return await _page(visit, done=_DONE.get(query.get("done", "")), problem=problem)
+    return await _page(visit, notice=Notice(done=_DONE.get(query.get("done", "")), problem=problem))
 
 
 @router.post(_PATH)
@@ -53,10 +54,10 @@ async def create(visit: SignedInVisit) -> Response:
     scopes = [scope for scope in Scope if f"scope_{scope}" in fields]
     is_complete = name.isprintable() and 0 < len(name) <= _MAX_LINE and scopes
     if not is_complete or not days.isascii() or not days.isdigit() or not 1 <= int(days[:5]) <= _MAX_DAYS:
-        return await _page(visit, entered=fields, problem=_INCOMPLETE, status=400)
+        return await _page(visit, entered=fields, notice=Notice(problem=_INCOMPLETE), status=400)
     networks = _networks(fields.get("networks", ""))
     if networks is None:
-        return await _page(visit, entered=fields, problem=_WRONG_NETWORK, status=400)
+        return await _page(visit, entered=fields, notice=Notice(problem=_WRONG_NETWORK), status=400)
     key, secret = await visit.services.api_keys.create(
         visit.actor,
         name,
@@ -85,8 +86,7 @@ async def _page(
     entered: Fields | None = None,
     created: ApiKey | None = None,
     secret: str | None = None,
-    done: str | None = None,
-    problem: str | None = None,
+    notice: Notice = _NONE,
     status: int = 200,
 ) -> Response:
     defaults = {"name": "", "client": DEFAULT_CLIENT, "days": "90", "networks": ""}
@@ -98,8 +98,7 @@ async def _page(
         own_id=visit.actor.caller.id,
         created=created,
         secret=secret,
-        done=done,
-        problem=problem,
+        notice=notice,
     )
     return visit.page("keys.html", page, status=status)
 

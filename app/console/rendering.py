@@ -87,6 +87,15 @@ class Link:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """The result of a form: `done` confirms it, `problem` says why not. `detail` is the service's own sentence."""
+
+    done: str | None = None
+    problem: str | None = None
+    detail: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
     """The surroundings of a page: the menu, the visitor, the place of the page in the menu, languages and themes."""
 

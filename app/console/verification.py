@@ -12,7 +12,7 @@ from app.console.codes import Meaning, Words, meaning_of_result, words_of_error
 from app.console.formats import Formats
 from app.console.language import language_of
 from app.console.language import marked as _
-from app.console.rendering import href, with_query
+from app.console.rendering import Notice, href, with_query
 from app.console.timeline import Entry, entries_of
 from app.console.visits import Fields, PageRoute, SignedInVisit, Visit, fields_of, see_other
 from app.domain.api_key import Caller, Scope
@@ -93,7 +93,7 @@ class VerificationPage:
 
     `pause` stops the calls. `audit_url` is the audit of this verification, for admins.
 
-    `done` confirms an action, `problem` explains why one was not done. `asks_again`: the form of the erasure is open.
+    `asks_again`: the form of the erasure is open.
     `url` is the page without a disclosure.
     """
 
@@ -114,8 +114,7 @@ class VerificationPage:
     curl: str
     confirmation_length: int
     is_live: bool
-    done: str | None
-    problem: str | None
+    notice: Notice
     asks_again: bool
 
     @property
@@ -252,8 +251,7 @@ def _page(visit: Visit, history: History, shown: Shown | None) -> VerificationPa
         curl=_curl(visit, known),
         confirmation_length=_CONFIRMATION_LENGTH,
         is_live=known.state is State.PENDING and shown is None,
-        done=_DONE.get(query.get("done", "")),
-        problem=_PROBLEMS.get(query.get("problem", "")),
+        notice=Notice(done=_DONE.get(query.get("done", "")), problem=_PROBLEMS.get(query.get("problem", ""))),
         asks_again=query.get("problem") == "confirmation",
     )
 

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from fastapi import APIRouter, Response
 
 from app.console.language import marked as _
-from app.console.rendering import with_query
+from app.console.rendering import Notice, with_query
 from app.console.visits import Fields, PageRoute, SignedInVisit, Visit, fields_of, see_other
 from app.domain.deliveries import Answer, DeliveryFilter, Signals
 from app.domain.detection import Outcome
@@ -32,6 +32,7 @@ _KEEP = (
     ("7d", timedelta(days=7), _("7 days")),
     ("0s", timedelta(), _("Not at all: it was disclosed")),
 )
+_NONE = Notice()
 _DONE = {
     "change": _("The endpoint is changed."),
     "enable": _("The endpoint is enabled: events are sent."),
@@ -51,7 +52,7 @@ _WRONG_HOST = _("The host of the endpoint is not this one, so it was not deleted
 class EndpointsPage:
     """The endpoints with their signals, and the form for a new one with what was entered.
 
-    Signals are of at most `attempt_limit` attempts. `detail` is the service's own sentence.
+    Signals are of at most `attempt_limit` attempts.
     """
 
     endpoints: Sequence[tuple[WebhookEndpoint, Signals]]
@@ -61,9 +62,7 @@ class EndpointsPage:
     at_most: int
     first_url: str | None
     next_url: str | None
-    done: str | None = None
-    problem: str | None = None
-    detail: str | None = None
+    notice: Notice
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +80,7 @@ class EndpointPage:
     `pending` events wait for it, counted up to `count_limit`.
 
     `fault` and `status` are those of the last failure. `secret` is a new one, which is shown only now. `entered` are
-    the values of the form, which is open if `problem` is about it.
+    the values of the form, which is open if the problem is about it.
     """
 
     endpoint: WebhookEndpoint
@@ -97,9 +96,7 @@ class EndpointPage:
     secret: str | None = None
     is_new: bool = False
     tested: Tested | None = None
-    done: str | None = None
-    problem: str | None = None
-    detail: str | None = None
+    notice: Notice
 
     @property
     def is_paused(self) -> bool:
@@ -115,7 +112,7 @@ class EndpointPage:
 @router.get(PATH)
 async def show_list(visit: SignedInVisit) -> Response:
     """Shows the endpoints, without their URLs, because paths may contain secrets."""
-    return await _list_page(visit, done=_DONE.get(visit.request.query_params.get("done", "")))
+    return await _list_page(visit, notice=Notice(done=_DONE.get(visit.request.query_params.get("done", ""))))
 
 
 @router.post(PATH)
@@ -124,15 +121,17 @@ async def create(visit: SignedInVisit) -> Response:
     entered = await fields_of(visit.request)
     facts = _facts(entered)
     if facts is None:
-        return await _list_page(visit, entered=entered, problem=_INCOMPLETE, status=400)
+        return await _list_page(visit, entered=entered, notice=Notice(problem=_INCOMPLETE), status=400)
     try:
         endpoint, secret = await visit.services.webhook_endpoints.create(
             visit.actor, facts, client=entered.get("client", "")[:_MAX_LINE] or None
         )
     except InvalidRequestError as error:
-        return await _list_page(visit, entered=entered, problem=_WRONG_URL, detail=error.detail, status=400)
+        return await _list_page(
+            visit, entered=entered, notice=Notice(problem=_WRONG_URL, detail=error.detail), status=400
+        )
     except ConflictError:
-        return await _list_page(visit, entered=entered, problem=_TOO_MANY, status=409)
+        return await _list_page(visit, entered=entered, notice=Notice(problem=_TOO_MANY), status=409)
     return await _page(visit, endpoint, secret=secret, is_new=True)
 
 
@@ -142,7 +141,7 @@ async def show(visit: SignedInVisit, endpoint_id: str) -> Response:
     query = visit.request.query_params
     endpoint = await visit.services.webhook_endpoints.get(visit.actor, endpoint_id)
     problem = _WRONG_HOST if query.get("problem") == "host" else None
-    return await _page(visit, endpoint, done=_DONE.get(query.get("done", "")), problem=problem)
+    return await _page(visit, endpoint, notice=Notice(done=_DONE.get(query.get("done", "")), problem=problem))
 
 
 @router.post(f"{_ONE}/change")
@@ -151,7 +150,7 @@ async def change(visit: SignedInVisit, endpoint_id: str) -> Response:
     entered, service = await fields_of(visit.request), visit.services.webhook_endpoints
     endpoint, facts = await service.get(visit.actor, endpoint_id), _facts(entered)
     if facts is None:
-        return await _page(visit, endpoint, entered=entered, problem=_INCOMPLETE, status=400)
+        return await _page(visit, endpoint, entered=entered, notice=Notice(problem=_INCOMPLETE), status=400)
     changes = {
         field.name: value
         for field in fields(EndpointFacts)
@@ -160,7 +159,9 @@ async def change(visit: SignedInVisit, endpoint_id: str) -> Response:
     try:
         await service.change(visit.actor, endpoint_id, changes)
     except InvalidRequestError as error:
-        return await _page(visit, endpoint, entered=entered, problem=_WRONG_URL, detail=error.detail, status=400)
+        return await _page(
+            visit, endpoint, entered=entered, notice=Notice(problem=_WRONG_URL, detail=error.detail), status=400
+        )
     return see_other(_url(endpoint_id, done="change"))
 
 
@@ -252,9 +253,7 @@ async def _list_page(
     visit: Visit,
     *,
     entered: Fields | None = None,
-    done: str | None = None,
-    problem: str | None = None,
-    detail: str | None = None,
+    notice: Notice = _NONE,
     status: int = 200,
 ) -> Response:
     cursor = visit.request.query_params.get("cursor") or None
@@ -270,9 +269,7 @@ async def _list_page(
         at_most=MAX_PER_CLIENT,
         first_url=PATH if cursor else None,
         next_url=with_query(PATH, cursor=found.next_cursor) if found.next_cursor else None,
-        done=done,
-        problem=problem,
-        detail=detail,
+        notice=notice,
     )
     return visit.page("webhooks.html", page, status=status)
 
@@ -285,9 +282,7 @@ async def _page(
     secret: str | None = None,
     is_new: bool = False,
     tested: Tested | None = None,
-    done: str | None = None,
-    problem: str | None = None,
-    detail: str | None = None,
+    notice: Notice = _NONE,
     status: int = 200,
 ) -> Response:
     deliveries = visit.services.deliveries
@@ -309,8 +304,6 @@ async def _page(
         secret=secret,
         is_new=is_new,
         tested=tested,
-        done=done,
-        problem=problem,
-        detail=detail,
+        notice=notice,
     )
     return visit.page("webhook.html", page, status=status, place=_url(endpoint.id))
