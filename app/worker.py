@@ -19,7 +19,7 @@ from app.services.claim import Claim
 from app.services.clock import CHECK_SECONDS
 from app.services.deliver import DeliverService, DeliveryClaim
 from app.services.workers import REPORT_SECONDS
-from app.storage.wakeups import DUE, EVENTS, POSITIONS, Wakeups
+from app.storage.wakeups import DELIVERIES, DUE, EVENTS, Wakeups
 
 # Retries and polls come due without a wake-up.
 POLL_SECONDS = 1.0
@@ -175,7 +175,7 @@ class DeliveryLoop:
 
     async def run(self) -> None:
         """Works until `stop`. Deliveries in flight are then finished or handed back."""
-        with self._wakeups.subscribed(POSITIONS) as self._wake:
+        with self._wakeups.subscribed(DELIVERIES) as self._wake:
             while not self._is_stopping:
                 self._wake.clear()
                 await guarded(self._claim)

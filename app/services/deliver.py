@@ -27,6 +27,7 @@ from app.sealing.aead import TamperedDataError
 from app.sealing.endpoint_secrets import SecretCipher
 from app.services.batching import Batcher
 from app.services.clock import Clock
+from app.storage import wakeups
 from app.storage.database import Database, Transaction
 from app.webhooks.client import Receiver, WebhookClient
 from app.webhooks.signatures import signed_headers
@@ -79,20 +80,21 @@ class DeliverService:
     def __post_init__(self) -> None:
         self._record = Batcher(self._record_batch)
 
-    async def fan_out(self, tx: Transaction, events: Sequence[Event]) -> None:
-        """Adds a delivery for each event and endpoint that wants it, in the transaction that assigns the positions."""
-        if not events:
-            return
+    async def fan_out(self, tx: Transaction, events: Sequence[Event]) -> Collection[str]:
+        """Adds a delivery for each event and endpoint that wants it, in the transaction that assigns the positions.
+
+        Returns the topic of deliveries if there are any.
+        """
         endpoints = await tx.webhook_endpoints.list_of_clients({event.client for event in events})
         now = self.clock()
-        await tx.deliveries.add_all(
-            [
-                new_delivery(endpoint, event, now)
-                for event in events
-                for endpoint in endpoints
-                if endpoint.client == event.client and endpoint.wants(event)
-            ]
-        )
+        new = [
+            new_delivery(endpoint, event, now)
+            for event in events
+            for endpoint in endpoints
+            if endpoint.client == event.client and endpoint.wants(event)
+        ]
+        await tx.deliveries.add_all(new)
+        return {wakeups.DELIVERIES} if new else ()
 
     async def take(self, limit: int) -> Sequence[DeliveryClaim]:
         """Claims due deliveries, at most `limit`, and few of each endpoint, in turns of the endpoints."""

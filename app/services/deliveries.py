@@ -27,7 +27,7 @@ from app.services.audit import AuditService
 from app.services.limits import LimitService
 from app.services.visibility import find_endpoint, require_scope
 from app.storage.database import Database, Transaction
-from app.storage.wakeups import POSITIONS, Wakeups
+from app.storage.wakeups import DELIVERIES, Wakeups
 
 MAX_REPLAY = 10_000
 """How many events one replay sends."""
@@ -150,7 +150,7 @@ class DeliveryService:
             await tx.deliveries.save_all([again])
             await self._audit(tx, actor, endpoint, EventType(event.type), outcome=f"delivery {delivery_id}")
             attempts = await tx.delivery_log.attempts([delivery_id])
-        self.wakeups.send(POSITIONS)
+        self.wakeups.send(DELIVERIES)
         return record_of(endpoint, again, event, attempts)
 
     async def replay(
@@ -209,7 +209,7 @@ class DeliveryService:
                 done.oldest_at = chosen[0][0].at
             position = page[-1][0].position or 0 if page else position
             is_end = len(page) < _BATCH
-        self.wakeups.send(POSITIONS)
+        self.wakeups.send(DELIVERIES)
         return done
 
     async def _send_again(

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -13,8 +13,11 @@ from app.services.clock import ClockService
 from app.storage.database import Database, Transaction
 from app.storage.wakeups import POSITIONS, Wakeups, topic_of
 
-PositionedHook = Callable[[Transaction, Sequence[Event]], Awaitable[None]]
-"""Called with new positions and their events, in order, within the transaction that assigns the positions."""
+PositionedHook = Callable[[Transaction, Sequence[Event]], Awaitable[Collection[str]]]
+"""Called with the events that have new positions, in order, within the transaction that assigns them.
+
+Returns topics to wake after the commit.
+"""
 
 _BATCH = 500
 # Under load, events that are committed within this time share a transaction.
@@ -59,10 +62,11 @@ class OutboxService:
             if not self._has_counter:
                 await tx.events.create_counter()
             events = await tx.events.sequence(limit=_BATCH)
+            topics = {POSITIONS, *(topic_of(event.client) for event in events)} if events else set[str]()
             for hook in self.on_positioned if events else ():
-                await hook(tx, events)
+                topics |= set(await hook(tx, events))
         self._has_counter = True
-        for topic in {POSITIONS, *(topic_of(event.client) for event in events)} if events else ():
+        for topic in topics:
             self.wakeups.send(topic)
         return len(events)
 

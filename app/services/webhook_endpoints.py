@@ -22,7 +22,7 @@ from app.services.audit import AuditService
 from app.services.limits import LimitService
 from app.services.visibility import find_endpoint, lock_endpoint, require_client, require_scope
 from app.storage.database import Database, Transaction
-from app.storage.wakeups import POSITIONS, Wakeups
+from app.storage.wakeups import DELIVERIES, Wakeups
 from app.webhooks.client import Receiver, WebhookClient
 from app.webhooks.signatures import new_secret, signed_headers
 
@@ -186,7 +186,7 @@ class WebhookEndpointService:
             await tx.webhook_endpoints.save(before, after)
             names = [*sorted(changes), *(["state"] if state else [])]
             await self._record(tx, actor, Action.WEBHOOK_CHANGED, after, *names)
-        self.wakeups.send(POSITIONS)
+        self.wakeups.send(DELIVERIES)
         return after
 
     async def _settle_held(self, actor: Actor, endpoint_id: str, held: Held | None) -> None:

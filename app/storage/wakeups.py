@@ -28,6 +28,8 @@ EVENTS = "events"
 """Events without a position have been committed."""
 POSITIONS = "positions"
 """Events have positions."""
+DELIVERIES = "deliveries"
+"""Deliveries have been added, or have come due."""
 _CHANNEL = "faceid_results"
 _COLLECT_SECONDS = 0.005
 _RECONNECT_SECONDS = 1.0

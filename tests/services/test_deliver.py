@@ -17,7 +17,7 @@ from app.domain.webhook_endpoint import WebhookEndpoint
 from app.sealing.keyring import Ring
 from app.services.deliver import LEASE, DeliverService
 from tests.support.api import retrieve_new, url
-from tests.support.clocks import ShiftedClock
+from tests.support.clocks import FixedClock
 from tests.support.receiver import Message, Receiver, answer, receiving
 from tests.support.service import Running, everything
 
@@ -66,7 +66,12 @@ def event_of(message: Message) -> dict[str, Any]:
     return event
 
 
-def by_hand(service: Running, clock: ShiftedClock) -> DeliverService:
+def stopped_clock() -> FixedClock:
+    """Returns a clock that stands ahead of the service's, so no test depends on its own speed."""
+    return FixedClock(datetime.now(UTC) + timedelta(minutes=1))
+
+
+def by_hand(service: Running, clock: FixedClock) -> DeliverService:
     """Returns a sender with a clock that is ahead, for a service without a worker."""
     known = service.services.deliver
     return DeliverService(database=known.database, secrets=known.secrets, client=known.client, clock=clock)
@@ -133,7 +138,7 @@ async def test_event_of_a_result_arrives_signed_and_is_listed(api: httpx.AsyncCl
 
 
 async def test_only_wanted_events_of_the_own_client_are_sent(idle_service: Running, receiver: Receiver) -> None:
-    sender = by_hand(idle_service, ShiftedClock())
+    sender = by_hand(idle_service, stopped_clock())
     async with idle_service.client(await idle_service.key(*everything())) as api:
         wanted = await create(api, receiver.url("/wanted"), events=["verification.erased"])
         await create(api, receiver.url("/unwanted"), events=["verification.retrieved"])
@@ -152,14 +157,14 @@ async def test_only_wanted_events_of_the_own_client_are_sent(idle_service: Runni
 async def test_each_retry_has_the_same_id_and_bytes(
     idle_service: Running, idle_api: httpx.AsyncClient, receiver: Receiver
 ) -> None:
-    clock, codes = ShiftedClock(), iter([500, 404, 204])
+    clock, codes = stopped_clock(), iter([500, 404, 204])
     receiver.answer = lambda _: answer(next(codes))
     created = await create(idle_api, receiver.url())
-    sender = by_hand(idle_service, clock)
+    sender, begun = by_hand(idle_service, clock), clock.now
     await erase_new(idle_api)
     sent = []
     for ahead in (0, 4, 6, 200, 400):
-        clock.ahead = timedelta(seconds=ahead)
+        clock.now = begun + timedelta(seconds=ahead)
         sent.append(await send_due(idle_service, sender))
 
     (listed,) = await deliveries(idle_api, created)
@@ -178,7 +183,7 @@ async def test_each_retry_has_the_same_id_and_bytes(
 async def test_events_of_a_verification_arrive_in_order(
     idle_service: Running, idle_api: httpx.AsyncClient, receiver: Receiver
 ) -> None:
-    clock, refused = ShiftedClock(), [0]
+    clock, refused = stopped_clock(), [0]
 
     def refuse_first(_: Message) -> bytes:
         refused[0] += 1
@@ -205,7 +210,7 @@ async def test_events_of_a_verification_arrive_in_order(
     (other,) = await erase_new(idle_api)
     unblocked = await send_due(idle_service, sender)
     for _ in range(2):
-        clock.ahead += timedelta(seconds=6)
+        clock.now += timedelta(seconds=6)
         await send_due(idle_service, sender)
 
     events = [event_of(message)["data"] for message in receiver.messages]
@@ -218,19 +223,19 @@ async def test_events_of_a_verification_arrive_in_order(
 async def test_endpoint_in_trouble_is_probed_and_reported_to_the_others(
     idle_service: Running, idle_api: httpx.AsyncClient, receiver: Receiver
 ) -> None:
-    clock, is_down = ShiftedClock(), [True]
+    clock, is_down = stopped_clock(), [True]
 
     def respond(message: Message) -> bytes:
         return answer(503 if message.target == "/down" and is_down[0] else 204)
 
     receiver.answer = respond
     down, other = await create(idle_api, receiver.url("/down")), await create(idle_api, receiver.url("/other"))
-    sender = by_hand(idle_service, clock)
+    sender, begun = by_hand(idle_service, clock), clock.now
     await erase_new(idle_api, 8)
     sent, views = [], []
     # Pauses of 5 s, 5 min and 10 min, each with up to a tenth of jitter.
     for ahead in (0, 1, 6, 60, 340, 350, 1010):
-        clock.ahead = timedelta(seconds=ahead)
+        clock.now = begun + timedelta(seconds=ahead)
         is_down[0] = ahead < 1000
         while await send_due(idle_service, sender):
             pass
@@ -262,7 +267,7 @@ async def test_gone_endpoint_holds_its_events_until_it_is_enabled(
     is_gone = [True]
     receiver.answer = lambda _: answer(410 if is_gone[0] else 204)
     created = await create(idle_api, receiver.url())
-    path, sender = f"{PATH}/{created['id']}", by_hand(idle_service, ShiftedClock())
+    path, sender = f"{PATH}/{created['id']}", by_hand(idle_service, stopped_clock())
     await erase_new(idle_api)
     await send_due(idle_service, sender)
     await erase_new(idle_api, 2)
@@ -285,7 +290,7 @@ async def test_held_events_can_be_dropped_and_replayed(
     idle_service: Running, idle_api: httpx.AsyncClient, receiver: Receiver
 ) -> None:
     created = await create(idle_api, receiver.url())
-    path, sender = f"{PATH}/{created['id']}", by_hand(idle_service, ShiftedClock())
+    path, sender = f"{PATH}/{created['id']}", by_hand(idle_service, stopped_clock())
     await idle_api.patch(path, json={"state": "disabled"})
     await erase_new(idle_api, 3)
     await send_due(idle_service, sender)
@@ -315,7 +320,7 @@ async def test_replay_of_missing_events_follows_fresh_ones(
     old = await erase_new(idle_api, 2)
     await idle_service.services.outbox.sequence()
     created = await create(idle_api, receiver.url(), max_per_second=1)
-    sender, path = by_hand(idle_service, ShiftedClock()), f"{PATH}/{created['id']}/replay"
+    sender, path = by_hand(idle_service, stopped_clock()), f"{PATH}/{created['id']}/replay"
     span = {"from": "2026-01-01T00:00:00Z", "to": (datetime.now(UTC) + timedelta(hours=1)).isoformat()}
     other_type = await idle_api.post(path, json={**span, "which": "missing", "events": ["verification.failed"]})
     replay = await idle_api.post(path, json={**span, "which": "missing"})
@@ -334,7 +339,7 @@ async def test_delivery_is_sent_again_on_request(
     idle_service: Running, idle_api: httpx.AsyncClient, receiver: Receiver
 ) -> None:
     created = await create(idle_api, receiver.url())
-    sender = by_hand(idle_service, ShiftedClock())
+    sender = by_hand(idle_service, stopped_clock())
     await erase_new(idle_api)
     await send_due(idle_service, sender)
     (listed,) = await deliveries(idle_api, created)
@@ -356,14 +361,14 @@ async def test_delivery_is_sent_again_on_request(
 async def test_claim_of_a_dead_worker_is_sent_again_and_its_late_result_is_ignored(
     idle_service: Running, idle_api: httpx.AsyncClient, receiver: Receiver
 ) -> None:
-    clock = ShiftedClock()
+    clock = stopped_clock()
     created = await create(idle_api, receiver.url())
-    dead, alive = by_hand(idle_service, ShiftedClock()), by_hand(idle_service, clock)
+    dead, alive = by_hand(idle_service, stopped_clock()), by_hand(idle_service, clock)
     await erase_new(idle_api)
     await idle_service.services.outbox.sequence()
     (claim,) = await dead.take(1)
     early = await alive.take(1)
-    clock.ahead = LEASE + timedelta(seconds=1)
+    clock.now += LEASE + timedelta(seconds=1)
     assert await send_due(idle_service, alive) == 1
     receiver.answer = lambda _: answer(500)
     await dead.deliver(claim)
@@ -377,7 +382,7 @@ async def test_released_claims_are_sent_at_once(
     idle_service: Running, idle_api: httpx.AsyncClient, receiver: Receiver
 ) -> None:
     await create(idle_api, receiver.url())
-    sender = by_hand(idle_service, ShiftedClock())
+    sender = by_hand(idle_service, stopped_clock())
     await erase_new(idle_api)
     await idle_service.services.outbox.sequence()
     await sender.hand_back(await sender.take(1))
@@ -392,7 +397,7 @@ async def test_changed_url_in_the_database_is_a_fault_and_sends_nothing(
     await erase_new(idle_api)
     async with idle_service.services.database.write() as tx:
         await tx.connection.execute(text("UPDATE webhook_endpoint SET url = :url"), {"url": receiver.url()})
-    await send_due(idle_service, by_hand(idle_service, ShiftedClock()))
+    await send_due(idle_service, by_hand(idle_service, stopped_clock()))
 
     (listed,) = await deliveries(idle_api, created)
     assert ([each["error"] for each in listed["attempts"]], receiver.connections) == ([Fault.ALTERED], 0)
@@ -405,7 +410,7 @@ async def test_hanging_endpoint_holds_four_places_and_others_go_on(
     await create(idle_api, receiver.url("/works"))
     await erase_new(idle_api, 10)
     await idle_service.services.outbox.sequence()
-    sender = by_hand(idle_service, ShiftedClock())
+    sender = by_hand(idle_service, stopped_clock())
     counts: list[dict[str, int]] = []
     while claims := await sender.take(64):
         counts.append(
@@ -420,16 +425,16 @@ async def test_erasure_removes_answers_and_retention_those_of_a_week_ago(
     idle_service: Running, idle_api: httpx.AsyncClient, receiver: Receiver
 ) -> None:
     receiver.answer = lambda _: answer(200, b"a name")
-    clock = ShiftedClock()
+    clock = stopped_clock()
     created = await create(idle_api, receiver.url())
     sender = by_hand(idle_service, clock)
     await erase_new(idle_api)
     await send_due(idle_service, sender)
     heads = [(await deliveries(idle_api, created))[0]["attempts"][0]["response_head"]]
-    clock.ahead = timedelta(days=6)
+    clock.now += timedelta(days=6)
     await sender.remove_old_answers()
     heads.append((await deliveries(idle_api, created))[0]["attempts"][0]["response_head"])
-    clock.ahead = timedelta(days=8)
+    clock.now += timedelta(days=2)
     await sender.remove_old_answers()
     heads.append((await deliveries(idle_api, created))[0]["attempts"][0]["response_head"])
 
@@ -441,7 +446,7 @@ async def test_deleted_endpoint_takes_its_deliveries_along(
 ) -> None:
     created = await create(idle_api, receiver.url(), max_per_second=5)
     await erase_new(idle_api, 3)
-    await send_due(idle_service, by_hand(idle_service, ShiftedClock()))
+    await send_due(idle_service, by_hand(idle_service, stopped_clock()))
     deleted = await idle_api.delete(f"{PATH}/{created['id']}")
 
     async with idle_service.services.database.read() as tx:
@@ -458,7 +463,7 @@ async def test_trouble_is_shown_by_metrics_and_readiness(
     receiver.answer = lambda _: answer(500)
     await create(idle_api, receiver.url("/secret-path"))
     await erase_new(idle_api, 3)
-    await send_due(idle_service, by_hand(idle_service, ShiftedClock()))
+    await send_due(idle_service, by_hand(idle_service, stopped_clock()))
     async with idle_service.client(await idle_service.key(Scope.ADMIN)) as admin:
         ready = (await admin.get("/readyz")).json()
         metrics = (await admin.get("/metrics")).text
@@ -490,7 +495,7 @@ async def alter(service: Running, statement: str, **values: object) -> None:
 async def test_malformed_endpoint_holds_its_events_and_stops_no_other(
     idle_service: Running, receiver: Receiver
 ) -> None:
-    sender, services = by_hand(idle_service, ShiftedClock()), idle_service.services
+    sender, services = by_hand(idle_service, stopped_clock()), idle_service.services
     impossible = [(name, "'zzz'") for name in ("events", "outcomes", "state", "disabled_reason")]
     impossible += [(name, bad_time(idle_service)) for name in ("created_at", "updated_at")]
     if services.database.is_embedded:
@@ -520,7 +525,7 @@ async def test_malformed_endpoint_holds_its_events_and_stops_no_other(
 
 
 async def test_malformed_delivery_attempt_or_event_stops_no_other(idle_service: Running, receiver: Receiver) -> None:
-    sender, is_embedded = by_hand(idle_service, ShiftedClock()), idle_service.services.database.is_embedded
+    sender, is_embedded = by_hand(idle_service, stopped_clock()), idle_service.services.database.is_embedded
     of_deliveries = [("state", "'zzz'"), ("priority", "99"), ("created_at", bad_time(idle_service))]
     of_events = [("type", "'zzz'"), ("state", "'zzz'"), ("outcome", "'zzz'"), ("details", "'['")]
     of_attempts = [("fault", "'zzz'"), ("at", bad_time(idle_service))]

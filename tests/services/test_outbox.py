@@ -41,15 +41,16 @@ async def test_positions_are_assigned_in_batches_with_their_hooks(idle_service: 
     services = idle_service.services
     batches: list[list[int | None]] = []
 
-    async def note(tx: Transaction, events: Sequence[Event]) -> None:
+    async def note(tx: Transaction, events: Sequence[Event]) -> Sequence[str]:
         assert [one.id for one in await tx.events.search(EventFilter(), after=0, until=10**9, limit=1)]
         batches.append([one.position for one in events])
+        return ["noted"]
 
     outbox = OutboxService(
         database=services.database, wakeups=services.wakeups, clocks=services.clocks, on_positioned=[note]
     )
     with ExitStack() as stack:
-        topics = (EVENTS, POSITIONS, topic_of("shop"), topic_of("bank"))
+        topics = (EVENTS, POSITIONS, topic_of("shop"), topic_of("bank"), "noted")
         wakes = [stack.enter_context(services.wakeups.subscribed(topic)) for topic in topics]
         sent = []
         await outbox.sequence()
@@ -59,7 +60,7 @@ async def test_positions_are_assigned_in_batches_with_their_hooks(idle_service: 
         await outbox.sequence()
         sent.append([wake.is_set() for wake in wakes])
 
-    assert sent == [[False] * 4, [True, False, False, False], [True, True, True, False]]
+    assert sent == [[False] * 5, [True, False, False, False, False], [True, True, True, False, True]]
     assert batches == [list(range(1, 501)), [501]]
     assert [one.position for one in await all_events(services)] == list(range(1, 502))
 
@@ -67,7 +68,7 @@ async def test_positions_are_assigned_in_batches_with_their_hooks(idle_service: 
 async def test_failed_hook_leaves_the_events_for_the_next_run(idle_service: Running) -> None:
     services = idle_service.services
 
-    async def fail(_: Transaction, __: Sequence[Event]) -> None:
+    async def fail(_: Transaction, __: Sequence[Event]) -> Sequence[str]:
         raise ZeroDivisionError
 
     await add_events(services, 1)
