@@ -12,8 +12,9 @@ The story of one verification, step by step, and where each step lives:
 7. query     a business system waits, reads, lists, downloads          `routers` -> `services.read`, `services.media`
 8. notify    the changes, in one order, for those who follow them     `domain.events` -> `services.outbox`, `.events`
 
-People use `console`: `services.sessions` signs them in, and `services.disclosures` shows unmasked data for a purpose.
-`services.history` and `services.overview` read for its pages.
+People use `console`: `services.sessions` signs them in by key, `services.single_sign_on` by a provider, which `oidc`
+calls. `services.disclosures` shows unmasked data for a purpose. `services.history` and `services.overview` read for the
+pages.
 
 In addition, `services.billing` finds verifications that were never reported. `services.health` shows an operator where
 to act, `services.gauges` sets the metrics, and `services.workers` reports which workers run. `services.clock` sets the

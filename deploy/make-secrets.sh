@@ -6,7 +6,7 @@
 #   /settings/api, /settings/worker         one file per setting, with these passwords and the operator's files
 #                                           from deploy/secrets; TENCENTCLOUD_* only for the worker
 #
-# /settings/grafana has a random password as well. In addition, /settings/migrate has the settings of the database, with the role that owns the tables.
+# Only the API has OIDC_*. /settings/grafana has a random password as well. In addition, /settings/migrate has the settings of the database, with the role that owns the tables.
 #
 # `make-secrets.sh demo` gives the worker the simulator's keys, and API and worker the demo's RuleId. It fails if the
 # worker has Tencent keys.
@@ -37,7 +37,7 @@ give() {
   printf 'postgresql+asyncpg://faceid:%s@postgres:5432/faceid' "$(cat postgres/faceid_password)" >"$1/database_url"
   for file in "$root"/operator/*; do
     case $1/${file##*/} in
-      api/tencentcloud_* | */keyring.json | */database_owner_url) ;;
+      api/tencentcloud_* | worker/oidc_* | */keyring.json | */database_owner_url) ;;
       *) [ ! -f "$file" ] || cp "$file" "$1" ;;
     esac
   done

@@ -177,7 +177,7 @@ def test_image_runs_as_a_numeric_user_and_builds_without_buildkit() -> None:
 
 async def test_passwords_are_made_once_and_services_see_only_their_own(tmp_path: Path) -> None:
     settings = _folders(tmp_path)
-    for name in ("tencentcloud_secret_id", "tencentcloud_secret_key", "redirect_page_url"):
+    for name in ("tencentcloud_secret_id", "tencentcloud_secret_key", "oidc_client_secret", "redirect_page_url"):
         (tmp_path / "operator" / name).write_text(f"the operator's {name}\n")
     await _make_secrets(tmp_path)
     first = _contents(settings)
@@ -191,7 +191,7 @@ async def test_passwords_are_made_once_and_services_see_only_their_own(tmp_path:
         "grafana": {"grafana_admin_password"},
         "postgres": {"postgres_password", "owner_password", "faceid_password"},
         "objects": {*keys, *(f"reader_{name}" for name in keys), "s3.json"},
-        "api": shared,
+        "api": shared | {"oidc_client_secret"},
         "worker": shared | {"tencentcloud_secret_id", "tencentcloud_secret_key"},
         "migrate": {"database_url", "database_service_role"},
     }

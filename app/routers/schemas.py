@@ -477,7 +477,7 @@ class AuditEvent(BaseModel):
 
     at: Instant
     who: str
-    key_id: str
+    key_id: str = Field(description="The API key, or `oidc:` and the subject of a person.")
     client: str
     action: Action | str
     biz_token: str | None

@@ -356,7 +356,7 @@ async def test_claims_within_the_rules_are_accepted(
         ({"error": "server_error", "code": None}, 401, NOT_VALID, "oidc_answer"),
         ({"error": "access_denied", "state": "other"}, 401, ELSEWHERE, "oidc_state"),
     ],
-    ids=str,
+    ids=lambda value: str(value)[:40],
 )
 async def test_wrong_answer_of_the_browser_opens_no_session(
     service: Running, provider: Provider, changes: dict[str, str | None], status: int, sentence: str, reason: str
@@ -522,7 +522,7 @@ BROKEN: dict[str, tuple[str, Callable[[Provider], bytes | None]]] = {
         "/.well-known/openid-configuration",
         lambda provider: json_answer(provider.document() | {"token_endpoint": "http://other.test/token"}),
     ),
-    "connection is cut": ("/.well-known/openid-configuration", lambda _: b""),
+    "discovery is no HTTP": ("/.well-known/openid-configuration", lambda _: b"nonsense\r\n\r\n"),
     "keys fail": ("/jwks", lambda _: answer(503)),
     "keys are malformed": ("/jwks", lambda _: json_answer({"keys": [1]})),
     "tokens fail": ("/token", lambda _: answer(502)),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from axe_playwright_python.async_playwright import Axe
 from playwright.async_api import Browser, Page, async_playwright
 
 from app.cli.server import listen, serving, url_of
@@ -96,6 +97,7 @@ async def visiting(browser: Browser, url: str) -> AsyncIterator[Page]:
     troubles: list[str] = []
     page.on("console", lambda message: troubles.append(message.text) if page.url.startswith(url) else None)
     await page.goto(f"{url}/admin/audit")
+    assert (await Axe().run(page)).violations_count == 0
     await page.click("text=用单位账号登录")
     yield page
     await context.close()
