@@ -54,6 +54,8 @@ _PROBLEMS: Mapping[str, tuple[str, int]] = {
     ),
 }
 _PATH = "/admin/login"
+# A link of the console itself, or an address that the person has entered.
+_CHOSEN = {"same-origin", "none"}
 _PROVIDER_PATH = f"{_PATH}/oidc"
 _FLOW_COOKIE = "__Host-sign-in"
 _TOO_OFTEN = _("Too many failed attempts from your network. Wait a minute and try again.")
@@ -100,6 +102,9 @@ async def sign_in(request: Request) -> Response:
 async def begin_at_provider(request: Request) -> Response:
     """Sends the browser to the sign-in of the organisation. A cookie binds the answer to this browser."""
     next_url = _own_path(request.query_params.get("next", ""))
+    if request.headers.get("Sec-Fetch-Site", "none") not in _CHOSEN:
+        # Another site may lead here, but only the person begins a session.
+        return see_other(with_query(_PATH, next=next_url))
     try:
         url, flow = await _provider_of(request).begin(next_url)
     except ProviderError:

@@ -49,8 +49,8 @@ class AuditRecord:
     """One row of the audit trail; `id` is 0 until the database assigns one.
 
     `fields` are the names of the disclosed, searched, erased or changed fields. `subject` is the API key or the webhook
-    endpoint that an action is about, or the address of a refused authentication. An altered row may have another text
-    as its action.
+    endpoint that an action is about, the holder of ended sessions, or the address of a refused authentication. `key_id`
+    is the API key, or `oidc:` and the subject of a person. An altered row may have another text as its action.
     """
 
     id: int = 0

@@ -116,8 +116,10 @@ class OidcClient:
         Raises:
             ProviderError: the provider does not answer, or not as it should.
         """
-        async with self._step():
-            metadata = await self._described()
+        metadata = self._metadata
+        if metadata is None:
+            async with self._step():
+                metadata = await self._described()
         query = {
             "response_type": "code",
             "client_id": self._settings.oidc_client_id,

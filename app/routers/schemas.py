@@ -482,7 +482,8 @@ class AuditEvent(BaseModel):
     action: Action | str
     biz_token: str | None
     subject: str | None = Field(
-        description="The API key that a key action is about, or the address of a refused authentication."
+        description="The API key that a key action is about, the holder of sessions that an operator has ended, or the "
+        "address of a refused authentication."
     )
     fields: list[str] = Field(description="The names of the disclosed, searched or erased fields.")
     purpose: str | None

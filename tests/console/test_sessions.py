@@ -14,6 +14,7 @@ from app.config import Settings
 from app.console.visits import COOKIE
 from app.domain.api_key import Scope
 from app.domain.session import IDLE, LIFETIME
+from app.errors import ForbiddenError, NotFoundError
 from app.services.clock import now
 from app.storage.tables import console_session
 from tests.console.conftest import Console
@@ -164,6 +165,33 @@ async def test_session_that_was_changed_in_the_database_ends(console: Console, c
         answer = await client.get("/admin")
 
     assert place(answer) == TO_SIGN_IN
+
+
+async def test_operator_lists_sessions_and_ends_those_of_one_holder(idle_service: Running) -> None:
+    service = idle_service
+    keys = [await service.key(Scope.RESULTS_READ), await service.key(Scope.ADMIN)]
+    sessions = service.services.sessions
+    async with (
+        visiting(service, keys[0]) as one,
+        visiting(service, keys[0]) as two,
+        visiting(service, keys[1]) as other,
+    ):
+        listed = [session.caller_id for session in await sessions.list(actor())]
+        count = await sessions.end_all(actor(), listed[-1])
+        found = [(await client.get("/admin")).status_code for client in (one, two, other)]
+        left = [session.caller_id for session in await sessions.list(actor())]
+        with pytest.raises(NotFoundError):
+            await sessions.end_all(actor(), listed[-1])
+        reader = await sessions.find(other.cookies[COOKIE], address=None, request_id="r")
+        for refused in (sessions.list, lambda caller: sessions.end_all(caller, listed[0])):
+            with pytest.raises(ForbiddenError):
+                await refused(actor(replace(reader.caller, scopes=frozenset({Scope.RESULTS_READ}))))
+    rows = await audited(service)
+
+    ids = [key.split("_")[1] for key in keys]
+    assert (listed, left) == ([ids[1], ids[0], ids[0]], [ids[1]])
+    assert (count, found) == (2, [303, 303, 200])
+    assert rows == [*[("sign_in", "", None, "done")] * 3, ("sign_out", "", None, "done")]
 
 
 async def test_expired_sessions_are_removed_at_the_next_sign_in(idle_service: Running) -> None:

@@ -127,6 +127,22 @@ async def test_request_to_the_provider_has_fresh_secrets_and_a_challenge(service
 
 
 @pytest.mark.parametrize(
+    ("site", "begins"),
+    [("same-origin", True), ("none", True), (None, True), ("same-site", False), ("cross-site", False)],
+)
+async def test_other_sites_cannot_begin_a_session(
+    service: Running, provider: Provider, site: str | None, *, begins: bool
+) -> None:
+    headers = {"Sec-Fetch-Site": site} if site else {}
+    async with browser(service, headers) as client:
+        answer = await client.get("/admin/login/oidc?next=/admin/audit")
+
+    place = answer.headers["Location"]
+    assert place.startswith(provider.url) is begins
+    assert begins or place == "/admin/login?next=%2Fadmin%2Faudit"
+
+
+@pytest.mark.parametrize(
     ("values", "client", "scopes"),
     [
         ("faceid-admins", "default", ["admin"]),

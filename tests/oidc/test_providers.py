@@ -81,7 +81,14 @@ def node_provider(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Returns the program of the certified provider, with its packages beside it."""
     folder = tmp_path_factory.mktemp("provider")
     shutil.copytree(PROVIDER, folder, dirs_exist_ok=True)
-    options = ("--ignore-scripts", "--prefer-offline", "--no-audit", "--no-fund")
+    options = (
+        "--ignore-scripts",
+        "--prefer-offline",
+        "--fetch-retries=0",
+        "--fetch-timeout=20000",
+        "--no-audit",
+        "--no-fund",
+    )
     install("npm", "ci", *options, folder=folder)
     return folder / "provider.js"
 
