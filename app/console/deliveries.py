@@ -19,7 +19,7 @@ from app.domain.events import EventType, body
 from app.domain.statistics import day_span
 from app.domain.webhook_endpoint import WebhookEndpoint
 from app.errors import ConflictError, InvalidRequestError, NotFoundError
-from app.services.deliveries import MAX_REPLAY, DeliveryRecord, Replay
+from app.services.deliveries import EXAMINED, MAX_REPLAY, DeliveryRecord, Replay
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
@@ -44,7 +44,10 @@ _NO_RANGE = _("Choose the begin and the end of the range, the end after the begi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeliveriesPage:
-    """A page of the deliveries of an endpoint. `replayed` is the number of events that a replay sends again."""
+    """A page of the deliveries of an endpoint. `replayed` is the number of events that a replay sends again.
+
+    A page with a filter of types has examined the newest `examined`.
+    """
 
     endpoint: WebhookEndpoint
     tabs: Sequence[Link]
@@ -56,6 +59,7 @@ class DeliveriesPage:
     url: str
     first_url: str | None
     next_url: str | None
+    examined: int
     replayed: int | None
 
 
@@ -122,6 +126,7 @@ async def show_list(visit: SignedInVisit, endpoint_id: str) -> Response:
         url=url,
         first_url=with_query(url, **filters) if cursor else None,
         next_url=with_query(url, **filters, cursor=found.next_cursor) if found.next_cursor else None,
+        examined=EXAMINED,
         replayed=min(int(replayed[:6]), MAX_REPLAY) if replayed.isascii() and replayed.isdigit() else None,
     )
     return visit.page("deliveries.html", page)

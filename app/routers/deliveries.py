@@ -27,7 +27,11 @@ _CHANGES = limited(RateClass.WEBHOOKS)
 async def list_deliveries(
     request: Request, actor: WebhookManager, endpoint_id: OfEndpoint, wanted: Annotated[DeliveryFilters, Query()]
 ) -> DeliveryPageView:
-    """Lists the deliveries of an endpoint with their last attempts, newest first. They are kept for 30 days."""
+    """Lists the deliveries of an endpoint with their last attempts, newest first. They are kept for 30 days.
+
+    With `type`, a page may have fewer items than `limit`, or none, although others follow. The last one has no
+    `next_cursor`.
+    """
     page = await services_of(request).deliveries.list(
         actor, wanted.filter(endpoint_id), limit=wanted.limit, cursor=wanted.cursor
     )

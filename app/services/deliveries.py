@@ -35,6 +35,9 @@ MAX_REPLAY = 10_000
 SIGNALS_OF = timedelta(hours=24)
 """The time whose attempts the signals of an endpoint describe."""
 
+EXAMINED = 10_000
+"""How many deliveries of each state a page with a filter of types examines."""
+
 _BATCH = 500
 
 
@@ -83,6 +86,8 @@ class DeliveryService:
     async def list(self, actor: Actor, wanted: DeliveryFilter, *, limit: int, cursor: str | None) -> DeliveryPage:
         """Returns a page of the deliveries of an endpoint, newest first.
 
+        With a filter of types it has fewer deliveries than wanted, or none, if the next page may have some.
+
         Raises:
             InvalidRequestError: the cursor is invalid.
             NotFoundError: the endpoint does not exist, or it belongs to another client.
@@ -92,11 +97,14 @@ class DeliveryService:
         before_id = decode_row_cursor(Rows.DELIVERIES, cursor) if cursor else None
         async with self.database.read() as tx:
             endpoint = await find_endpoint(tx, actor.caller, wanted.endpoint_id)
-            found = await tx.delivery_log.search(wanted, limit=limit + 1, before_id=before_id)
+            found, complete_from = await tx.delivery_log.search(
+                wanted, limit=limit + 1, before_id=before_id, examined=EXAMINED
+            )
             attempts = await tx.delivery_log.attempts([delivery.id for delivery, _ in found[:limit]])
         records = [record_of(endpoint, delivery, event, attempts) for delivery, event in found[:limit]]
-        is_last = len(found) <= limit
-        return DeliveryPage(records, None if is_last else encode_row_cursor(Rows.DELIVERIES, found[limit - 1][0].id))
+        # The next page has smaller ids.
+        end = found[limit - 1][0].id if len(found) > limit else complete_from
+        return DeliveryPage(records, encode_row_cursor(Rows.DELIVERIES, end) if end else None)
 
     async def get(self, actor: Actor, delivery_id: int) -> DeliveryRecord:
         """Returns a delivery.

@@ -53,24 +53,37 @@ class DeliveryLogStore:
         return next(iter(await self._with_events(_WITH_EVENTS.where(table.c.id == delivery_id))), None)
 
     async def search(
-        self, wanted: DeliveryFilter, *, limit: int, before_id: int | None
-    ) -> Sequence[tuple[Delivery, Event]]:
-        """Returns at most `limit` deliveries of an endpoint with smaller ids and their events, newest first."""
+        self, wanted: DeliveryFilter, *, limit: int, before_id: int | None, examined: int
+    ) -> tuple[Sequence[tuple[Delivery, Event]], int]:
+        """Returns at most `limit` deliveries of an endpoint with smaller ids and their events, newest first.
+
+        A filter of types looks at the newest `examined` of each state, so a rare type costs no more. Returns also the
+        id from which on all were examined; 0 if all were.
+        """
         conditions = [table.c.endpoint_id == wanted.endpoint_id]
         if before_id is not None:
             conditions.append(table.c.id < before_id)
-        if wanted.types:
-            conditions.append(event.c.type.in_(wanted.types))
         if wanted.start:
             conditions.append(event.c.at >= wanted.start)
         if wanted.end:
             conditions.append(event.c.at < wanted.end)
-        # One walk along the index per state.
         found: list[tuple[Delivery, Event]] = []
+        complete_from = 0
+        # One walk along the index per state.
         for state in wanted.states or DeliveryState:
-            statement = _WITH_EVENTS.where(*conditions, table.c.state == state).order_by(table.c.id.desc()).limit(limit)
-            found += await self._with_events(statement)
-        return sorted(found, key=lambda each: -each[0].id)[:limit]
+            walk = _WITH_EVENTS.where(*conditions, table.c.state == state).order_by(table.c.id.desc())
+            if wanted.types:
+                newest = walk.limit(examined).with_only_columns(table.c.id, event.c.type).subquery()
+                of_types = select(newest.c.id).where(newest.c.type.in_(wanted.types)).order_by(newest.c.id.desc())
+                ids = (await self.connection.scalars(of_types.limit(limit))).all()
+                walk = _WITH_EVENTS.where(table.c.id.in_(ids)).order_by(table.c.id.desc())
+                if len(ids) < limit:
+                    walked = select(func.min(newest.c.id), func.count()).select_from(newest)
+                    last, count = (await self.connection.execute(walked)).one()
+                    complete_from = max(complete_from, last if count >= examined else 0)
+            found += await self._with_events(walk.limit(limit))
+        kept = sorted((each for each in found if each[0].id >= complete_from), key=lambda each: -each[0].id)
+        return kept[:limit], complete_from
 
     async def of_verification(self, verification_id: int, *, limit: int) -> Sequence[tuple[Delivery, Event]]:
         """Returns the newest deliveries of the events of a verification, oldest first."""

@@ -127,7 +127,8 @@ class Running:
             await tx.events.create_counter()
             known = (await tx.events.sequence(limit=500))[-1]
             await tx.deliveries.add_all([replace(new_delivery(endpoint, known, at), due_at=None)])
-            found = await tx.delivery_log.search(DeliveryFilter(endpoint_id=endpoint.id), limit=1, before_id=None)
+            wanted = DeliveryFilter(endpoint_id=endpoint.id)
+            found, _ = await tx.delivery_log.search(wanted, limit=1, before_id=None, examined=1)
         return f"dlv_{found[0][0].id}"
 
     def client(self, key: str | None) -> httpx.AsyncClient:
