@@ -181,6 +181,16 @@ async def test_person_without_a_role_is_refused_and_named_in_the_audit(
     assert "person-1" not in answer.text
 
 
+async def test_refused_people_of_one_network_are_recorded_once_each(service: Running, provider: Provider) -> None:
+    async with browser(service) as client:
+        for person in ("person-1", "person-2", "person-1"):
+            provider.claims = {CLAIM: [], "sub": person}
+            await signed_in(client, provider)
+    rows = [(row.key_id, row.outcome) for row in await records(service)]
+
+    assert rows == [("oidc:person-1", "oidc_role"), ("oidc:person-2", "oidc_role")]
+
+
 async def test_nobody_has_a_role_by_default(tmp_path: Path, faceid: LiveSimulator, provider: Provider) -> None:
     provider.claims = {CLAIM: ["", "admin", "*"]}
     values = SETTINGS | {"oidc_admin_values": ""}
@@ -524,12 +534,16 @@ def redirect(_: Provider) -> bytes:
     return answer(302, location="https://other.test")
 
 
+def large(provider: Provider) -> bytes:
+    return answer(200, json.dumps(provider.document()).encode() + b" " * 300_000)
+
+
 BROKEN: dict[str, tuple[str, Callable[[Provider], bytes | None]]] = {
     "discovery fails": ("/.well-known/openid-configuration", lambda _: answer(500)),
     "discovery redirects": ("/.well-known/openid-configuration", redirect),
     "discovery is no JSON": ("/.well-known/openid-configuration", lambda _: answer(200, b"<html>")),
     "discovery is nested": ("/.well-known/openid-configuration", lambda _: answer(200, b"[" * 100_000)),
-    "discovery is large": ("/.well-known/openid-configuration", lambda _: answer(200, b" " * 300_000)),
+    "discovery is large": ("/.well-known/openid-configuration", large),
     "discovery is of another issuer": (
         "/.well-known/openid-configuration",
         lambda provider: json_answer(provider.document() | {"issuer": f"{provider.url}/"}),

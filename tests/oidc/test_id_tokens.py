@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from joserfc.jwk import OctKey
 from joserfc.jws import JWSRegistry
 
 from app.errors import UnauthenticatedError
@@ -25,6 +26,14 @@ def is_refused(token: str) -> bool:
 
 def test_signed_token_returns_its_claims() -> None:
     assert VERIFIER.verify(TOKEN) == {"sub": "person-1"}
+
+
+def test_symmetric_key_does_not_replace_the_one_with_its_id() -> None:
+    shared = OctKey.import_key("0" * 32, {"kid": "first"})
+    verifier = IdTokenVerifier()
+    verifier.replace_keys([shared.as_dict(private=True), KEY.as_dict(private=False)])
+
+    assert verifier.verify(TOKEN) == {"sub": "person-1"}
 
 
 @given(st.text() | st.tuples(PART, PART, PART).map(".".join))
