@@ -93,6 +93,11 @@ def test_audited_lock_contains_every_runtime_requirement() -> None:
     assert locked((ROOT / "requirements.txt").read_text()).items() <= audited.items()
 
 
+def test_image_contains_the_extra_for_the_single_sign_on() -> None:
+    assert "joserfc" in locked((ROOT / "requirements.txt").read_text())
+    assert "-r requirements.txt" in (ROOT / "Dockerfile").read_text()
+
+
 TAGS = ["postgres:18-bookworm", "chrislusf/seaweedfs:4.48", "nginx:1.28-alpine", "python:3.13-slim-bookworm"]
 TAGS += ["prom/prometheus:v3.13.2", "grafana/grafana:13.2.2"]
 PINNED = re.compile(r"(?:image: |ARG PYTHON=)([a-z/]+:v?[0-9][0-9a-z.-]*)(@sha256:[0-9a-f]{64})?$", re.MULTILINE)

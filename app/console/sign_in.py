@@ -58,7 +58,6 @@ _PATH = "/admin/login"
 _CHOSEN = {"same-origin", "none"}
 _PROVIDER_PATH = f"{_PATH}/oidc"
 _FLOW_COOKIE = "__Host-sign-in"
-_TOO_OFTEN = _("Too many failed attempts from your network. Wait a minute and try again.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
