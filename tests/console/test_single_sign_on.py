@@ -3,6 +3,7 @@
 import asyncio
 import hmac
 import json
+import re
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -60,10 +61,17 @@ async def provider() -> AsyncIterator[Provider]:
         yield started
 
 
+@pytest.fixture(params=["sqlite"])
+def database_url(request: pytest.FixtureRequest) -> str:
+    """Returns the URL of a database, on SQLite unless a test says otherwise."""
+    url: str = request.getfixturevalue(f"{request.param}_url")
+    return url
+
+
 @pytest.fixture
-def settings(tmp_path: Path, sqlite_url: str, faceid: LiveSimulator, provider: Provider) -> Settings:
+def settings(tmp_path: Path, database_url: str, faceid: LiveSimulator, provider: Provider) -> Settings:
     KeyRing.create(tmp_path / "keyring.json")
-    values = SETTINGS | {"database_url": sqlite_url, "oidc_roles": ROLES}
+    values = SETTINGS | {"database_url": database_url, "oidc_roles": ROLES}
     return settings_for(tmp_path, faceid.url, oidc_issuer=provider.url, **values)
 
 
@@ -80,6 +88,7 @@ async def records(service: Running) -> list[AuditRecord]:
     return [record for record, _ in reversed(page.records)]
 
 
+@pytest.mark.parametrize("database_url", ["sqlite", "postgres"], indirect=True)
 async def test_person_with_a_role_gets_a_session_and_the_audit_the_person(service: Running, provider: Provider) -> None:
     provider.claims = {"sub": "248289761001", "name": " Anna\u202e\x00  Example "}
     async with browser(service) as client:
@@ -629,6 +638,26 @@ async def test_sign_in_at_a_provider_exists_only_where_it_is_configured(tmp_path
 
     assert "oidc" not in page.text
     assert statuses == [404, 404]
+
+
+async def test_log_has_no_secret_and_no_name(
+    service: Running, provider: Provider, capsys: pytest.CaptureFixture[str]
+) -> None:
+    provider.claims = {"name": "Anna Example"}
+    async with browser(service) as client:
+        begin = await client.get("/admin/login/oidc")
+        flow, url = client.cookies[FLOW], provider.approve(begin.headers["Location"])
+        secrets = [value for name, value in parse_qsl(urlsplit(url).query) if name in {"code", "state"}]
+        secrets += [flow, CLIENT_SECRET, "Anna"]
+        good = await client.get(url)
+        provider.claims = {"nonce": "wrong", "name": "Anna Example"}
+        bad = await signed_in(client, provider)
+    logged = "".join(capsys.readouterr())
+
+    assert (good.status_code, bad.status_code) == (303, 401)
+    assert "route=/admin/login/oidc/callback" in re.sub("\x1b[^m]*m", "", logged)
+    assert "fault" in logged
+    assert [secret for secret in secrets if secret in logged] == []
 
 
 async def test_settings_page_shows_the_provider_without_the_secret(service: Running, provider: Provider) -> None:
