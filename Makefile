@@ -3,6 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 # The requirements are complete, so pip need not look for dependencies. Python compiles a module when it is first imported.
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-compile --no-deps
+# The tests start hundreds of processes. Without byte code on disk, each would compile all modules again.
+export PYTHONDONTWRITEBYTECODE :=
 # Files and folders that `make prose` checks. ADR 0015 is superseded and keeps its wording; benchmarks/*.md are output.
 PROSE := $(wildcard *.md docs/*.md) $(filter-out docs/adr/0015%,$(wildcard docs/adr/*.md))
 PROSE += app simulator tests tools migrations benchmarks/*.py deploy docker-compose.yml Dockerfile Makefile .pre-commit-config.yaml

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 
 from fastapi import FastAPI
@@ -55,6 +56,16 @@ _ROOMS = (
 )
 
 
+@asynccontextmanager
+async def opened(app: FastAPI, settings: Settings, *, with_worker: bool, clock: Clock | None) -> AsyncIterator[None]:
+    """Opens the services of the application, and the worker if it has one. Closes them at the end."""
+    async with AsyncExitStack() as stack:
+        services = app.state.services = await stack.enter_async_context(open_services(settings, clock=clock))
+        await services.media_guard.confirm_owner()
+        await stack.enter_async_context(working(services) if with_worker else services.clocks.following())
+        yield
+
+
 def create_app(settings: Settings, *, with_worker: bool = True, clock: Clock | None = None) -> FastAPI:
     """Creates the application. The server's lifespan opens and closes its stores.
 
@@ -63,23 +74,11 @@ def create_app(settings: Settings, *, with_worker: bool = True, clock: Clock | N
         with_worker: whether this process also retrieves results.
         clock: the service's clock; by default the database's, or the machine's.
     """
-
-    @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            app.state.services = await stack.enter_async_context(open_services(settings, clock=clock))
-            await app.state.services.media_guard.confirm_owner()
-            if with_worker:
-                await stack.enter_async_context(working(app.state.services))
-            else:
-                await stack.enter_async_context(app.state.services.clocks.following())
-            yield
-
     app = openapi.DescribedApi(
         title="faceid-results",
         summary="Retrieves, stores and serves the results of Tencent Cloud FaceID verifications.",
         version=version("faceid-results"),
-        lifespan=lifespan,
+        lifespan=partial(opened, settings=settings, with_worker=with_worker, clock=clock),
         webhooks=notices.router,
         servers=[{"url": "/", "description": "The service that serves this document."}],
         # The names of the functions are public: clients are generated from them.

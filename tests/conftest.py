@@ -15,6 +15,7 @@ from app.config import Settings
 from app.sealing.keyring import KeyRing
 from app.storage.database import Database, DatabaseSettings
 from tests.support.databases import PostgresPool, migrate
+from tests.support.dialects import share_compiled_statements
 from tests.support.servers import S3, postgres, s3
 from tests.support.service import Running, everything, running, settings_for
 from tests.support.simulator import LiveSimulator, live_simulator
@@ -22,6 +23,7 @@ from tests.support.simulator import LiveSimulator, live_simulator
 # No test asserts a time.
 settings_of_hypothesis.register_profile("tests", deadline=None)
 settings_of_hypothesis.load_profile("tests")
+share_compiled_statements()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -201,14 +201,13 @@ async def test_rejected_input_is_neither_returned_nor_logged(
     assert MARK not in caplog.text + "".join(capsys.readouterr())
 
 
-async def test_crash_is_a_problem_without_the_exception_text(
-    idle_service: Running, capsys: pytest.CaptureFixture[str]
-) -> None:
+async def test_crash_is_a_problem_without_the_exception_text(capsys: pytest.CaptureFixture[str]) -> None:
     def crash() -> None:
         raise ValueError(MARK)
 
-    idle_service.app.add_api_route("/crash", crash)
-    async with idle_service.client(None) as browser:
+    app = create_app(settings_for(Path(), "http://127.0.0.1:9"))
+    app.add_api_route("/crash", crash)
+    async with Running(app).client(None) as browser:
         answer = await browser.get("/crash")
 
     problem = problem_of(answer)

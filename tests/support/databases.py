@@ -21,9 +21,13 @@ _END_OTHER_SESSIONS = text(
     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
     " WHERE datname = current_database() AND pid <> pg_backend_pid()"
 )
-# To truncate a table takes a thousand times as long as to find that it is empty.
-_USED_TABLES = text(
-    " UNION ALL ".join(f"SELECT '{name}' WHERE EXISTS (SELECT FROM {name})" for name in schema.metadata.tables)
+# TRUNCATE would take thirty times as long, because it replaces the files of all tables and indexes.
+_DELETE_ALL_ROWS = text(
+    "WITH " + ", ".join(f"of_{name} AS (DELETE FROM {name})" for name in schema.metadata.tables) + " SELECT"
+)
+_RESTART_IDENTITIES = text(
+    "SELECT setval(format('%I.%I', schemaname, sequencename)::regclass, start_value, false) FROM pg_sequences"
+    " WHERE last_value IS NOT NULL"
 )
 _COUNT_BLOCKED_SESSIONS = text(
     "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
@@ -107,9 +111,8 @@ async def _empty(url: str) -> bool:
     try:
         async with opened(url) as database:
             async with database.write() as tx:
-                await tx.connection.execute(_END_OTHER_SESSIONS)
-                if used := [row[0] for row in await tx.connection.execute(_USED_TABLES)]:
-                    await tx.connection.execute(text(f"TRUNCATE {', '.join(used)} RESTART IDENTITY CASCADE"))
+                for statement in (_END_OTHER_SESSIONS, _DELETE_ALL_ROWS, _RESTART_IDENTITIES):
+                    await tx.connection.execute(statement)
             return await schema.is_current(database)
     except UnavailableError:
         return False

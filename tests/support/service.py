@@ -19,7 +19,7 @@ from app.domain.deliveries import DeliveryFilter, new_delivery
 from app.domain.events import Event, EventType, new_public_id
 from app.domain.rate import RateClass
 from app.factory import Services, open_services
-from app.main import create_app
+from app.main import create_app, opened
 from app.sealing.keyring import KeyRing
 from app.services.clock import Clock, now
 from app.services.webhook_endpoints import EndpointFacts
@@ -51,6 +51,10 @@ SETTING_NAMES = {
     name for field in fields(Settings) for name in getattr(Settings.default(), field.name).__class__.model_fields
 }
 """The names of all settings, in lower case."""
+
+# Applications that no service uses, with and without a console. An application builds each of its routes at the first
+# request, which takes as long as to open the stores.
+_applications: Mapping[bool, list[FastAPI]] = {True: [], False: []}
 
 
 def settings_for(folder: Path, faceid_url: str, **overrides: object) -> Settings:
@@ -141,10 +145,13 @@ async def running(settings: Settings, *, with_worker: bool = True, clock: Clock 
     """Starts the service in process, without a server, and stops it at the end.
 
     The machine's clock is trusted without checks. None makes the service set and check its clock, as in production.
+    Do not add routes: the next service of this process gets the same application, with its own services.
     """
-    app = create_app(settings, with_worker=with_worker, clock=clock)
-    async with app.router.lifespan_context(app):
+    free = _applications[settings.console.console]
+    app = free.pop() if free else create_app(settings)
+    async with opened(app, settings, with_worker=with_worker, clock=clock):
         yield Running(app)
+    free.append(app)
 
 
 @asynccontextmanager
