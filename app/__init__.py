@@ -26,5 +26,5 @@ and `services.deliveries` shows and repeats what was sent. `services.audit` reco
 `faceid.error_codes` has what an error code means for step 5.
 
 `factory` builds the services from `config`, `main` serves them over HTTP, `worker` runs retrievals and chores, `doctor`
-diagnoses an installation, and `cli` is the command line.
+diagnoses an installation, and `cli` is the command line, which `start` imports.
 """

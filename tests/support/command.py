@@ -1,5 +1,6 @@
 """Runs the real command in processes forked from one that has imported it, which saves a second each."""
 
+import gc
 import multiprocessing
 import os
 import secrets
@@ -91,6 +92,8 @@ def environment(folder: Path, settings: Mapping[str, str]) -> dict[str, str]:
 def _act(
     arguments: Sequence[str], folder: Path, stdin: Path | None, streams: Path, settings: Mapping[str, str]
 ) -> None:
+    # The collector would examine, and thus copy, all memory that this process shares with the one it was forked from.
+    gc.freeze()
     settings = environment(folder, settings)
     os.environ.clear()
     os.environ.update(settings)

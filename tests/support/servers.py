@@ -178,7 +178,8 @@ def _s3() -> Iterator[S3]:
                 stop_signal="TERM",
                 environment={
                     "TMPDIR": name,  # for its own logs
-                    "GOMEMLIMIT": "256MiB",
+                    # With 256 MiB its garbage collector never rests.
+                    "GOMEMLIMIT": "512MiB",
                     "S3_BUCKET": server.bucket,
                 },
                 is_ready=lambda: _accepts_objects(server),
