@@ -7,13 +7,17 @@ from typing import Annotated, Any
 
 import structlog
 from fastapi import Depends, Request
+from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import RedirectResponse, Response
 
 from app.console import rendering
 from app.domain.api_key import Actor
 from app.errors import ForbiddenError, InvalidRequestError, ServiceError, UnauthenticatedError
 from app.factory import Services
+from app.observability import where
 from app.services.sessions import SignedIn
 
 COOKIE = "__Host-console"
@@ -23,6 +27,8 @@ _LOCAL_HOSTS = {"localhost", "127.0.0.1", "::1"}
 _MAX_FIELDS = 50
 
 Fields = Mapping[str, str]
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +79,11 @@ class PageRoute(APIRoute):
                 return _to_sign_in(request)
             except ServiceError as error:
                 return rendering.error_page(request, error)
+            except (ClientDisconnect, HTTPException, RequestValidationError):
+                raise
+            except Exception as error:
+                log.error("request_crashed", error=type(error).__name__, where=where(error.__traceback__))
+                return rendering.error_page(request, ServiceError("An internal error occurred."))
 
         return handle_page
 

@@ -39,6 +39,8 @@ _SLOW = case((_SHARES.c.share >= literal_column(str(_P95)), _SHARES.c.duration_m
 SIGNALS = select(func.count(), func.count(_SHARES.c.fault), func.min(_SLOW)).select_from(_SHARES)
 """The attempts at an endpoint, those that failed, and the milliseconds that 95 % of them took at most."""
 
+# Not a join: Postgres might read all events of the type instead.
+_TYPE = select(event.c.type).where(event.c.id == table.c.event_id).correlate(table).scalar_subquery().label("type")
 _WITH_EVENTS = select(*DELIVERY_COLUMNS, *EVENT_COLUMNS).join(event, event.c.id == table.c.event_id)
 
 
@@ -73,14 +75,16 @@ class DeliveryLogStore:
         for state in wanted.states or DeliveryState:
             walk = _WITH_EVENTS.where(*conditions, table.c.state == state).order_by(table.c.id.desc())
             if wanted.types:
-                newest = walk.limit(examined).with_only_columns(table.c.id, event.c.type).subquery()
+                of_state = select(table.c.id).where(*conditions, table.c.state == state).order_by(table.c.id.desc())
+                if wanted.start or wanted.end:
+                    of_state = of_state.join(event, event.c.id == table.c.event_id)
+                newest = of_state.add_columns(_TYPE).limit(examined).subquery()
                 of_types = select(newest.c.id).where(newest.c.type.in_(wanted.types)).order_by(newest.c.id.desc())
                 ids = (await self.connection.scalars(of_types.limit(limit))).all()
                 walk = _WITH_EVENTS.where(table.c.id.in_(ids)).order_by(table.c.id.desc())
                 if len(ids) < limit:
-                    walked = select(func.min(newest.c.id), func.count()).select_from(newest)
-                    last, count = (await self.connection.execute(walked)).one()
-                    complete_from = max(complete_from, last if count >= examined else 0)
+                    last = await self.connection.scalar(of_state.offset(examined - 1).limit(1))
+                    complete_from = max(complete_from, last or 0)
             found += await self._with_events(walk.limit(limit))
         kept = sorted((each for each in found if each[0].id >= complete_from), key=lambda each: -each[0].id)
         return kept[:limit], complete_from

@@ -8,8 +8,10 @@ from html import unescape
 
 import httpx
 import pytest
+from fastapi import APIRouter
 
 from app.config import Settings
+from app.console.visits import PageRoute
 from app.domain.api_key import Scope
 from app.domain.pause import begin
 from app.domain.webhook_endpoint import EndpointState
@@ -18,7 +20,7 @@ from simulator.options import DEMO_CREDENTIALS
 from simulator.people import person_of
 from tests.console.conftest import Console
 from tests.support.api import call_back, get, list_tokens, retrieve_new, token
-from tests.support.console import audited, visiting, words_of
+from tests.support.console import audited, browser, visiting, words_of
 from tests.support.service import Running, actor, changed, everything, running, settings_for
 
 PAGES = {
@@ -333,6 +335,26 @@ async def test_key_is_shown_once_and_revoked_by_its_name(idle_service: Running) 
         "/admin/keys?done=revoke",
     ]
     assert [answer.status_code for answer in bad] == [400] * 4
+
+
+@ON_SQLITE
+async def test_crash_is_a_page_without_the_exception_text(
+    idle_service: Running, capsys: pytest.CaptureFixture[str]
+) -> None:
+    router = APIRouter(route_class=PageRoute)
+
+    @router.get("/crash")
+    def crash() -> None:
+        raise ValueError("secret")
+
+    idle_service.app.include_router(router)
+    async with browser(idle_service) as client:
+        answer = await client.get("/crash")
+    logged = "".join(capsys.readouterr())
+
+    assert (answer.status_code, "An internal error occurred. The log of" in words_of(answer)) == (500, True)
+    assert ("request_crashed" in logged, "error=ValueError" in logged) == (True, True)
+    assert "secret" not in logged + answer.text
 
 
 @pytest.fixture

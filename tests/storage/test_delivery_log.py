@@ -1,12 +1,14 @@
 """The log of deliveries: a filter of a rare type examines a part of the rows per page, and finds all over the pages."""
 
 from dataclasses import replace
+from datetime import datetime
 from itertools import cycle
 
 import pytest
 
 from app.domain.deliveries import Delivery, DeliveryFilter, DeliveryState, new_delivery
 from app.domain.events import Event, EventType, new_public_id
+from app.domain.verification import LONG_AGO
 from app.services.clock import now
 from tests.support.service import Running, actor
 
@@ -49,11 +51,11 @@ async def pages(
 
 
 @pytest.mark.parametrize(("limit", "examined"), [(1, 1), (2, 3), (3, 10), (5, 1000)])
-@pytest.mark.parametrize("states", [(), (DeliveryState.FAILED,)], ids=["all", "failed"])
+@pytest.mark.parametrize(("states", "start"), [((), None), ((DeliveryState.FAILED,), LONG_AGO)], ids=["all", "failed"])
 async def test_pages_of_a_type_have_all_of_it_in_order(
-    idle_service: Running, limit: int, examined: int, states: tuple[DeliveryState, ...]
+    idle_service: Running, limit: int, examined: int, states: tuple[DeliveryState, ...], start: datetime | None
 ) -> None:
-    everything = replace(await deliveries_of(idle_service), states=states)
+    everything = replace(await deliveries_of(idle_service), states=states, start=start)
     (whole,) = await pages(idle_service, everything, limit=1000, examined=1)
     found = await pages(idle_service, replace(everything, types=(EventType.FAILED,)), limit, examined)
 
