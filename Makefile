@@ -24,7 +24,7 @@ test: venv  ## run all tests, on SQLite and Postgres, a folder and S3; ARGS="tes
 ifdef ARGS
 	$(BIN)/pytest $(ARGS)
 else
-	$(BIN)/pytest $(CORE) $(CORE:tests/%=--cov=app/%) --cov-fail-under=100 --numprocesses 4 --dist worksteal
+	$(BIN)/pytest $(CORE) $(CORE:tests/%=--cov=app/%) --cov-fail-under=100 --numprocesses 2 --dist worksteal
 	$(BIN)/pytest $(CORE:%=--ignore=%) --numprocesses 4 --dist worksteal
 endif
 

@@ -20,6 +20,7 @@ from app.domain.deliveries import (
     DeliveryState,
     Fault,
     ReplayKind,
+    Signals,
     after,
     attempt_of,
     new_delivery,
@@ -327,3 +328,7 @@ def test_trouble_of_an_endpoint_is_an_event(
 )
 def test_replay_never_includes_what_waits(kind: ReplayKind, included: list[DeliveryState | None]) -> None:
     assert [state for state in (None, *DeliveryState) if kind.includes(state)] == included
+
+
+def test_attempts_that_did_not_fail_are_successes() -> None:
+    assert Signals(attempts=100, failures=3, p95_ms=None).successes == 97

@@ -92,7 +92,6 @@ def test_values_of_a_claim_are_texts(found: object, values: list[str] | None) ->
         (["c", "b"], Role("bank", REVEAL)),
         (["b", "a"], Role("shop", READ)),
     ],
-    ids=str,
 )
 def test_first_role_decides_the_client_and_others_of_it_add_scopes(values: list[str], role: Role | None) -> None:
     roles = {"a": Role("shop", READ), "b": Role("bank", REVEAL), "c": Role("shop", REVEAL)}
