@@ -258,6 +258,22 @@ async def test_indexes_are_built_while_others_read_and_write(empty_postgres_url:
         await schema.check(database)
 
 
+async def test_migrations_leave_the_indexes_of_tables_that_have_rows_to_the_build(empty_postgres_url: str) -> None:
+    async with opened(empty_postgres_url) as database:
+        await schema.migrate(database, to="0026")
+        found = []
+        # Unlike "head", "heads" ends before the build.
+        for to in ("0026", "heads"):
+            await schema.migrate(database, to=to)
+            async with database.read() as tx:
+                names = await tx.connection.execute(text("SELECT tablename, indexname FROM pg_indexes"))
+                found.append({(table, index) for table, index in names})
+    before, after = found
+    tables = {table for table, _ in before}
+
+    assert {(table, index) for table, index in after if table in tables} == before
+
+
 async def test_interrupted_build_of_indexes_is_finished_by_the_next_migration(empty_postgres_url: str) -> None:
     async with opened(empty_postgres_url) as database:
         await schema.migrate(database)
