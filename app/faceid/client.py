@@ -234,18 +234,11 @@ class _UnusableResponseError(Exception):
 def _http_client(account: AccountSettings, connections: int, seconds: float) -> httpx.AsyncClient:
     """Returns a client for calls of at most `seconds`. Half of them are left when connecting has timed out."""
     proxy = account.proxy.get_secret_value() if account.proxy else None
-    try:
-        transport = AiohttpTransport(connections=connections, proxy=proxy, ca_file=account.ca_file)
-    except OSError as error:
-        reason = error.strerror or "it contains no certificate"
-        raise ConfigurationError(
-            f"FACEID_CA_FILE, or the ca_file of an account, cannot be read as PEM ({account.ca_file}): {reason}."
-        ) from None
     return httpx.AsyncClient(
         timeout=httpx.Timeout(
             _SOCKET_SECONDS, connect=min(_CONNECT_SECONDS, seconds / 2), pool=min(_SOCKET_SECONDS, seconds / 2)
         ),
-        transport=transport,
+        transport=AiohttpTransport(connections=connections, proxy=proxy, ca_file=account.ca_file),
         headers={"Accept-Encoding": "identity", "User-Agent": "faceid-results"},
         # Results of persons only pass through a proxy that the settings name, not through one of the environment.
         trust_env=False,

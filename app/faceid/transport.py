@@ -8,18 +8,17 @@ Callers still see httpx only: its requests, its responses, its exceptions.
 """
 
 import asyncio
-import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from typing import Self
 
 import aiohttp
-import certifi
 import httpx
 from aiohttp.connector import Connection
 from aiohttp.tracing import Trace
+
+from app.tls import client_context
 
 # aiohttp stops reading from the socket when it holds more than twice this. On a fast line pieces are thus of 256 to
 # 512 KiB. Larger ones are slower, because they do not fit into the processor's cache.
@@ -59,13 +58,13 @@ class AiohttpTransport(httpx.AsyncBaseTransport):
         ca_file: the certificates to trust, in PEM, instead of the public authorities.
 
     Raises:
-        OSError: the file cannot be read or contains no certificate.
+        ConfigurationError: the file cannot be read or contains no certificate.
     """
 
     def __init__(self, *, connections: int, proxy: str | None = None, ca_file: Path | None = None) -> None:
         self._connections = connections
         self._proxy = proxy
-        self._tls = _tls_context(ca_file or certifi.where())
+        self._tls = client_context("FACEID_CA_FILE, or the ca_file of an account,", ca_file)
         self._session: aiohttp.ClientSession
 
     async def __aenter__(self) -> Self:
@@ -151,12 +150,6 @@ class _Body(httpx.AsyncByteStream):
     async def aclose(self) -> None:
         # Closes the connection as well, unless the body was read to its end.
         self._response.close()
-
-
-# To read the certificates takes 15 ms.
-@cache
-def _tls_context(ca_file: Path | str) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=ca_file)
 
 
 @contextmanager
