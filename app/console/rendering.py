@@ -172,7 +172,7 @@ def href(verification: Verification, caller: Caller | None, **query: str) -> str
     return with_query(f"/admin/verifications/{verification.biz_token}", **query)
 
 
-def with_query(path: str, **query: str) -> str:
+def with_query(path: str, /, **query: str) -> str:
     """Returns a path with a query, without the empty values."""
     encoded = urlencode({name: value for name, value in query.items() if value})
     return f"{path}?{encoded}" if encoded else path

@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from fastapi import APIRouter, Request, Response
 
-from app.console import rendering
+from app.console import rendering, words
 from app.console.language import marked as _
 from app.console.rendering import with_query
 from app.console.visits import (
@@ -22,7 +22,7 @@ from app.console.visits import (
 )
 from app.domain.session import GRANTED_LIFETIME, LIFETIME
 from app.domain.single_sign_on import FLOW_LIFETIME
-from app.errors import NotFoundError, ProviderError, TooManyRequestsError, UnauthenticatedError
+from app.errors import NotFoundError, ProviderError, TooManyRequestsError, UnauthenticatedError, UnavailableError
 from app.services.single_sign_on import SingleSignOnService
 
 router = APIRouter(route_class=PageRoute, include_in_schema=False)
@@ -31,6 +31,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 _PROBLEMS: Mapping[str, tuple[str, int]] = {
     "key": (_("This key is unknown, expired, revoked, or not valid from your network."), 401),
     "too_often": (_("Too many failed attempts from your network. Wait a minute and try again."), 429),
+    "database": (words.ERRORS["unavailable"], 503),
     "unavailable": (
         _("Your organisation's sign-in does not answer. Try again later, or sign in with an API key."),
         503,
@@ -133,8 +134,8 @@ async def finish_at_provider(request: Request) -> Response:
         problem = error.reason if error.reason in _PROBLEMS else "invalid"
     except TooManyRequestsError:
         problem = "too_often"
-    except ProviderError:
-        problem = "unavailable"
+    except UnavailableError as error:
+        problem = "unavailable" if isinstance(error, ProviderError) else "database"
     response = see_other(with_query(_PATH, problem=problem) if problem else next_url)
     if session_id:
         _set_cookie(response, COOKIE, session_id, GRANTED_LIFETIME)

@@ -74,6 +74,7 @@ class PageRoute(APIRoute):
             try:
                 if request.method not in _SAFE:
                     _require_same_origin(request)
+                _require_texts(request.scope["path"], *request.query_params.values())
                 return await handle(request)
             except UnauthenticatedError:
                 return _to_sign_in(request)
@@ -119,13 +120,20 @@ async def fields_of(request: Request) -> Fields:
     """Returns the fields of a form without surrounding blanks; of repeated ones the last. The body has at most 8 KiB.
 
     Raises:
-        InvalidRequestError: it is no form.
+        InvalidRequestError: it is no form, or it contains a NUL.
     """
     try:
         pairs = urllib.parse.parse_qsl((await request.body()).decode(), max_num_fields=_MAX_FIELDS)
     except ValueError:
         raise InvalidRequestError("The body is not a form.") from None
+    _require_texts(*(value for _, value in pairs))
     return {name: value.strip() for name, value in pairs}
+
+
+def _require_texts(*texts: str) -> None:
+    """Rejects a NUL, which Postgres cannot store: its refusal would look like a failure of the database."""
+    if any("\0" in text for text in texts):
+        raise InvalidRequestError("The request contains a NUL character.")
 
 
 async def _visit(request: Request) -> Visit:

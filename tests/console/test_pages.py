@@ -337,6 +337,33 @@ async def test_key_is_shown_once_and_revoked_by_its_name(idle_service: Running) 
     assert [answer.status_code for answer in bad] == [400] * 4
 
 
+async def test_switches_keep_parameters_of_every_name(admin: httpx.AsyncClient) -> None:
+    page = await admin.get("/admin/health", params={"path": "1", "self": "2", "query": "3"})
+
+    assert page.status_code == 200
+    assert 'href="/admin/health?path=1&amp;self=2&amp;query=3&amp;theme=dark"' in page.text
+
+
+async def test_nul_is_rejected_before_the_database_fails_over_it(idle_service: Running) -> None:
+    filters = {
+        "/admin/audit": ("key_id", "biz_token", "action"),
+        "/admin/events": ("client", "biz_token"),
+        LIST: ("q", "client", "rule_id", "subject_ref"),
+    }
+    forms = {
+        "/admin/login": {"key": "a\0"},
+        "/admin/keys": {"name": "x", "client": "\0", "days": "1", "scope_admin": "on"},
+        f"{LIST}/search": {"id_card": "110101199001011237", "client": "\0"},
+    }
+    async with visiting(idle_service, await idle_service.key(Scope.ADMIN)) as client:
+        found = [await client.get(url, params={name: "a\0"}) for url, names in filters.items() for name in names]
+        found += [await client.get(f"{url}/a%00") for url in (LIST, "/admin/webhook-endpoints", "/admin/deliveries")]
+        found += [await client.post(url, data=data) for url, data in forms.items()]
+
+    assert {answer.url: answer.status_code for answer in found if answer.status_code != 400} == {}
+    assert "The request contains a NUL character." in words_of(found[0])
+
+
 @ON_SQLITE
 async def test_crash_is_a_page_without_the_exception_text(
     idle_service: Running, capsys: pytest.CaptureFixture[str]

@@ -22,7 +22,9 @@ from app.domain.api_key import Scope
 from app.domain.audit import AuditFilter, AuditRecord
 from app.domain.session import GRANTED_LIFETIME
 from app.domain.single_sign_on import FLOW_LIFETIME
+from app.errors import UnavailableError
 from app.sealing.keyring import KeyRing
+from app.services.sessions import SessionService
 from app.storage.tables import console_session
 from tests.support.clocks import ShiftedClock
 from tests.support.console import BASE, audited, browser, words_of
@@ -592,6 +594,22 @@ async def test_broken_provider_leaves_the_sign_in_by_key(service: Running, provi
     assert 'name="key"' in page.text
     assert (by_key.status_code, later.status_code) == (303, 303)
     assert [(action, outcome) for action, _, _, outcome in rows] == [("sign_in", "done")] * 2
+
+
+async def test_code_is_in_no_address_if_the_database_fails(
+    service: Running, provider: Provider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> str:
+        raise UnavailableError("The database does not answer.")
+
+    monkeypatch.setattr(SessionService, "open", fail)
+    async with browser(service) as client:
+        begin = await client.get("/admin/login/oidc")
+        answer = await client.get(provider.approve(begin.headers["Location"]))
+        page = await shown(client, answer)
+
+    assert answer.headers["Location"] == "/admin/login?problem=database"
+    assert (page.status_code, "A database or store does not answer" in words_of(page)) == (503, True)
 
 
 async def test_network_with_failed_attempts_must_wait(service: Running, provider: Provider) -> None:
