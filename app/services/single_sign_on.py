@@ -74,6 +74,11 @@ class SingleSignOnService:
         self.sessions.require_attempt(address)
         try:
             flow = self._opened(answer, sealed_flow)
+        except UnauthenticatedError as error:
+            # It reveals nothing, and any site can make browsers send it, so it must not use up their attempts.
+            self.sessions.audit.report_refused_authentication(error, address=address, request_id=request_id)
+            raise
+        try:
             claims = await self._claims(answer, flow)
             role = role_of(values_of(claims, self.settings.oidc_admin_claim) or (), self.settings.roles)
             if role is None:

@@ -614,14 +614,26 @@ async def test_code_is_in_no_address_if_the_database_fails(
 
 async def test_network_with_failed_attempts_must_wait(service: Running, provider: Provider) -> None:
     async with browser(service) as client:
-        statuses = [(await signed_in(client, provider, state="x")).status_code for _ in range(6)]
+        statuses = [(await signed_in(client, provider, code="forged")).status_code for _ in range(6)]
         good = await signed_in(client, provider)
     rows = await audited(service)
 
     assert statuses == [401] * 5 + [429]
     assert good.status_code == 429
-    assert rows == [("authentication", "", None, "oidc_state")]
-    assert "/token" not in provider.paths
+    assert rows == [("authentication", "", None, "oidc_code")]
+    assert provider.paths.count("/token") == 5
+
+
+async def test_answers_that_other_sites_send_use_up_no_attempts(service: Running, provider: Provider) -> None:
+    async with browser(service) as client:
+        url = "/admin/login/oidc/callback?code=1&state=1"
+        forged = [(await shown(client, await client.get(url))).status_code for _ in range(6)]
+        forged += [(await signed_in(client, provider, state="x")).status_code for _ in range(6)]
+        good = await signed_in(client, provider)
+    rows = await audited(service)
+
+    assert (forged, good.status_code) == ([401] * 12, 303)
+    assert [outcome for _, _, _, outcome in rows] == ["oidc_state", "done"]
 
 
 async def test_sign_ins_at_the_same_time_share_discovery_and_keys(service: Running, provider: Provider) -> None:
