@@ -1,4 +1,4 @@
-"""The program `faceid-results`: the command line, which starts in two thirds of the time without garbage collection."""
+"""The program `faceid-results`: the command line, which starts faster without garbage collection."""
 
 import gc
 from typing import NoReturn
