@@ -22,7 +22,7 @@ _PURPOSE = "oidc_flow"
 _MAX_USED_STATES = 10_000
 _MAX_CHARACTERS = 4096
 # The cookie must stay below the 4 KiB that browsers keep.
-_MAX_NEXT_CHARACTERS = 1024
+_MAX_NEXT_BYTES = 1024
 
 log = structlog.get_logger()
 
@@ -47,7 +47,7 @@ class SingleSignOnService:
         Raises:
             ProviderError: the provider does not answer, or not as it should.
         """
-        flow = new_flow(next_url if len(next_url) <= _MAX_NEXT_CHARACTERS else "/admin", self.clock())
+        flow = new_flow(next_url if len(next_url.encode()) <= _MAX_NEXT_BYTES else "/admin", self.clock())
         url = await self.provider.authorization_url(flow)
         sealed = self.keyring.wrap(Ring.IDENTITY, msgspec.json.encode(flow), _PURPOSE)
         return url, urlsafe_b64encode(sealed).decode()

@@ -529,6 +529,7 @@ async def test_role_limits_what_a_person_sees_and_does(service: Running, provide
         ("/admin/\\evil.test", "/admin"),
         ("/admin/login/oidc", "/admin"),
         ("/admin/" + "x" * 2000, "/admin"),
+        ("/admin/" + "密" * 1000, "/admin"),
     ],
     ids=lambda text: text[:30],
 )
