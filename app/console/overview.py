@@ -92,8 +92,8 @@ def attention_of(condition: Condition) -> Iterator[Attention]:
         yield Attention(
             tone="bad",
             sentence=_(
-                "A verification is pending since %(since)s, and no worker has reported within a minute. Nothing is "
-                "fetched or delivered until one runs: %(command)s."
+                "Work waits since %(since)s, and no worker has reported within a minute. Nothing is fetched or "
+                "delivered until one runs: %(command)s."
             ),
             values={"since": condition.unattended_since, "command": "faceid-results worker"},
         )

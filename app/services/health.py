@@ -36,7 +36,7 @@ class Condition:
     """The pauses, the number of pending verifications with less than so many hours left, by hours, and other problems.
 
     `expiring_keys` expire within 14 days. `doubted_since` and `erasure_stopped_at` are those of the installation.
-    `unattended_since` is when the oldest pending verification was accepted, if no worker has reported.
+    `unattended_since` is since when a verification or a delivery waits, if no worker has reported.
     """
 
     pauses: Sequence[Pause]
@@ -61,8 +61,8 @@ class Condition:
     def _halts(self) -> Iterator[str]:
         if self.unattended_since:
             yield (
-                f"A verification is pending since {_at(self.unattended_since)}, and no worker has reported within a "
-                "minute. Nothing is fetched or delivered until one runs: `faceid-results worker`, or `serve`."
+                f"Work waits since {_at(self.unattended_since)}, and no worker has reported within a minute. "
+                "Nothing is fetched or delivered until one runs: `faceid-results worker`, or `serve`."
             )
         for space in self.low_disks:
             reserve = f"{space.reserve_bytes / 2**20:.1f} MiB"
@@ -182,13 +182,15 @@ class HealthService:
 
 
 async def _unattended_since(tx: Transaction, now: datetime) -> datetime | None:
-    """Returns since when a verification waits although no worker has reported; None if all is well."""
+    """Returns since when a verification or a delivery waits although no worker has reported; None if all is well."""
     if await tx.workers.count_seen(now - SEEN_WITHIN):
         return None
     oldest = await tx.statistics.oldest_pending(None)
+    waiting = [oldest.born_at] if oldest and not oldest.is_malformed else []
+    if due_at := await tx.delivery_log.oldest_due_at(now):
+        waiting.append(due_at)
     # A worker that has just started reports soon.
-    is_overdue = oldest and not oldest.is_malformed and oldest.born_at < now - SEEN_WITHIN
-    return oldest.born_at if oldest and is_overdue else None
+    return min((since for since in waiting if since < now - SEEN_WITHIN), default=None)
 
 
 def _sentence(pause: Pause) -> str:

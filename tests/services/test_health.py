@@ -1,6 +1,7 @@
 """Warnings for operators: the number of persons with a stored face, and pending work without a worker."""
 
 import sqlite3
+from collections.abc import Awaitable, Callable
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -10,11 +11,15 @@ import httpx
 import pytest
 import structlog
 
+from app.domain.events import Event, EventType, new_public_id
+from app.domain.rule import DEFAULT_CLIENT
+from app.factory import Services
 from app.services.health import FILING_THRESHOLD, FILING_WARNING, HealthService
+from app.services.webhook_endpoints import EndpointFacts
 from app.services.workers import WorkerService
 from tests.support.api import call_back, row_of
 from tests.support.rows import MINIMAL
-from tests.support.service import Running
+from tests.support.service import Running, actor
 from tests.support.worker import retrieve_all, retrieving
 
 # Digests of ID numbers, and media rows. This connection does not check foreign keys, so no verifications are needed.
@@ -98,19 +103,38 @@ async def test_persons_with_a_stored_face_are_counted_once_each(
     assert await idle_service.services.health.count_persons() == 1
 
 
-async def test_work_without_a_worker_is_a_warning(idle_service: Running) -> None:
-    services = idle_service.services
+async def add_verification(services: Services) -> None:
     now = services.clock()
     async with services.database.write() as tx:
         await tx.verifications.add_all([replace(MINIMAL, received_at=now, deadline_at=now + timedelta(hours=60))])
-    health = [
-        HealthService(database=services.database, clock=partial(now.__add__, timedelta(seconds=age)))
-        for age in (59, 61)
-    ]
-    early, late = [(await each.measure()).warnings for each in health]
-    await WorkerService(database=services.database, clock=health[1].clock).report()
-    attended = (await health[1].measure()).warnings
 
-    assert [early, attended] == [[], []]
-    assert len(late) == 1
-    assert late[0].startswith(f"A verification is pending since {now:%Y-%m-%dT%H:%M:%SZ}, and no worker has reported")
+
+async def add_delivery(services: Services) -> None:
+    await services.webhook_endpoints.create(actor(), EndpointFacts(url="http://127.0.0.1:9"))
+    event = Event(
+        public_id=new_public_id(), type=EventType.TEST, client=DEFAULT_CLIENT, at=services.clock(), details="{}"
+    )
+    async with services.database.write() as tx:
+        await tx.events.add_all([event])
+    await services.outbox.sequence()
+
+
+@pytest.mark.parametrize("add", [add_verification, add_delivery])
+async def test_work_without_a_worker_is_a_warning(
+    idle_service: Running, add: Callable[[Services], Awaitable[None]]
+) -> None:
+    services = idle_service.services
+    begun = services.clock()
+    await add(services)
+    ended = services.clock()
+    ages = (timedelta(seconds=59), timedelta(seconds=61))
+    early, late = (
+        HealthService(database=services.database, clock=partial(at.__add__, age))
+        for at, age in zip((begun, ended), ages, strict=True)
+    )
+    warned = [(await each.measure()).warnings for each in (early, late)]
+    await WorkerService(database=services.database, clock=late.clock).report()
+    warned.append((await late.measure()).warnings)
+
+    assert [len(warnings) for warnings in warned] == [0, 1, 0]
+    assert "no worker has reported within a minute" in warned[1][0]
