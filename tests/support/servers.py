@@ -91,7 +91,14 @@ def postgres() -> Iterator[str]:
         user = PostgresUser(folder)
         user.run(["initdb", "--auth=trust", "--username=postgres", "--encoding=UTF8", "--no-locale", "--no-sync"])
         command = [user.binary("postgres"), "-k", str(user.home), "-h", "", "-p", "5432"]
-        for setting in ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=200"):
+        # Without autovacuum, plans do not depend on what earlier tests have left in the statistics.
+        for setting in (
+            "fsync=off",
+            "synchronous_commit=off",
+            "full_page_writes=off",
+            "max_connections=200",
+            "autovacuum=off",
+        ):
             command += ["-c", setting]
         is_ready = [user.binary("pg_isready"), "--quiet", f"--host={user.home}", "--port=5432"]
         stack.enter_context(
