@@ -66,12 +66,27 @@ TEXT_PARTS = st.fixed_dictionaries(
     | {"Detail": st.fixed_dictionaries({"LivenessData": st.lists(ATTEMPTS, max_size=3)}), "Mobile": JSON, "é/": JSON}
     | {"LivenessDetail": ABSENT | st.lists(ENHANCED_ATTEMPTS, max_size=3)},
 )
-MEDIA = ABSENT | st.builds(
-    lambda random, size: base64.b64encode(random.randbytes(size) if size % 2 else b"\xff\xef\xbe" * size).decode(),
-    st.randoms(use_true_random=True),
-    st.sampled_from([0, 1, 2, 3, 29, 47, 48, 49, 50, 3071, 3072, 3073, 9001, 17001]),
-)
-LISTS = {"BestFrame": {"BestFrames": ABSENT | st.lists(MEDIA, max_size=11)}}
+SMALL, LARGE = [0, 1, 2, 3, 29, 47, 48, 49, 50], [3071, 3072, 3073, 9001, 17001]
+
+
+def media_of(sizes: list[int]) -> st.SearchStrategy[str]:
+    """Returns media in base64. Those of an even size consist of the signs that can be escaped."""
+    return st.builds(
+        lambda random, size: base64.b64encode(random.randbytes(size) if size % 2 else b"\xff\xef\xbe" * size).decode(),
+        st.randoms(use_true_random=True),
+        st.sampled_from(sizes),
+    )
+
+
+MEDIA = ABSENT | media_of(SMALL + LARGE)
+# Behind a null the lifter does not find the media of a list.
+LISTS = {
+    "BestFrame": {
+        "BestFrames": ABSENT
+        | st.lists(ABSENT | media_of(SMALL), max_size=11)
+        | st.lists(media_of(SMALL + LARGE), max_size=11)
+    }
+}
 WARNINGS = {"WarnInfos": ABSENT | st.lists(INTEGERS, max_size=2), "New": JSON}
 PARTS = {"Text": TEXT_PARTS} | {
     part: st.fixed_dictionaries(
@@ -85,7 +100,12 @@ DOCUMENTS = st.builds(
     st.dictionaries(st.sampled_from([*PARTS]), ABSENT, max_size=2),
     st.sets(st.sampled_from([*PARTS]), max_size=2),
 )
+# A medium that is not found stays in the answer, whose backslashes are limited: up to three for each of these signs.
 MAX_SIGNS = 9_000
+# A text within the answer may get escapes on both levels.
+MAX_SIGNS_OF_TEXT = MAX_SIGNS // 3
+# The lifter finds no media behind more than eight blanks.
+SEPARATORS = [(", ", ": "), (",", ":"), (",\n", " :\t"), (" " * 9 + ",", ":" + " " * 9)]
 NAMES = [*(key for _, key in PLACES.values()), "BestFrames"]
 
 
@@ -120,13 +140,14 @@ def unquoted(document: str) -> str:
     return re.sub(r"\\(.)", lambda escape: r"\u0022" if escape[1] == '"' else escape[0], document)
 
 
-def dumped(value: object, random: Random) -> str:
-    separators = random.choice([(", ", ": "), (",", ":"), (",\n", " :\t"), (" " * 9 + ",", ":" + " " * 9)])
+def dumped(value: object, random: Random, *, most: int = MAX_SIGNS) -> str:
+    """Returns JSON in any spelling. Media are hidden from the lifter only if there are few signs to escape."""
+    plain = json.dumps(value, ensure_ascii=False)
+    may_hide = sum(map(plain.count, "+/=\\")) <= most
+    separators = random.choice(SEPARATORS if may_hide else SEPARATORS[:-1])
     text = json.dumps(value, ensure_ascii=random.random() < 1 / 2, separators=separators)
-    # A medium whose name is not found stays in the answer, whose backslashes are limited: up to three for each sign.
-    is_short = sum(map(text.count, "+/=")) <= MAX_SIGNS
-    text = renamed(text, random) if is_short and random.random() < 1 / 2 else text
-    return respelled(unquoted(text) if random.random() < 1 / 8 else text, random)
+    text = renamed(text, random) if may_hide and random.random() < 1 / 2 else text
+    return respelled(unquoted(text) if may_hide and random.random() < 1 / 8 else text, random)
 
 
 def in_pieces(body: str, threshold: int, random: Random) -> Reading:
@@ -194,7 +215,7 @@ def placed(info: dict[str, object], place: str, random: Random) -> dict[str, obj
     """Puts the result into a response: as a string, as an object, or as the response itself (the Enhanced action)."""
     if place == "response":
         return {"Text": None} | info
-    return {"DetectInfo": dumped(info, random) if place == "text" else info}
+    return {"DetectInfo": dumped(info, random, most=MAX_SIGNS_OF_TEXT) if place == "text" else info}
 
 
 PLACED = st.sampled_from(["text", "object", "response"])

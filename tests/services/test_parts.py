@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import httpx
 import pytest
@@ -23,7 +23,7 @@ from tests.faceid.test_client import peer, saying
 from tests.faceid.test_network import unresponsive
 from tests.services.test_retrieve import calls, counts, media
 from tests.support.api import call_back, get, row_of
-from tests.support.clocks import ShiftedClock
+from tests.support.clocks import FixedClock, ShiftedClock
 from tests.support.service import Running
 from tests.support.simulator import LiveSimulator
 from tests.support.worker import retrieve_all, retrieve_later, retrieving, with_clock
@@ -215,12 +215,12 @@ async def test_unreadable_video_shows_that_the_person_is_finished(
 async def test_media_item_that_stays_away_ends_absent(
     idle_service: Running, idle_api: httpx.AsyncClient, faceid: LiveSimulator, scenario: str
 ) -> None:
-    clock, biz_token = ShiftedClock(), await call_back(idle_api, scenario)
-    waits = []
+    biz_token, waits = await call_back(idle_api, scenario), []
+    clock = FixedClock(datetime.now(UTC))
     async with retrieving(idle_service, clock) as retrieval:
         while (row := await row_of(idle_service.services, biz_token)).due_at:
             waits.append(round((row.due_at - (row.retrieved_at or row.due_at)).total_seconds()))
-            clock.ahead += max(row.due_at - clock(), timedelta()) + timedelta(seconds=1)
+            clock.now = max(row.due_at, clock.now) + timedelta(seconds=1)
             assert await retrieve_all(retrieval) == 1
 
     assert waits[:5] == [0, 5, 30, 300, 3600]
