@@ -17,7 +17,7 @@ from app.domain.audit import Action, AuditFilter
 from app.domain.media import MediaKind
 from app.storage.media import FolderStore
 from simulator.media import media_of
-from tests.support.api import EXAMPLE, get, retrieve_new
+from tests.support.api import EXAMPLE, get, hasten, retrieve_new
 from tests.support.service import Running, actor, everything, running, settings_for
 from tests.support.simulator import LiveSimulator
 
@@ -258,6 +258,7 @@ async def test_item_replaced_during_a_download_is_read_from_its_new_object(
 
     async def retrieve_again() -> None:
         await api.post(f"/v1/verifications/{biz_token}/retrieve")
+        await hasten(service.services, biz_token)
         for _ in range(200):
             if (await get(api, biz_token))["retrieval"]["attempts"] == 2:
                 return

@@ -11,7 +11,7 @@ import pytest
 from app.config import Settings
 from app.domain.api_key import Scope
 from simulator.people import person_of
-from tests.support.api import first_attempt_of, get, retrieve_new, token, url
+from tests.support.api import first_attempt_of, get, hasten, retrieve_new, token, url
 from tests.support.service import Running, everything, running
 from tests.support.simulator import LiveSimulator
 
@@ -333,6 +333,7 @@ async def test_finished_verification_can_be_retrieved_again(
         first = await get(api, biz_token, wait=20)
 
         answer = await api.post(url(biz_token, "retrieve"))
+        await hasten(service.services, biz_token)
         view = await get(api, biz_token, wait=20)
         async with asyncio.timeout(20):
             while view["retrieval"]["attempts"] < 2:
