@@ -276,6 +276,12 @@ def _decrypts(
     return False
 
 
+def _new_provider(settings: Settings) -> OidcClient | None:
+    """Returns a client of the provider of single sign-on; None if the console has none."""
+    has_provider = settings.console.console and settings.oidc.oidc_issuer is not None
+    return OidcClient(settings.oidc) if has_provider else None
+
+
 def build(
     settings: Settings,
     database: Database,
@@ -297,14 +303,14 @@ def build(
     events = EventService(database=database, wakeups=wakeups, api_keys=api_keys, limits=limits)
     media = MediaService(read=read, store=media_store, cipher=cipher, audit=audit)
     health = HealthService(database=database, clock=clock, folders=media_guard.folders().values())
-    has_provider = settings.console.console and settings.oidc.oidc_issuer is not None
+    provider = _new_provider(settings)
     sessions = SessionService(
         database=database,
         keyring=cipher.keyring,
         api_keys=api_keys,
         audit=audit,
         clock=clock,
-        grants_digest=settings.oidc.digest if has_provider else "",
+        grants_digest=settings.oidc.digest if provider else "",
     )
     intake = IntakeService(
         rules=settings.rules,
@@ -375,13 +381,9 @@ def build(
         sessions=sessions,
         signatures=SignatureService(settings.signatures, clock),
         single_sign_on=SingleSignOnService(
-            settings=settings.oidc,
-            provider=OidcClient(settings.oidc),
-            sessions=sessions,
-            keyring=cipher.keyring,
-            clock=clock,
+            settings=settings.oidc, provider=provider, sessions=sessions, keyring=cipher.keyring, clock=clock
         )
-        if has_provider
+        if provider
         else None,
         streams=StreamService(database=database, wakeups=wakeups, api_keys=api_keys, limits=limits, events=events),
         webhook_client=webhook_client,

@@ -372,7 +372,7 @@ def test_sessions_are_listed_and_ended(here: Installation) -> None:
         after = api.get("/admin", headers=cookies).status_code
     again = here.run("sessions", "end", listed["holder"])
 
-    assert (nobody.code, nobody.err) == (0, "faceid-results: Nobody is signed in.\n")
+    assert (nobody.code, nobody.err) == (0, "faceid-results: No session is open.\n")
     assert (listed["name"], listed["client"], listed["holder"] in table) == ("shop", "default", True)
     assert (ended.code, ended.out) == (0, "1 sessions ended.\n")
     assert (before, after) == (200, 303)

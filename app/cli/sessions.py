@@ -13,7 +13,10 @@ app = typer.Typer(no_args_is_help=True, help="Sessions of the console: who is si
 
 @app.command("list", epilog=examples("faceid-results sessions list", "faceid-results sessions list --json"))
 def list_sessions(as_json: AsJson = False) -> None:
-    """List the sessions that have not ended, newest first. HOLDER is the API key, or `oidc:` and the person."""
+    """List the newest 1,000 sessions that have not ended. HOLDER is the API key, or `oidc:` and the person.
+
+    Those of people are listed only with the settings of single sign-on that the API has.
+    """
     sessions = run_with(load_settings(), lambda services: services.sessions.list(operator()))
     if as_json:
         print_json([_described(session) for session in sessions])
@@ -21,7 +24,7 @@ def list_sessions(as_json: AsJson = False) -> None:
         rows = ([*map(str, _described(session).values())] for session in sessions)
         print_table(("HOLDER", "NAME", "CLIENT", "BEGAN", "LAST REQUEST", "ENDS"), rows)
     else:
-        print_error("Nobody is signed in.")
+        print_error("No session is open.")
 
 
 @app.command(epilog=examples("faceid-results sessions end oidc:248289761001"))

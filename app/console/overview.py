@@ -88,6 +88,30 @@ def day_url(day: date, **filters: str) -> str:
 def attention_of(condition: Condition) -> Iterator[Attention]:
     """Yields what needs a person now, the most urgent first."""
     yield from map(_of_pause, condition.pauses)
+    yield from _halts_of(condition)
+    for hours, count in sorted(condition.pending.items()):
+        if count:
+            yield Attention(
+                tone="bad" if hours == min(condition.pending) else "warn",
+                sentence=_(
+                    "%(count)s pending verifications have less than %(hours)s h left before Tencent deletes them."
+                ),
+                values={"count": count, "hours": hours},
+                url=with_query("/admin/verifications", standing="pending", order="asc"),
+            )
+            break
+    if failing := condition.endpoints.get(EndpointState.FAILING):
+        yield Attention(
+            tone="warn",
+            sentence=_("Webhook endpoints that receive no events: %(count)s. The service tries again."),
+            values={"count": failing},
+            url="/admin/webhook-endpoints",
+        )
+    yield from map(_of_key, condition.expiring_keys)
+
+
+def _halts_of(condition: Condition) -> Iterator[Attention]:
+    """Yields the reasons why parts of the service have stopped, except pauses."""
     if condition.unattended_since:
         yield Attention(
             tone="bad",
@@ -119,25 +143,6 @@ def attention_of(condition: Condition) -> Iterator[Attention]:
         )
     for space in condition.low_disks:
         yield Attention(tone="bad", sentence=_("The disk is almost full: %(space)s."), values={"space": str(space)})
-    for hours, count in sorted(condition.pending.items()):
-        if count:
-            yield Attention(
-                tone="bad" if hours == min(condition.pending) else "warn",
-                sentence=_(
-                    "%(count)s pending verifications have less than %(hours)s h left before Tencent deletes them."
-                ),
-                values={"count": count, "hours": hours},
-                url=with_query("/admin/verifications", standing="pending", order="asc"),
-            )
-            break
-    if failing := condition.endpoints.get(EndpointState.FAILING):
-        yield Attention(
-            tone="warn",
-            sentence=_("Webhook endpoints that receive no events: %(count)s. The service tries again."),
-            values={"count": failing},
-            url="/admin/webhook-endpoints",
-        )
-    yield from map(_of_key, condition.expiring_keys)
 
 
 def _of_pause(pause: Pause) -> Attention:
