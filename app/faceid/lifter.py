@@ -113,15 +113,18 @@ _CUT_ESCAPE_MAX = 7
 # The byte in front belongs to the match: a backslash there would mean that the key is the end of a longer string, and
 # a piece may end between the two. White space is bounded, and therefore the length of a match.
 _SPACE = rb"(?:[ \t\r\n]|\\[trn]){0,8}"
+# Media of a list that are missing, in front of one that is not.
+_NULLS = rb"(?:null%b,%b){0,16}" % (_SPACE, _SPACE)
 _OPENING = re.compile(
     rb'[^\\](?P<escape>\\?)"'
     rb"(?:OcrFront|OcrBack|ProcessedFrontImage|ProcessedBackImage|Avatar|BestFrame|LivenessVideo|Video"
     rb"|IntentionVerifyVideo|IntentionVerifyBestFrame|IntentionVerifyAudio|(?P<list>BestFrames|ScreenShot|Audios))"
-    rb'(?P=escape)"%b:%b(?(list)\[%b)(?P=escape)"' % (_SPACE, _SPACE, _SPACE)
+    rb'(?P=escape)"%b:%b(?(list)\[%b%b)(?P=escape)"' % (_SPACE, _SPACE, _SPACE, _NULLS)
 )
-_OPENING_MAX = 80
-# In a list: from the end of one media item to the start of the next. `escape` is missing if the piece ends earlier.
-_NEXT = re.compile(rb'\\*"%b(?:\\?\Z|,%b(?:\\?\Z|(?P<escape>\\?)"))' % (_SPACE, _SPACE))
+# In a list: from the end of one media item to the start of the next.
+_NEXT = re.compile(rb'\\*"%b,%b%b(?P<escape>\\?)"' % (_SPACE, _SPACE, _NULLS))
+# No match of the two is longer. The sixteen nulls have at most 37 bytes each.
+_MATCH_MAX = 16 * 37 + 100
 
 
 # `data:image/jpeg;base64,`: unescaped, and in front of the base64.
@@ -163,11 +166,7 @@ class Lifter(Generic[S]):
             OversizedError: the body without its media is too large. The lifter cannot be used any more.
         """
         self.bytes_fed += len(piece)
-        data = self._rest + piece
-        at, more = 0, True
-        while more:
-            at, more = self._lift(self._item, data, at) if self._item else self._scan(data, at)
-        self._rest = data[at:]
+        self._read(self._rest + piece, is_last=False)
 
     def finish(self) -> LiftedBody[S]:
         """Returns the separated body. Call it after the last byte.
@@ -175,20 +174,27 @@ class Lifter(Generic[S]):
         Raises:
             DecodeError: the body ends inside a media item, or is too large without its media.
         """
+        self._read(self._rest, is_last=True)
         if self._item:
             raise DecodeError("the body ends within a media item")
         self._keep(self._rest, 0, len(self._rest))
         return LiftedBody(bytes(self._skeleton), self._sinks, self._open_sink, self._prefix)
 
-    def _scan(self, data: bytes, at: int) -> tuple[int, bool]:
+    def _read(self, data: bytes, *, is_last: bool) -> None:
+        at, more = 0, True
+        while more:
+            at, more = self._lift(self._item, data, at) if self._item else self._scan(data, at, is_last=is_last)
+        self._rest = data[at:]
+
+    def _scan(self, data: bytes, at: int, *, is_last: bool) -> tuple[int, bool]:
         """Searches for the next media item; returns where to continue, and whether `data` has enough for that."""
-        following = _NEXT.match(data, at) if self._in_list else None
-        if following and following["escape"] is None:
+        if self._in_list and not is_last and len(data) - at < _MATCH_MAX:
             return at, False
+        following = _NEXT.match(data, at) if self._in_list else None
         self._in_list = following is not None
         opening = following or _OPENING.search(data, at)
         if opening is None:
-            return self._keep(data, at, max(at, len(data) - _OPENING_MAX)), False
+            return self._keep(data, at, max(at, len(data) - _MATCH_MAX)), False
         start = opening.end()
         quote = data.find(b'"', start, start + self._threshold + 1)
         if quote < 0 and len(data) - start <= self._threshold:

@@ -314,7 +314,10 @@ def test_every_medium_of_a_list_becomes_a_reference(wrap: Callable[[str], str], 
         pytest.param(f'{{"BestFrames":["{BASE64}"],"X":"{BASE64}","OcrFront":"{BASE64}"}}', 2, id="after a list"),
         pytest.param(f'{{"BestFrames":["{BASE64}","{BASE64}"]', 2, id="cut after a list"),
         pytest.param(f'{{"BestFrames":["{BASE64}" , ', 1, id="cut within a list"),
-        pytest.param(f'{{"BestFrames":["{BASE64}",null,"{BASE64}"]}}', 1, id="null in a list"),
+        pytest.param(f'{{"BestFrames":["{BASE64}",null, null,"{BASE64}"]}}', 2, id="null in a list"),
+        pytest.param(f'{{"BestFrames":[ null ,null,"{BASE64}"]}}', 1, id="null in front of a list"),
+        pytest.param(f'{{"BestFrames":[{"null," * 17}"{BASE64}"]}}', 0, id="more nulls than are searched"),
+        pytest.param(f'{{"BestFrames":["{BASE64}",{"null," * 17}"{BASE64}"]}}', 1, id="more nulls than are skipped"),
         pytest.param(f'{{"BestFrames":["{BASE64}"{" " * 9},"{BASE64}"]}}', 1, id="more space than is searched"),
         pytest.param(f'{{"BestFrames":[["{BASE64}"]]}}', 0, id="a list in a list"),
         pytest.param(f'{{"BestFrames":"{BASE64}"}}', 0, id="no list"),
@@ -334,7 +337,7 @@ def test_list_ends_where_something_else_begins(body: str, count: int, size: int)
 
 TEXTS = st.binary(max_size=60).map(lambda data: base64.b64encode(data).decode())
 BODIES = st.fixed_dictionaries(
-    {}, optional=dict.fromkeys(KEYS, TEXTS | st.none()) | {"BestFrames": st.lists(TEXTS, max_size=12)}
+    {}, optional=dict.fromkeys(KEYS, TEXTS | st.none()) | {"BestFrames": st.lists(TEXTS | st.none(), max_size=14)}
 )
 SPACES = ("", " ", "\n", "\t ", " " * 8)
 
@@ -369,7 +372,7 @@ def test_skeleton_and_media_make_up_the_document(
         return contents.get(text, text)
 
     whole = {
-        key: [restore(text) for text in value] if isinstance(value, list) else value and restore(value)
+        key: [text and restore(text) for text in value] if isinstance(value, list) else value and restore(value)
         for key, value in left.items()
     }
     assert whole == document

@@ -79,14 +79,7 @@ def media_of(sizes: list[int]) -> st.SearchStrategy[str]:
 
 
 MEDIA = ABSENT | media_of(SMALL + LARGE)
-# Behind a null the lifter does not find the media of a list.
-LISTS = {
-    "BestFrame": {
-        "BestFrames": ABSENT
-        | st.lists(ABSENT | media_of(SMALL), max_size=11)
-        | st.lists(media_of(SMALL + LARGE), max_size=11)
-    }
-}
+LISTS = {"BestFrame": {"BestFrames": ABSENT | st.lists(MEDIA, max_size=11)}}
 WARNINGS = {"WarnInfos": ABSENT | st.lists(INTEGERS, max_size=2), "New": JSON}
 PARTS = {"Text": TEXT_PARTS} | {
     part: st.fixed_dictionaries(
