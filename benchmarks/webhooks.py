@@ -26,8 +26,8 @@ _MOST_MS = 60.0
 _LEAST_PER_SECOND = 500.0
 _MOST_BESIDE = 1.1
 _ENDPOINTS = 16
-# Between two callbacks, so neither affects the other.
-_IDLE_SECONDS = 0.05
+# Between two callbacks: longer than events wait for one another, so neither affects the other.
+_IDLE_SECONDS = 0.2
 _LONGEST_SECONDS = 120
 
 

@@ -68,10 +68,13 @@ def new(
     )
 
 
-def touched(before: Verification, after: Verification, now: datetime) -> Verification:
-    """Returns the changed row, with the time of the change if a reader sees it."""
+def touched(before: Verification, after: Verification, now: datetime, *, is_event: bool = False) -> Verification:
+    """Returns the changed row, with the time of the change if a reader sees it, and with its event counted."""
     is_visible = any(getattr(before, name) != getattr(after, name) for name in _VISIBLE)
-    return replace(after, updated_at=max(now, before.updated_at)) if is_visible else after
+    if not is_visible and not is_event:
+        return after
+    updated_at = max(now, before.updated_at) if is_visible else after.updated_at
+    return replace(after, updated_at=updated_at, event_count=before.event_count + is_event)
 
 
 def with_rule(verification: Verification, rule_id: str, rule: Rule, now: datetime) -> Verification:

@@ -137,7 +137,8 @@ def decode_detect_info(body: LiftedBody[S]) -> DetectInfo[S]:
     others = {name: bytes(raw) for name, raw in info.items() if name not in {"Text", "Error", "RequestId", *_MEDIA}}
     further = without_empty(kept_values(others, body) | parts)
     detection = _detection(body.without_references(text), further, body)
-    return replace(found, detection=replace(detection, **_intention(info)))
+    intention = _intention(info)
+    return replace(found, detection=replace(detection, **intention) if intention else detection)
 
 
 def _response(body: LiftedBody[S]) -> JsonObject:

@@ -175,7 +175,7 @@ class PersonalDataCipher:
         added: Collection[MediaItem],
         removed: Collection[MediaRow],
     ) -> Verification:
-        if before.state not in SETTLED:
+        if before.state not in SETTLED and after.digest is not None:
             # Nothing was bound before, so a malformed value was the progress of the retrieval.
             after = replace(after, digest=None)
         key = self._settled_key(after)

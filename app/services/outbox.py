@@ -21,7 +21,7 @@ Returns topics to wake after the commit.
 
 _BATCH = 500
 # Under load, events that are committed within this time share a transaction.
-_COLLECT_SECONDS = 0.05
+_COLLECT_SECONDS = 0.1
 
 log = structlog.get_logger()
 

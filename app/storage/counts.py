@@ -22,6 +22,7 @@ from app.storage.tables import count_total as totals
 _NAMES = [field.name for field in fields(Group)]
 _KEYS = [totals.c[name] for name in _NAMES]
 _READER = RowReader(Group)
+_APPEND = insert(changes)
 _ADD_PG, _ADD_LITE = postgresql.insert(totals), sqlite.insert(totals)
 _ADD = {
     "postgresql": _ADD_PG.on_conflict_do_update(
@@ -43,7 +44,7 @@ class CountStore:
         """Appends changes of the counts."""
         if differences:
             rows = [columns_of(group) | {"number": number} for group, number in differences.items()]
-            await self.connection.execute(insert(changes), rows)
+            await self.connection.execute(_APPEND, rows)
 
     async def collect(self, *, limit: int) -> int:
         """Moves at most `limit` changes into the totals; returns how many. Skips those that another one moves.

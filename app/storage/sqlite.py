@@ -93,44 +93,33 @@ async def truncate_log(engine: AsyncEngine) -> bool:
 _TOLERANT = partial(str, encoding="utf-8", errors="replace")
 
 
-class _BufferedCursor(sqlite3.Cursor):
-    """A cursor that reads all rows at once.
+class _BufferedConnection(sqlite3.Connection):
+    """A connection that reads all rows of a statement at once. `rows` are those of the last one.
 
-    A statement with unread rows keeps a closed connection open, with its transaction and lock, until the cursor is
+    A statement with unread rows keeps a closed connection open, with its transaction and lock, until its cursor is
     freed. The garbage collector may free the cursor of a cancelled task much later.
     """
 
-    _rows: Sequence[Any] = ()
+    rows: Sequence[Any] = ()
 
-    def execute(self, sql: str, parameters: object = (), /) -> Self:
-        super().execute(sql, cast("Sequence[Any]", parameters))
-        self._rows = rows = list[Any]()
+    def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
+        cursor = super().execute(sql, cast("Sequence[Any]", parameters))
+        self.rows = rows = list[Any]()
         try:
-            rows.extend(self)
+            rows.extend(cursor)
         except sqlite3.OperationalError as error:
             if hasattr(error, "sqlite_errorcode"):
                 raise
             # Not SQLite's error but Python's, about a text that is not UTF-8. Its row was not consumed.
-            self.connection.text_factory = _TOLERANT
-            rows.extend(self)
+            self.text_factory = _TOLERANT
+            rows.extend(cursor)
         finally:
-            self.connection.text_factory = str
-        return self
-
-    def fetchall(self) -> list[Any]:
-        rows, self._rows = self._rows, ()
-        return list(rows)
-
-
-class _BufferedConnection(sqlite3.Connection):
-    """A connection whose statements leave no rows unread."""
-
-    def execute(self, sql: str, parameters: object = (), /) -> sqlite3.Cursor:
-        return self.cursor(_BufferedCursor).execute(sql, cast("Sequence[Any]", parameters))
+            self.text_factory = str
+        return cursor
 
 
 class _Connection:
-    """An aiosqlite connection whose cursors need at most two switches to its thread per statement instead of four."""
+    """An aiosqlite connection whose cursors need one switch to its thread per statement instead of four."""
 
     def __init__(self, driver: aiosqlite.Connection) -> None:
         self._driver = driver
@@ -143,7 +132,7 @@ class _Connection:
 
 
 class _Cursor:
-    """The part of a cursor that SQLAlchemy uses: created with its statement, and closed by reading all rows."""
+    """The part of a cursor that SQLAlchemy uses: created with its statement, whose rows were read at once."""
 
     arraysize = 1
 
@@ -161,7 +150,10 @@ class _Cursor:
         self._cursor = await self._driver.executemany(sql, parameters)
 
     async def fetchall(self) -> Iterable[Any]:
-        return await self._cursor.fetchall() if self._cursor else ()
+        """Returns the rows of the statement. SQLAlchemy fetches them before the next one."""
+        connection = cast("_BufferedConnection", cast("aiosqlite.Cursor", self._cursor).connection)
+        rows, connection.rows = connection.rows, ()
+        return rows
 
     async def close(self) -> None:
         self._cursor = None

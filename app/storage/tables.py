@@ -1,6 +1,8 @@
 """The schema. Private to this folder. `migrations/` creates it, and a test compares the two."""
 
+from collections.abc import Sequence
 from dataclasses import fields
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
@@ -425,4 +427,9 @@ audit_link = Table(
 
 def columns_of(value: "DataclassInstance") -> dict[str, Any]:
     """Returns a dataclass as the columns of its table. `asdict` would deep-copy the values."""
-    return {field.name: getattr(value, field.name) for field in fields(value)}
+    return {name: getattr(value, name) for name in _names_of(type(value))}
+
+
+@cache
+def _names_of(kind: type["DataclassInstance"]) -> Sequence[str]:
+    return [field.name for field in fields(kind)]

@@ -142,9 +142,9 @@ class VerificationStore:
         groups: dict[tuple[str, ...], list[dict[str, Any]]] = {}
         new_events = []
         for before, changed_row in changed:
-            after = touched(before, changed_row, now)
-            if kind := change_of(before, after):
-                after = replace(after, event_count=before.event_count + 1)
+            kind = change_of(before, changed_row)
+            after = touched(before, changed_row, now, is_event=kind is not None)
+            if kind:
                 new_events.append(describe(kind, after, now))
             old, new = columns_of(before), columns_of(after)
             changes = {name: value for name, value in new.items() if value != old[name]}

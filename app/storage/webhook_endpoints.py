@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from sqlalchemy import Select, delete, func, insert, or_, select, text, update
+from sqlalchemy import Select, bindparam, delete, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from app.domain.deliveries import Fault
@@ -25,6 +25,8 @@ _READER = RowReader(
     created_at=LONG_AGO,
     updated_at=LONG_AGO,
 )
+# Runs for each batch of events, so it is built once.
+_OF_CLIENTS = select(*ENDPOINT_COLUMNS).where(table.c.client.in_(bindparam("clients", expanding=True)))
 # Two transactions cannot see each other's new endpoints. SQLite has one writer anyway.
 _LOCK_CLIENT = text("SELECT pg_advisory_xact_lock(hashtextextended('webhook endpoints of ' || :client, 0))")
 
@@ -63,7 +65,8 @@ class WebhookEndpointStore:
 
     async def list_of_clients(self, clients: Collection[str]) -> Sequence[WebhookEndpoint]:
         """Returns all endpoints of these clients."""
-        return await self._select(select(*ENDPOINT_COLUMNS).where(table.c.client.in_(clients)))
+        rows = await self.connection.execute(_OF_CLIENTS, {"clients": list(clients)})
+        return [as_endpoint(row) for row in rows]
 
     async def lock_outdated(self, newest: bytes, *, after_id: str, limit: int) -> Sequence[WebhookEndpoint]:
         """Locks and returns endpoints with larger ids that have a secret from before the newest version of a key."""

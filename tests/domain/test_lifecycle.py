@@ -342,6 +342,9 @@ def test_only_a_visible_change_is_an_update() -> None:
     # Never back.
     later = replace(CALLED_BACK, updated_at=NOW + HOUR)
     assert lifecycle.touched(later, passed, NOW) == replace(passed, updated_at=NOW + HOUR)
+    # An event is counted whether or not it is an update.
+    assert lifecycle.touched(CALLED_BACK, claimed, NOW, is_event=True) == replace(claimed, event_count=1)
+    assert lifecycle.touched(later, passed, NOW, is_event=True) == replace(passed, updated_at=NOW + HOUR, event_count=1)
 
 
 def test_lacking_media_are_polled_at_the_lowest_priority() -> None:
