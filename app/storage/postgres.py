@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import asyncpg
 from sqlalchemy import event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError
@@ -29,6 +30,9 @@ OPTIONS = {
     "prepared_statement_cache_size": "[0-9]{1,6}",
 }
 """The options that a URL may contain, with the patterns of their values. asyncpg does not read its others from text."""
+
+DRIVER_ERRORS = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+"""All that a connection of asyncpg raises when it fails. Its classes have no common one."""
 
 READ_ONLY = "25006"
 """The SQLSTATE of a write on a server that takes none, such as the former primary after a switchover."""

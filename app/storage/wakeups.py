@@ -115,7 +115,7 @@ class PostgresWakeups(Wakeups):
                     finally:
                         # Closing gracefully would wait for an answer of a dead server.
                         exchange.terminate()
-            except (OSError, DBAPIError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except (DBAPIError, *postgres.DRIVER_ERRORS) as error:
                 if time.monotonic() - reported_at >= _REPORT_SECONDS:
                     reported_at = time.monotonic()
                     cause = cause_of(error, self._url)

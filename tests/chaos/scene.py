@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import asyncpg
 import httpx
 
 from app.cli.runtime import operator
 from app.config import Settings
 from app.errors import UnavailableError
 from app.factory import open_services
+from app.storage.postgres import DRIVER_ERRORS
 from tests.chaos.plan import Event, Fault, FaultKind, Kill, Notice, NoticeKind, Plan
 from tests.chaos.reconcile import Acknowledged
 from tests.chaos.upstream import Upstream
@@ -141,11 +141,11 @@ class Scene:
 
     async def _demote(self, postgres: Postgres, seconds: float) -> None:
         """Makes the server read-only for so many seconds, and longer if it is down then."""
-        with suppress(OSError, asyncpg.PostgresError):
+        with suppress(*DRIVER_ERRORS):
             await postgres.accept_writes(is_writable=False)
             await asyncio.sleep(seconds)
         for _ in range(_PROMOTE_TRIES):
-            with suppress(OSError, TimeoutError, asyncpg.PostgresError):
+            with suppress(*DRIVER_ERRORS):
                 await postgres.accept_writes(is_writable=True)
                 return
             await asyncio.sleep(_RETRY_SECONDS)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Collection
 
+import asyncpg
 import pytest
 import structlog
 from sqlalchemy import text
@@ -120,6 +121,29 @@ async def test_wakeups_work_again_after_the_server_ends_connections(
     one.send("while nobody listens")
 
     await listening(postgres, 2, without=ended)
+
+    assert await heard(one, other, "7")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [asyncpg.InternalClientError("another operation is in progress"), asyncpg.InterfaceError("closed"), OSError()],
+)
+async def test_wakeups_work_again_after_any_error_of_the_driver(
+    two: tuple[Wakeups, Wakeups], postgres: Database, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, other = two
+    known, execute = await pids(postgres), asyncpg.Connection.execute
+
+    async def fail(connection: asyncpg.Connection, query: str, *arguments: object, **options: object) -> str:
+        if query.startswith("SELECT pg_notify"):
+            raise error
+        return str(await execute(connection, query, *arguments, **options))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(asyncpg.Connection, "execute", fail)
+        one.send("while the connection fails")
+        await listening(postgres, 1, without=known)
 
     assert await heard(one, other, "7")
 
