@@ -1,8 +1,10 @@
 """Fixtures for all tests: both databases, a real S3 server, a live simulator and the service."""
 
 import logging
+import os
 import shutil
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -14,10 +16,11 @@ from pydantic import SecretStr
 from app.config import Settings
 from app.sealing.keyring import KeyRing
 from app.storage.database import Database, DatabaseSettings
-from tests.support.databases import PostgresPool, migrate
+from tests.support.databases import PostgresPool, postgres_template_of, sqlite_template_at
 from tests.support.dialects import share_compiled_statements
 from tests.support.servers import S3, postgres, s3
 from tests.support.service import Running, everything, running, settings_for
+from tests.support.sharing import shared
 from tests.support.simulator import LiveSimulator, live_simulator
 
 # No test asserts a time.
@@ -38,21 +41,34 @@ def faceid() -> Iterator[LiveSimulator]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server() -> Iterator[str]:
-    with postgres() as url:
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Returns a folder of this run, which is the same in all of its processes."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def postgres_server(run_folder: Path) -> Iterator[str]:
+    with shared(run_folder / "postgres", str, postgres) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
-def s3_server() -> Iterator[S3]:
-    with s3() as server:
+def s3_server(run_folder: Path) -> Iterator[S3]:
+    with shared(run_folder / "s3", S3, s3) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-async def postgres_pool(postgres_server: str) -> AsyncIterator[PostgresPool]:
+def postgres_template(run_folder: Path, postgres_server: str) -> Iterator[str]:
+    with shared(run_folder / "postgres-template", str, partial(postgres_template_of, postgres_server)) as name:
+        yield name
+
+
+@pytest.fixture(scope="session")
+async def postgres_pool(postgres_server: str, postgres_template: str) -> AsyncIterator[PostgresPool]:
     """Yields a pool of migrated databases that tests use one after the other."""
-    async with PostgresPool(postgres_server) as pool:
+    async with PostgresPool(postgres_server, postgres_template) as pool:
         yield pool
 
 
@@ -63,11 +79,10 @@ async def postgres_url(postgres_pool: PostgresPool) -> AsyncIterator[str]:
 
 
 @pytest.fixture(scope="session")
-async def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Returns a migrated file that tests copy. A copy takes a thousandth of the time of the migrations."""
-    path = tmp_path_factory.mktemp("template") / "test.db"
-    await migrate(f"sqlite+aiosqlite:///{path}")
-    return path
+def sqlite_template(run_folder: Path) -> Iterator[Path]:
+    """Yields a migrated file that tests copy."""
+    with shared(run_folder / "sqlite-template", str, partial(sqlite_template_at, run_folder / "test.db")) as path:
+        yield Path(path)
 
 
 @pytest.fixture

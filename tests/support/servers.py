@@ -96,7 +96,7 @@ def postgres() -> Iterator[str]:
             "fsync=off",
             "synchronous_commit=off",
             "full_page_writes=off",
-            "max_connections=200",
+            "max_connections=500",
             "autovacuum=off",
         ):
             command += ["-c", setting]

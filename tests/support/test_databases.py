@@ -48,12 +48,12 @@ def row_of(table: Table) -> dict[str, object]:
     return {name: VALUES[column_type.python_type] for name, column_type in types.items()}
 
 
-async def test_emptied_database_equals_a_migrated_one(postgres_server: str) -> None:
+async def test_emptied_database_equals_a_migrated_one(postgres_server: str, postgres_template: str) -> None:
     async with fresh_database(postgres_server) as url:
         await migrate(url)
         migrated = await parts_of(url)
 
-    async with PostgresPool(postgres_server) as pool, AsyncExitStack() as stack:
+    async with PostgresPool(postgres_server, postgres_template) as pool, AsyncExitStack() as stack:
         async with pool.lend() as used_url:
             used = await stack.enter_async_context(opened(used_url))
             async with used.write() as tx:
@@ -75,8 +75,8 @@ async def test_emptied_database_equals_a_migrated_one(postgres_server: str) -> N
     assert emptied == migrated
 
 
-async def test_database_with_another_schema_is_not_lent_again(postgres_server: str) -> None:
-    async with PostgresPool(postgres_server) as pool:
+async def test_database_with_another_schema_is_not_lent_again(postgres_server: str, postgres_template: str) -> None:
+    async with PostgresPool(postgres_server, postgres_template) as pool:
         for statement in ("ALTER TABLE media RENAME TO away", "UPDATE alembic_version SET version_num = '0'"):
             async with pool.lend() as changed_url, opened(changed_url) as changed, changed.write() as tx:
                 await tx.connection.execute(text(statement))
