@@ -9,6 +9,7 @@ import structlog
 from sqlalchemy import text
 
 from app.storage.database import Database
+from app.storage.postgres import DRIVER_ERRORS
 from app.storage.wakeups import Wakeups, open_wakeups
 from tests.support.databases import opened
 
@@ -123,6 +124,15 @@ async def test_wakeups_work_again_after_the_server_ends_connections(
     await listening(postgres, 2, without=ended)
 
     assert await heard(one, other, "7")
+
+
+def test_every_error_of_the_driver_is_known() -> None:
+    found = [
+        each for each in vars(asyncpg.exceptions).values() if isinstance(each, type) and issubclass(each, Exception)
+    ]
+
+    assert len(found) > 200
+    assert [each for each in found if not issubclass(each, (*DRIVER_ERRORS, Warning))] == []
 
 
 @pytest.mark.parametrize(
