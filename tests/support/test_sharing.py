@@ -1,7 +1,7 @@
 """A shared value is started once, ends after its last user, and can be started again."""
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -22,7 +22,8 @@ def test_value_is_started_once_and_ends_after_its_last_user(tmp_path: Path) -> N
     assert second.enter_context(shared(place, str, start)) == "value 1"
     with ThreadPoolExecutor() as threads:
         left = threads.submit(first.close)
-        assert not left.done()
+        # Long enough for one that does not wait to be noticed.
+        assert not wait([left], timeout=0.2).done
         history.append("second leaves")
         second.close()
         left.result()
