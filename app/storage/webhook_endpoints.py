@@ -65,8 +65,7 @@ class WebhookEndpointStore:
 
     async def list_of_clients(self, clients: Collection[str]) -> Sequence[WebhookEndpoint]:
         """Returns all endpoints of these clients."""
-        rows = await self.connection.execute(_OF_CLIENTS, {"clients": list(clients)})
-        return [as_endpoint(row) for row in rows]
+        return await self._select(_OF_CLIENTS, clients=list(clients))
 
     async def lock_outdated(self, newest: bytes, *, after_id: str, limit: int) -> Sequence[WebhookEndpoint]:
         """Locks and returns endpoints with larger ids that have a secret from before the newest version of a key."""
@@ -93,8 +92,8 @@ class WebhookEndpointStore:
         """Removes an endpoint."""
         await self.connection.execute(delete(table).where(table.c.id == endpoint_id))
 
-    async def _select(self, statement: Select[Any]) -> Sequence[WebhookEndpoint]:
-        return [as_endpoint(row) for row in await self.connection.execute(statement)]
+    async def _select(self, statement: Select[Any], **parameters: Any) -> Sequence[WebhookEndpoint]:
+        return [as_endpoint(row) for row in await self.connection.execute(statement, parameters)]
 
 
 def as_endpoint(row: Sequence[Any]) -> WebhookEndpoint:
