@@ -80,7 +80,7 @@ class OidcSettings(BaseModel):
 
     @property
     def roles(self) -> Mapping[str, Role]:
-        """The rights by value of the claim, those of administrators first. Nobody has any by default."""
+        """The rights by value of the claim, those of administrators first. By default there are none."""
         admins = [value.strip() for value in self.oidc_admin_values.split(",")]
         others = {value: Role(each.client, frozenset(each.scopes)) for value, each in self.oidc_roles.items()}
         return dict.fromkeys(filter(None, admins), Role(DEFAULT_CLIENT, frozenset({Scope.ADMIN}))) | {

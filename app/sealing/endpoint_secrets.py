@@ -11,7 +11,7 @@ from app.sealing.keyring import KeyRing, Ring
 
 
 class SecretCipher:
-    """Seals and opens secrets. Nobody who can only write to the database can redirect the events of a client."""
+    """Seals and opens secrets. Writing to the database is not enough to redirect the events of a client."""
 
     def __init__(self, keyring: KeyRing, alarm: Alarm | None = None) -> None:
         self.keyring = keyring

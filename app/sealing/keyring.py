@@ -64,7 +64,7 @@ class KeyVersion(msgspec.Struct, frozen=True):
     """One version of a ring's key.
 
     `has_digests`: each verification whose key it wraps has a digest of its result. Versions from before the digest lack
-    this mark. It is outside the database, so nobody can remove a digest there unnoticed.
+    this mark. It is outside the database, so removing a digest there is noticed.
     """
 
     version: int

@@ -78,7 +78,7 @@ class AuditService:
         self._record_one = Batcher(self._record_batch)
 
     async def aclose(self) -> None:
-        """Waits for the records that nobody waits for."""
+        """Waits for the records that are written in the background."""
         await asyncio.gather(*self._tasks)
 
     def describe(

@@ -97,7 +97,7 @@ class KeyRotationService:
         if any(version != newest for version in await self.in_use(ring)):
             async for progress in self._renew_outdated(ring):
                 yield progress
-        # Values that nobody can renew do not make a rotation incomplete.
+        # Values that cannot be renewed do not make a rotation incomplete.
         if not progress.done:
             self._keyring.add(ring)
             async for progress in self._renew_outdated(ring):

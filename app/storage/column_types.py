@@ -81,7 +81,7 @@ class UtcDateTime(Checked[datetime]):
     cache_ok = True
 
     def column_expression(self, column: ColumnElement[Any]) -> ColumnElement[Any]:
-        """Returns what is read instead of the column."""
+        """Returns the expression that is read instead of the column."""
         return _InCalendar(column)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:

@@ -9,7 +9,7 @@ from app.storage.database import Database
 from app.storage.tables import audit, audit_link, metadata
 
 _READ_ONLY = frozenset({"alembic_version"})
-# Records that nobody changes or removes. MAINTAIN permits the lock under which they are linked.
+# Records that are never changed or removed. MAINTAIN permits the lock under which they are linked.
 _APPEND_ONLY = frozenset({audit.name, audit_link.name})
 # The first version with MAINTAIN.
 _MIN_VERSION = 17_00_00

@@ -72,7 +72,7 @@ def read_only(url: URL) -> URL:
 async def truncate_log(engine: AsyncEngine) -> bool:
     """Copies the WAL into the database and truncates it; returns False if a reader needs it for longer than a second.
 
-    While SQLite waits for a reader, it lets nobody write. So it does not wait, and is asked again.
+    While SQLite waits for a reader, it blocks all writers. So it does not wait, and is asked again.
     """
     async with engine.connect() as connection:
         await connection.execution_options(has_transaction=False)

@@ -73,7 +73,7 @@ class FolderStore:
         """See `MediaStore`."""
         with disk_errors("The media folder cannot be read"):
             try:
-                # Other software may have written anything, and then the store belongs to nobody that we know.
+                # Other software may have written anything, and then the owner of the store is unknown.
                 return (self._root / OWNER_KEY).read_text(errors="replace").strip() or None
             except FileNotFoundError:
                 return None
