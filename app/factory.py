@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
@@ -63,51 +64,239 @@ from app.webhooks.client import WebhookClient
 _SAMPLES = 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False, eq=False)
 class Services:
-    """All services that need no credentials of Tencent, and what they are built on."""
+    """All services that need no credentials of Tencent, and what they are built on.
+
+    Each service is built when it is first used.
+    """
 
     settings: Settings
-    clocks: ClockService
     database: Database
     media_store: MediaStore
     cipher: PersonalDataCipher
     wakeups: Wakeups
-    api_keys: ApiKeyService
-    audit: AuditService
-    backfill: BackfillService
-    deliver: DeliverService
-    deliveries: DeliveryService
-    disclosures: DisclosureService
-    counts: CountService
-    erase: EraseService
-    events: EventService
-    export: ExportService
-    gauges: GaugeService
-    health: HealthService
-    history: HistoryService
-    intake: IntakeService
-    key_rotation: KeyRotationService
-    limits: LimitService
-    media: MediaService
-    media_guard: MediaGuard
-    orphans: OrphanService
-    outbox: OutboxService
-    overview: OverviewService
-    read: ReadService
-    redirects: RedirectService
-    sessions: SessionService
-    signatures: SignatureService
-    single_sign_on: SingleSignOnService | None
-    streams: StreamService
     webhook_client: WebhookClient
-    webhook_endpoints: WebhookEndpointService
-    workers: WorkerService
+    provider: OidcClient | None
+    base_clock: Clock
 
     @property
     def clock(self) -> Clock:
         """The clock of all services."""
         return self.clocks.clock
+
+    @cached_property
+    def clocks(self) -> ClockService:
+        return ClockService(
+            database=self.database, clock=self.base_clock, accounts=self.settings.faceid.all_accounts.values()
+        )
+
+    @cached_property
+    def limits(self) -> LimitService:
+        return LimitService(settings=self.settings.limits)
+
+    @cached_property
+    def audit(self) -> AuditService:
+        return AuditService(database=self.database, keyring=self.cipher.keyring, clock=self.clock, limits=self.limits)
+
+    @cached_property
+    def api_keys(self) -> ApiKeyService:
+        return ApiKeyService(database=self.database, keyring=self.cipher.keyring, audit=self.audit, clock=self.clock)
+
+    @cached_property
+    def intake(self) -> IntakeService:
+        return IntakeService(
+            rules=self.settings.rules,
+            cipher=self.cipher,
+            audit=self.audit,
+            database=self.database,
+            wakeups=self.wakeups,
+            clock=self.clock,
+            limits=self.limits,
+        )
+
+    @cached_property
+    def backfill(self) -> BackfillService:
+        return BackfillService(intake=self.intake, database=self.database, wakeups=self.wakeups, clock=self.clock)
+
+    @cached_property
+    def redirects(self) -> RedirectService:
+        return RedirectService(
+            intake=self.intake,
+            rules=self.settings.rules,
+            keyring=self.cipher.keyring,
+            database=self.database,
+            wakeups=self.wakeups,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def signatures(self) -> SignatureService:
+        return SignatureService(self.settings.signatures, self.clock)
+
+    @cached_property
+    def read(self) -> ReadService:
+        return ReadService(
+            database=self.database,
+            audit=self.audit,
+            cipher=self.cipher,
+            wakeups=self.wakeups,
+            api_keys=self.api_keys,
+            limits=self.limits,
+        )
+
+    @cached_property
+    def history(self) -> HistoryService:
+        return HistoryService(database=self.database, read=self.read)
+
+    @cached_property
+    def media(self) -> MediaService:
+        return MediaService(read=self.read, store=self.media_store, cipher=self.cipher, audit=self.audit)
+
+    @cached_property
+    def media_guard(self) -> MediaGuard:
+        return MediaGuard(database=self.database, store=self.media_store)
+
+    @cached_property
+    def orphans(self) -> OrphanService:
+        return OrphanService(database=self.database, media=self.media_store, media_guard=self.media_guard)
+
+    @cached_property
+    def erase(self) -> EraseService:
+        return EraseService(
+            database=self.database,
+            cipher=self.cipher,
+            media=self.media_store,
+            audit=self.audit,
+            clocks=self.clocks,
+            limits=self.limits,
+        )
+
+    @cached_property
+    def disclosures(self) -> DisclosureService:
+        return DisclosureService(
+            database=self.database,
+            read=self.read,
+            media=self.media,
+            cipher=self.cipher,
+            keyring=self.cipher.keyring,
+            audit=self.audit,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def export(self) -> ExportService:
+        return ExportService(read=self.read, audit=self.audit, limits=self.limits, clock=self.clock)
+
+    @cached_property
+    def counts(self) -> CountService:
+        return CountService(database=self.database, limits=self.limits, clock=self.clock)
+
+    @cached_property
+    def overview(self) -> OverviewService:
+        return OverviewService(
+            database=self.database,
+            read=self.read,
+            health=self.health,
+            clock=self.clock,
+            zone=ZoneInfo(self.settings.console.console_time_zone),
+        )
+
+    @cached_property
+    def events(self) -> EventService:
+        return EventService(database=self.database, wakeups=self.wakeups, api_keys=self.api_keys, limits=self.limits)
+
+    @cached_property
+    def streams(self) -> StreamService:
+        return StreamService(
+            database=self.database, wakeups=self.wakeups, api_keys=self.api_keys, limits=self.limits, events=self.events
+        )
+
+    @cached_property
+    def outbox(self) -> OutboxService:
+        return OutboxService(
+            database=self.database, wakeups=self.wakeups, clocks=self.clocks, on_positioned=[self.deliver.fan_out]
+        )
+
+    @cached_property
+    def endpoint_secrets(self) -> SecretCipher:
+        return SecretCipher(self.cipher.keyring)
+
+    @cached_property
+    def webhook_endpoints(self) -> WebhookEndpointService:
+        return WebhookEndpointService(
+            database=self.database,
+            secrets=self.endpoint_secrets,
+            client=self.webhook_client,
+            audit=self.audit,
+            limits=self.limits,
+            wakeups=self.wakeups,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def deliver(self) -> DeliverService:
+        return DeliverService(
+            database=self.database, secrets=self.endpoint_secrets, client=self.webhook_client, clock=self.clock
+        )
+
+    @cached_property
+    def deliveries(self) -> DeliveryService:
+        return DeliveryService(
+            database=self.database, wakeups=self.wakeups, audit=self.audit, limits=self.limits, clock=self.clock
+        )
+
+    @cached_property
+    def key_rotation(self) -> KeyRotationService:
+        return KeyRotationService(
+            database=self.database,
+            cipher=self.cipher,
+            api_keys=self.api_keys,
+            endpoint_secrets=self.endpoint_secrets,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def sessions(self) -> SessionService:
+        return SessionService(
+            database=self.database,
+            keyring=self.cipher.keyring,
+            api_keys=self.api_keys,
+            audit=self.audit,
+            clock=self.clock,
+            grants_digest=self.settings.oidc.digest if self.provider else "",
+        )
+
+    @cached_property
+    def single_sign_on(self) -> SingleSignOnService | None:
+        if self.provider is None:
+            return None
+        return SingleSignOnService(
+            settings=self.settings.oidc,
+            provider=self.provider,
+            sessions=self.sessions,
+            keyring=self.cipher.keyring,
+            clock=self.clock,
+        )
+
+    @cached_property
+    def health(self) -> HealthService:
+        return HealthService(database=self.database, clock=self.clock, folders=self.media_guard.folders().values())
+
+    @cached_property
+    def gauges(self) -> GaugeService:
+        accounts = self.settings.faceid.all_accounts
+        return GaugeService(
+            database=self.database,
+            health=self.health,
+            clock=self.clock,
+            rates={name: account.requests_per_second for name, account in accounts.items()},
+            folders=self.media_guard.folders(),
+        )
+
+    @cached_property
+    def workers(self) -> WorkerService:
+        return WorkerService(database=self.database, clock=self.clock)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +338,16 @@ async def open_services(settings: Settings, *, clock: Clock | None = None) -> As
         stack.push_async_callback(wakeups.aclose)
         webhook_client = WebhookClient(settings.webhooks)
         stack.callback(webhook_client.close)
-        services = build(settings, database, media_store, cipher, wakeups, webhook_client, clock or SteadyClock())
+        services = Services(
+            settings=settings,
+            database=database,
+            media_store=media_store,
+            cipher=cipher,
+            wakeups=wakeups,
+            webhook_client=webhook_client,
+            provider=_new_provider(settings),
+            base_clock=clock or SteadyClock(),
+        )
         await services.clocks.follow()
         stack.push_async_callback(services.audit.aclose)
         stack.push_async_callback(services.redirects.aclose)
@@ -280,124 +478,6 @@ def _new_provider(settings: Settings) -> OidcClient | None:
     """Returns a client of the provider of single sign-on; None if the console has none."""
     has_provider = settings.console.console and settings.oidc.oidc_issuer is not None
     return OidcClient(settings.oidc) if has_provider else None
-
-
-def build(
-    settings: Settings,
-    database: Database,
-    media_store: MediaStore,
-    cipher: PersonalDataCipher,
-    wakeups: Wakeups,
-    webhook_client: WebhookClient,
-    clock: Clock,
-) -> Services:
-    """Builds the services on open stores."""
-    clocks = ClockService(database=database, clock=clock, accounts=settings.faceid.all_accounts.values())
-    limits = LimitService(settings=settings.limits)
-    audit = AuditService(database=database, keyring=cipher.keyring, clock=clock, limits=limits)
-    api_keys = ApiKeyService(database=database, keyring=cipher.keyring, audit=audit, clock=clock)
-    media_guard = MediaGuard(database=database, store=media_store)
-    endpoint_secrets = SecretCipher(cipher.keyring)
-    deliver = DeliverService(database=database, secrets=endpoint_secrets, client=webhook_client, clock=clock)
-    read = ReadService(database=database, audit=audit, cipher=cipher, wakeups=wakeups, api_keys=api_keys, limits=limits)
-    events = EventService(database=database, wakeups=wakeups, api_keys=api_keys, limits=limits)
-    media = MediaService(read=read, store=media_store, cipher=cipher, audit=audit)
-    health = HealthService(database=database, clock=clock, folders=media_guard.folders().values())
-    provider = _new_provider(settings)
-    sessions = SessionService(
-        database=database,
-        keyring=cipher.keyring,
-        api_keys=api_keys,
-        audit=audit,
-        clock=clock,
-        grants_digest=settings.oidc.digest if provider else "",
-    )
-    intake = IntakeService(
-        rules=settings.rules,
-        cipher=cipher,
-        audit=audit,
-        database=database,
-        wakeups=wakeups,
-        clock=clock,
-        limits=limits,
-    )
-    return Services(
-        settings=settings,
-        clocks=clocks,
-        database=database,
-        media_store=media_store,
-        cipher=cipher,
-        wakeups=wakeups,
-        api_keys=api_keys,
-        audit=audit,
-        backfill=BackfillService(intake=intake, database=database, wakeups=wakeups, clock=clock),
-        deliver=deliver,
-        deliveries=DeliveryService(database=database, wakeups=wakeups, audit=audit, limits=limits, clock=clock),
-        disclosures=DisclosureService(
-            database=database,
-            read=read,
-            media=media,
-            cipher=cipher,
-            keyring=cipher.keyring,
-            audit=audit,
-            clock=clock,
-        ),
-        counts=CountService(database=database, limits=limits, clock=clock),
-        erase=EraseService(
-            database=database, cipher=cipher, media=media_store, audit=audit, clocks=clocks, limits=limits
-        ),
-        events=events,
-        export=ExportService(read=read, audit=audit, limits=limits, clock=clock),
-        gauges=GaugeService(
-            database=database,
-            health=health,
-            clock=clock,
-            rates={name: account.requests_per_second for name, account in settings.faceid.all_accounts.items()},
-            folders=media_guard.folders(),
-        ),
-        health=health,
-        history=HistoryService(database=database, read=read),
-        intake=intake,
-        key_rotation=KeyRotationService(
-            database=database, cipher=cipher, api_keys=api_keys, endpoint_secrets=endpoint_secrets, clock=clock
-        ),
-        limits=limits,
-        media=media,
-        media_guard=media_guard,
-        orphans=OrphanService(database=database, media=media_store, media_guard=media_guard),
-        outbox=OutboxService(database=database, wakeups=wakeups, clocks=clocks, on_positioned=[deliver.fan_out]),
-        overview=OverviewService(
-            database=database, read=read, health=health, clock=clock, zone=ZoneInfo(settings.console.console_time_zone)
-        ),
-        read=read,
-        redirects=RedirectService(
-            intake=intake,
-            rules=settings.rules,
-            keyring=cipher.keyring,
-            database=database,
-            wakeups=wakeups,
-            clock=clock,
-        ),
-        sessions=sessions,
-        signatures=SignatureService(settings.signatures, clock),
-        single_sign_on=SingleSignOnService(
-            settings=settings.oidc, provider=provider, sessions=sessions, keyring=cipher.keyring, clock=clock
-        )
-        if provider
-        else None,
-        streams=StreamService(database=database, wakeups=wakeups, api_keys=api_keys, limits=limits, events=events),
-        webhook_client=webhook_client,
-        webhook_endpoints=WebhookEndpointService(
-            database=database,
-            secrets=endpoint_secrets,
-            client=webhook_client,
-            audit=audit,
-            limits=limits,
-            wakeups=wakeups,
-            clock=clock,
-        ),
-        workers=WorkerService(database=database, clock=clock),
-    )
 
 
 def _make_folder(path: Path) -> None:
