@@ -6,11 +6,12 @@ from fastapi import APIRouter, Query, Request
 
 from app.domain.audit import Action, AuditFilter
 from app.domain.rate import RateClass
+from app.routers.audit_schemas import AuditEvent, AuditPage
 from app.routers.dependencies import Admin, services_of
 from app.routers.problems import AUTH_ERRORS, declared
 from app.routers.rates import limited
 from app.routers.rejections import StrictRoute
-from app.routers.schemas import AuditEvent, AuditPage, BizToken, Line, Moment
+from app.routers.schemas import BizToken, Line, Moment
 
 router = APIRouter(prefix="/v1/audit", tags=["audit"], route_class=StrictRoute)
 
