@@ -69,7 +69,7 @@ async def test_cancelled_write_is_rolled_back_and_blocks_nobody(database: Databa
         assert await tx.verifications.add_all([MINIMAL])
 
 
-@pytest.mark.parametrize("turns", [1, 2])
+@pytest.mark.parametrize("turns", [1, 2, 3])
 async def test_write_cancelled_as_its_statement_ends_releases_its_lock(database: Database, turns: int) -> None:
     begun, loop = asyncio.Event(), asyncio.get_running_loop()
 
@@ -85,13 +85,13 @@ async def test_write_cancelled_as_its_statement_ends_releases_its_lock(database:
         loop.call_soon(cancel_in, turns - 1) if turns else task.cancel()
 
     # The statement ends while the loop is busy. The task is cancelled before its result arrives, or right after that.
+    # During the commit its row may still be stored.
     loop.call_soon(time.sleep, 0.2)
     cancel_in(turns)
-    with pytest.raises(asyncio.CancelledError):
-        await task
+    await asyncio.wait([task])
 
     async with database.write(seconds=2) as tx:
-        assert await tx.verifications.add_all([MINIMAL])
+        assert await tx.verifications.add_all([replace(MINIMAL, biz_token="next")])
 
 
 async def test_truncation_of_the_log_can_be_cancelled_at_any_moment(sqlite_url: str) -> None:
