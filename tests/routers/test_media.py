@@ -18,7 +18,7 @@ from app.domain.media import MediaKind
 from app.storage.media import FolderStore
 from simulator.media import media_of
 from tests.support.api import EXAMPLE, get, hasten, retrieve_new
-from tests.support.service import Running, actor, everything, running, settings_for
+from tests.support.service import Running, actor, everything, running, settings_for, with_services
 from tests.support.simulator import LiveSimulator
 
 FRAME = media_of(EXAMPLE)[MediaKind.BEST_FRAME]
@@ -267,7 +267,7 @@ async def test_item_replaced_during_a_download_is_read_from_its_new_object(
 
     services = service.services
     store = ReplacingStore(settings.media.media_folder, retrieve_again)
-    service.app.state.services = replace(services, media=replace(services.media, store=store))
+    service.app.state.services = with_services(services, media=replace(services.media, store=store))
     response = await api.get(f"/v1/verifications/{biz_token}/media/best_frame", headers=headers)
 
     assert (response.status_code, response.content) == (status, media_of(biz_token)[MediaKind.BEST_FRAME][part])

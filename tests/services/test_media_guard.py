@@ -5,7 +5,6 @@ import json
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +17,7 @@ from app.services.media_guard import DiskSpace, MediaGuard, space_of
 from tests.support.api import call_back, retrieve_new
 from tests.support.command import run
 from tests.support.servers import S3
-from tests.support.service import Running, environment_of, everything, running, settings_for
+from tests.support.service import Running, environment_of, everything, running, settings_for, with_services
 from tests.support.simulator import LiveSimulator
 from tests.support.worker import retrieve_all
 
@@ -168,7 +167,7 @@ async def test_outage_of_the_store_costs_one_call_per_waiting_token_at_most(
     services = idle_service.services
     guard = MediaGuard(database=services.database, store=services.media_store, first_probe_seconds=0.5)
     await guard.require_owner()
-    async with open_retrieval(replace(services, media_guard=guard)) as retrieval:
+    async with open_retrieval(with_services(services, media_guard=guard)) as retrieval:
         # Nothing can be created below a file.
         folder.rename(tmp_path / "away")
         folder.touch()

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from copy import copy
 from dataclasses import dataclass, fields, replace
 from datetime import timedelta
 from pathlib import Path
@@ -76,6 +77,13 @@ def settings_for(folder: Path, faceid_url: str, **overrides: object) -> Settings
         "webhook_allowed_networks": "127.0.0.0/8",
     }
     return Settings.read(**values | overrides)
+
+
+def with_services(services: Services, **values: object) -> Services:
+    """Returns the services with other values of some fields and other services."""
+    copied = copy(services)
+    vars(copied).update(values)
+    return copied
 
 
 def changed(settings: Settings, **overrides: object) -> Settings:

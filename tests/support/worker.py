@@ -2,19 +2,18 @@
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import timedelta
 
 from app.factory import RetrievalServices, Services, open_retrieval
 from app.services.clock import Clock, ClockService
 from app.services.media_guard import MediaGuard
 from tests.support.clocks import ShiftedClock
-from tests.support.service import Running, changed
+from tests.support.service import Running, changed, with_services
 
 
 def with_clock(services: Services, clock: Clock) -> Services:
     """Returns the services with another clock for those that only workers have."""
-    return replace(services, clocks=ClockService(database=services.database, clock=clock, accounts=()))
+    return with_services(services, clocks=ClockService(database=services.database, clock=clock, accounts=()))
 
 
 @asynccontextmanager
@@ -25,7 +24,7 @@ async def retrieving(
     services = service.services if clock is None else with_clock(service.services, clock)
     # A store that failed is probed at the next claim.
     guard = MediaGuard(database=services.database, store=services.media_store, first_probe_seconds=0)
-    own = replace(services, settings=changed(services.settings, **settings), media_guard=guard)
+    own = with_services(services, settings=changed(services.settings, **settings), media_guard=guard)
     await guard.confirm_owner()
     async with open_retrieval(own) as retrieval:
         yield retrieval
