@@ -19,7 +19,7 @@ from app.storage.media import FolderStore, SpoolFile
 from app.storage.wakeups import Wakeups
 from app.worker import Chore, Worker
 from tests.support.api import call_back, row_of
-from tests.support.service import Running
+from tests.support.service import Running, with_services
 from tests.support.worker import with_clock
 
 SECONDS = 20
@@ -168,7 +168,7 @@ async def test_crashed_fetch_does_not_stop_the_others(
 ) -> None:
     fault = Fault()
     fault.is_on = True
-    services = replace(idle_service.services, media_store=FragileStore(settings, fault))
+    services = with_services(idle_service.services, media_store=FragileStore(settings, fault))
     with structlog.testing.capture_logs() as logs:
         async with working(services, concurrency=2):
             crashed = await call_back(idle_api, "passed")
@@ -217,7 +217,7 @@ async def rename(services: Services, old: str, new: str) -> None:
 async def test_due_verification_is_found_without_a_wakeup(idle_service: Running, idle_api: httpx.AsyncClient) -> None:
     services = idle_service.services
     # These wake-ups receive nothing from the API.
-    async with working(replace(services, wakeups=Wakeups())):
+    async with working(with_services(services, wakeups=Wakeups())):
         biz_token = await call_back(idle_api, "passed")
 
         assert await state(idle_api, biz_token) == "retrieved"

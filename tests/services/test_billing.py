@@ -4,7 +4,6 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import httpx
@@ -19,7 +18,7 @@ from app.services.rule_settings import RuleSettings
 from simulator.options import SimulatorOptions
 from tests.faceid.test_client import peer, saying
 from tests.support.api import token
-from tests.support.service import Running, changed, everything, running
+from tests.support.service import Running, changed, everything, running, with_services
 from tests.support.simulator import LiveSimulator, live_simulator
 from tests.support.worker import retrieve_all, retrieving, with_clock
 
@@ -162,7 +161,7 @@ async def test_unreadable_bill_is_read_again_minutes_later(service: Running, ten
     tokens = set(billed(tencent, 3))
     nowhere = changed(service.services.settings, faceid_endpoint="http://127.0.0.1:1")
     with structlog.testing.capture_logs() as logs:
-        async with open_retrieval(replace(service.services, settings=nowhere)) as retrieval:
+        async with open_retrieval(with_services(service.services, settings=nowhere)) as retrieval:
             assert await retrieval.billing.reconcile() == 0
     async with reconciling(service) as reconcile:
         assert await reconcile.reconcile() == 0  # too early
