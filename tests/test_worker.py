@@ -168,7 +168,9 @@ async def test_crashed_fetch_does_not_stop_the_others(
 ) -> None:
     fault = Fault()
     fault.is_on = True
-    services = with_services(idle_service.services, media_store=FragileStore(settings, fault))
+    services, store = idle_service.services, FragileStore(settings, fault)
+    # The orphans are looked for in a store that works.
+    services = with_services(services, media_store=store, orphans=services.orphans)
     with structlog.testing.capture_logs() as logs:
         async with working(services, concurrency=2):
             crashed = await call_back(idle_api, "passed")
