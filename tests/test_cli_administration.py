@@ -9,8 +9,8 @@ from dataclasses import replace
 
 from app.console.visits import COOKIE
 from tests.support.command import BOUND_SECONDS
+from tests.support.doctor import DOCTOR_CHECKS
 from tests.support.installation import Installation
-from tests.support.service import DOCTOR_CHECKS
 
 
 def test_keys_are_created_listed_and_revoked(here: Installation) -> None:
