@@ -1,4 +1,4 @@
-"""Fixtures of the console: a service with results that many tests read."""
+"""Fixtures of the console: a service with results that many tests read, and one whose clock a test moves."""
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import httpx
 import pytest
 
+from app.config import Settings
 from app.domain.api_key import Scope
 from tests.support.api import get, retrieve_new
+from tests.support.clocks import ShiftedClock
 from tests.support.console import visiting
 from tests.support.service import Running, everything, running, settings_for
 from tests.support.simulator import LiveSimulator
@@ -42,3 +44,11 @@ async def admin(console: Console) -> AsyncIterator[httpx.AsyncClient]:
     """Yields an administrator who has signed in."""
     async with visiting(console.service, console.key) as client:
         yield client
+
+
+@pytest.fixture
+async def clocked(settings: Settings) -> AsyncIterator[tuple[Running, ShiftedClock]]:
+    """Yields a service without a worker, and its clock."""
+    clock = ShiftedClock()
+    async with running(settings, with_worker=False, clock=clock) as service:
+        yield service, clock

@@ -1,7 +1,6 @@
 """Sign-in, sessions and forms: who gets in, how long, and which requests are refused."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import timedelta
 from ipaddress import ip_network
@@ -83,13 +82,6 @@ async def test_network_with_failed_attempts_must_wait(idle_service: Running) -> 
 
     assert statuses == [401] * 5 + [429]
     assert good.status_code == 429
-
-
-@pytest.fixture
-async def clocked(settings: Settings) -> AsyncIterator[tuple[Running, ShiftedClock]]:
-    clock = ShiftedClock()
-    async with running(settings, with_worker=False, clock=clock) as service:
-        yield service, clock
 
 
 @ON_SQLITE

@@ -23,7 +23,7 @@ from app.domain.events import (
     matches,
 )
 from app.domain.verification import State, Verification
-from tests.domain.test_lifecycle import (
+from tests.support.lifecycle import (
     CALLED_BACK,
     CLAIMED,
     ERASED,

@@ -1,75 +1,50 @@
-"""The transitions of a verification: one by one, over whole lives, and in random order."""
+"""The transitions of a verification, one by one."""
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from itertools import pairwise
+from datetime import datetime
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import (
-    RuleBasedStateMachine,
-    initialize,
-    invariant,
-    precondition,
-    rule,
-    run_state_machine_as_test,
-)
 
 from app.domain import lifecycle
 from app.domain.decision import (
     CALL_INTERVAL,
-    CALL_INTERVAL_CAP,
-    Answered,
-    ErrorClass,
-    Failure,
     FetchSeparately,
     GiveUp,
     NoChange,
     PauseCalls,
     PollAgain,
-    Reply,
     Retry,
     Step,
     Store,
-    decide,
 )
 from app.domain.detection import Outcome, Part
 from app.domain.media import MediaKind, UnreadableMedia, UnreadableReason
-from app.domain.redirect_state import FOREIGN, is_released
 from app.domain.rule import Rule
-from app.domain.verification import Priority, State, TokenFacts, UpstreamCall, Verification
+from app.domain.verification import Priority, State, TokenFacts, Verification
 from app.errors import ConflictError, GoneError, InvalidRequestError
-
-NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
-SECOND, MINUTE, HOUR = timedelta(seconds=1), timedelta(minutes=1), timedelta(hours=1)
-LATER = NOW + MINUTE
-LEASE = 45 * SECOND
-ANSWERED = UpstreamCall(
-    called_at=NOW,
-    action="GetDetectInfo",
-    info_type="0",
-    request_id="request-1",
-    error_code=None,
-    duration_ms=20,
-    bytes_received=1500,
+from tests.support.lifecycle import (
+    ANSWERED,
+    AWAITED,
+    BACK,
+    CALLED_BACK,
+    CLAIMED,
+    CUT,
+    ERASED,
+    EXPIRED,
+    FAILED,
+    HOUR,
+    LATER,
+    LEASE,
+    MINUTE,
+    NEW,
+    NOW,
+    PASSED,
+    PROVISIONAL,
+    REFUSED,
+    REGISTERED,
+    SECOND,
+    UNFINISHED,
 )
-REFUSED = replace(ANSWERED, error_code="InternalError", request_id="request-2")
-CUT = replace(ANSWERED, error_code="network.timeout", request_id=None)
-FROM_ANOTHER_RUN = replace(ANSWERED, error_code=FOREIGN)
-
-NEW = lifecycle.new(client="shop", biz_token="token", rule_id="1", rule=Rule(), now=NOW)
-CALLED_BACK = replace(NEW, received_at=NOW, due_at=NOW, deadline_at=NOW + 70 * HOUR)
-REGISTERED = replace(
-    NEW, registered_at=NOW, due_at=NOW + 10 * MINUTE, priority=Priority.POLL, deadline_at=NOW + 70 * HOUR
-)
-CLAIMED = replace(CALLED_BACK, claim=1, is_leased=True, due_at=NOW + LEASE)
-PASSED = replace(CALLED_BACK, state=State.RETRIEVED, outcome=Outcome.PASSED, retrieved_at=NOW, due_at=None)
-PROVISIONAL = replace(PASSED, outcome=Outcome.FAILED, provisional=True, due_at=NOW + 2 * HOUR)
-UNFINISHED = replace(PASSED, outcome=Outcome.UNFINISHED)
-EXPIRED = replace(CALLED_BACK, state=State.EXPIRED, failures=9, due_at=None)
-FAILED = replace(EXPIRED, state=State.FAILED)
-ERASED = replace(EXPIRED, state=State.ERASED)
 
 
 def test_registered_token_is_polled_ten_minutes_later() -> None:
@@ -249,7 +224,6 @@ def test_text_is_kept_after_the_media_are_erased() -> None:
     assert lifecycle.without_media(PASSED).erase_at == PASSED.retain_until
 
 
-BACK = replace(CLAIMED, called_at=LATER, attempts=1, is_leased=False, last_request_id="request-1")
 STORED = replace(BACK, state=State.RETRIEVED, revision=1)
 
 
@@ -307,7 +281,6 @@ def test_every_step_changes_the_row(step: Step, after: Verification) -> None:
     assert lifecycle.after(CLAIMED, step, ANSWERED, LATER) == after
 
 
-AWAITED = frozenset({Part.VIDEO})
 UNREADABLE = (UnreadableMedia(MediaKind.LIVENESS_VIDEO, UnreadableReason.ADDRESS),)
 AWAITING = replace(
     PASSED, due_at=NOW + HOUR, priority=Priority.LAST, awaited_parts=AWAITED, media_polls=1, unreadable=UNREADABLE
@@ -393,19 +366,6 @@ def test_media_are_not_awaited_after_their_erasure() -> None:
     assert lifecycle.without_media(PROVISIONAL).due_at == PROVISIONAL.due_at
 
 
-def test_lacking_video_is_polled_five_times() -> None:
-    called_at, end = live(CALLED_BACK, Answered(Outcome.PASSED, awaited=AWAITED))
-
-    assert [after - before for before, after in pairwise(called_at)][:4] == [5 * SECOND, 30 * SECOND, 5 * MINUTE, HOUR]
-    assert (len(called_at), called_at[-1], end.media_polls) == (6, NOW + 69 * HOUR, 5)
-    assert (end.state, end.outcome, end.due_at, end.awaited_parts) == (
-        State.RETRIEVED,
-        Outcome.PASSED,
-        None,
-        frozenset(),
-    )
-
-
 def test_unchanged_provisional_result_becomes_final() -> None:
     claimed = replace(PROVISIONAL, is_leased=True, due_at=NOW + LEASE)
 
@@ -448,68 +408,6 @@ def test_calls_are_counted_and_the_last_request_id_is_kept() -> None:
         (3, 0, "request-1", None),
         (4, 1, "request-1", "network.timeout"),
     ]
-
-
-def live(row: Verification, reply: Reply) -> tuple[list[datetime], Verification]:
-    """Runs the life of a verification that always gets the same reply; returns the times of calls, and the end."""
-    calls = []
-    call = CUT if isinstance(reply, Failure) else ANSWERED
-    while row.due_at is not None:
-        now = row.due_at
-        calls.append(now)
-        row = lifecycle.after(replace(row, is_leased=True), decide(row, reply, now, jitter=0.5), call, now)
-    return calls, row
-
-
-@pytest.mark.parametrize("error_class", [ErrorClass.RETRY, ErrorClass.TIMED_OUT, ErrorClass.ACCOUNT, ErrorClass.RULE])
-def test_failures_are_retried_until_a_minute_before_the_deadline(error_class: ErrorClass) -> None:
-    calls, end = live(CALLED_BACK, Failure(error_class))
-
-    waits = [after - before for before, after in pairwise(calls)]
-    assert (end.state, end.outcome, calls[-1]) == (State.EXPIRED, None, NOW + 70 * HOUR - MINUTE)
-    assert max(waits) <= 5 * MINUTE
-    assert end.attempts == len(calls) < 6000
-
-
-def test_person_who_never_finishes_is_unfinished_after_2_h_5_min() -> None:
-    called_at, end = live(CALLED_BACK, Answered(Outcome.UNFINISHED))
-
-    assert (end.state, end.outcome, end.provisional) == (State.RETRIEVED, Outcome.UNFINISHED, False)
-    assert (len(called_at), called_at[-1]) == (21, NOW + 2 * HOUR + 5 * MINUTE)
-
-
-def test_registered_token_is_polled_on_in_case_a_callback_is_lost() -> None:
-    called_at, end = live(REGISTERED, Answered(Outcome.UNFINISHED))
-
-    settled_at = NOW + 2 * HOUR + 5 * MINUTE
-    assert called_at == [NOW + 10 * MINUTE, *(settled_at + hours * HOUR for hours in range(68))]
-    assert (end.state, end.outcome, end.retrieved_at) == (State.RETRIEVED, Outcome.UNFINISHED, settled_at)
-
-
-def test_early_failure_is_polled_once_more_when_it_is_settled() -> None:
-    called_at, end = live(CALLED_BACK, Answered(Outcome.FAILED))
-
-    assert called_at == [NOW, NOW + 2 * HOUR + 5 * MINUTE]
-    assert (end.state, end.outcome, end.provisional) == (State.RETRIEVED, Outcome.FAILED, False)
-
-
-def test_hundred_callbacks_before_a_call_make_one_call() -> None:
-    row = NEW
-    for copy in range(100):
-        row = lifecycle.called_back(row, None, NOW + copy * SECOND)
-
-    assert row == CALLED_BACK
-    assert live(row, Answered(Outcome.PASSED))[0] == [NOW]
-
-
-def test_hundred_callbacks_during_a_call_make_one_more_call() -> None:
-    row = CLAIMED
-    for copy in range(100):
-        row = lifecycle.called_back(row, None, NOW + copy * SECOND)
-    row = lifecycle.after(row, PollAgain(NOW + HOUR), ANSWERED, NOW + 100 * SECOND)
-
-    assert row == replace(BACK, called_at=NOW + 100 * SECOND, polls=1, due_at=NOW + 102 * SECOND)
-    assert live(row, Answered(Outcome.PASSED))[0] == [NOW + 102 * SECOND]
 
 
 CALLED = replace(BACK, called_at=NOW, due_at=NOW + HOUR, priority=Priority.POLL, polls=1)
@@ -556,123 +454,3 @@ def test_rejected_verification_has_failed_and_can_be_retrieved_again() -> None:
         CALLED, state=State.FAILED, due_at=None, last_error_code="InvalidParameterValue.RuleIdNotExist"
     )
     assert lifecycle.retrieve_again(row, NOW + MINUTE).state is State.PENDING
-
-
-REPLIES = st.one_of(st.sampled_from(ErrorClass).map(Failure), st.sampled_from([*Outcome, None]).map(Answered))
-FACTS = st.builds(
-    TokenFacts,
-    subject_ref=st.sampled_from([None, "loan-4711", "loan-4712"]),
-    purpose=st.sampled_from([None, "credit"]),
-    created_at=st.sampled_from([None, NOW, NOW - HOUR, NOW - 71 * HOUR]),
-)
-FACT_NAMES = ("subject_ref", "purpose", "callback_extra", "created_at", "registered_at", "received_at")
-STATED_FACTS = ("subject_ref", "purpose", "created_at")
-VERDICTS = {Outcome.PASSED, Outcome.FAILED}
-
-
-class Life(RuleBasedStateMachine):
-    """Everything that business systems, browsers, workers and Tencent may do with one verification, in any order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = NOW
-        self.row = NEW
-        self.claimed: Verification | None = None
-
-    @initialize(is_registered=st.booleans(), facts=FACTS, nonce=st.sampled_from([None, "nonce"]))
-    def begin(self, is_registered: bool, facts: TokenFacts, nonce: str | None) -> None:
-        new = replace(NEW, is_rule_assumed=True, nonce=nonce)
-        self.become(lifecycle.registered(new, facts, NOW) if is_registered else lifecycle.called_back(new, None, NOW))
-
-    @rule(span=st.sampled_from([SECOND, MINUTE, 10 * MINUTE, 3 * HOUR, 80 * HOUR]))
-    def wait(self, span: timedelta) -> None:
-        self.now += span
-
-    @rule(facts=FACTS)
-    def register(self, facts: TokenFacts) -> None:
-        try:
-            self.become(lifecycle.registered(self.row, facts, self.now))
-        except ConflictError:
-            assert any(getattr(facts, name) not in {None, getattr(self.row, name)} for name in STATED_FACTS)
-
-    @rule(rule_id=st.sampled_from(["1", "2"]))
-    def state_rule(self, rule_id: str) -> None:
-        try:
-            self.become(lifecycle.with_rule(self.row, rule_id, Rule(), self.now))
-        except ConflictError:
-            assert not self.row.is_rule_assumed
-        assert not self.row.is_rule_assumed
-
-    @rule(extra=st.sampled_from([None, b"first", b"second"]))
-    def call_back(self, extra: bytes | None) -> None:
-        once = lifecycle.called_back(self.row, extra, self.now)
-
-        assert lifecycle.called_back(once, extra, self.now) == once
-        latest = max(self.now, self.row.due_at or self.now, (self.row.called_at or self.now) + CALL_INTERVAL_CAP)
-        assert once.due_at is None or once.due_at <= latest
-        assert self.row.due_at is None or (once.due_at is not None and once.due_at <= self.row.due_at)
-        self.become(once)
-
-    @rule()
-    def vouch(self) -> None:
-        self.become(lifecycle.vouched(self.row, self.now))
-        assert self.row.nonce is None
-
-    @rule()
-    def bring_another_state(self) -> None:
-        self.become(lifecycle.claimed(self.row, self.now))
-        assert not is_released(self.row)
-
-    @precondition(lambda self: self.claimed is not None and self.claimed.nonce is not None)
-    @rule()
-    def report_a_foreign_result(self) -> None:
-        assert self.claimed is not None
-        if self.row.claim == self.claimed.claim:
-            step = decide(self.claimed, Failure(ErrorClass.FINAL), self.now, jitter=0)
-            self.become(lifecycle.after(self.row, step, FROM_ANOTHER_RUN, self.now))
-            # Neither a key nor a further state has come in the meantime.
-            assert self.row.nonce is not None
-        self.claimed = None
-
-    @rule()
-    def retrieve_again(self) -> None:
-        self.become(lifecycle.retrieve_again(self.row, self.now))
-
-    @precondition(lambda self: self.row.due_at is not None and self.row.due_at <= self.now)
-    @rule()
-    def claim(self) -> None:
-        row = self.row
-        self.row = replace(row, due_at=self.now + LEASE, claim=row.claim + 1, is_leased=True, wake_requested=False)
-        self.claimed = self.row
-
-    @precondition(lambda self: self.claimed is not None)
-    @rule(reply=REPLIES, jitter=st.sampled_from([0, 0.5, 0.99]))
-    def report(self, reply: Reply, jitter: float) -> None:
-        assert self.claimed is not None
-        step = decide(self.claimed, reply, self.now, jitter=jitter)
-        if self.row.claim == self.claimed.claim:
-            self.become(lifecycle.after(self.row, step, CUT if isinstance(reply, Failure) else ANSWERED, self.now))
-        self.claimed = None
-
-    def become(self, row: Verification) -> None:
-        before, self.row = self.row, row
-        known = {name: value for name in FACT_NAMES if (value := getattr(before, name)) is not None}
-        assert {name: getattr(row, name) for name in known} == known
-        assert before.state is not State.RETRIEVED or row.state is State.RETRIEVED
-        assert before.outcome not in VERDICTS or row.outcome is not Outcome.UNFINISHED
-        assert row.attempts >= before.attempts
-
-    @invariant()
-    def pending_or_provisional_row_is_due_some_time(self) -> None:
-        open_ended = self.row.state is State.PENDING or self.row.provisional
-        assert self.row.received_at is self.row.registered_at is None or self.row.due_at is not None or not open_ended
-
-    @invariant()
-    def only_a_retrieved_row_has_an_outcome(self) -> None:
-        is_retrieved = self.row.state is State.RETRIEVED
-        assert (self.row.retrieved_at is not None) is is_retrieved
-        assert is_retrieved or (self.row.outcome, self.row.provisional) == (None, False)
-
-
-def test_no_order_of_events_loses_facts_results_or_pending_rows() -> None:
-    run_state_machine_as_test(Life, settings=settings(max_examples=100, stateful_step_count=25))

@@ -19,8 +19,8 @@ from app.faceid.decode import Bill, BilledToken, decode_bill
 from app.faceid.lifter import Lifter
 from app.faceid.payloads import DecodeError
 from simulator.options import SimulatorOptions
-from tests.faceid.test_client import client_of, peer, saying
 from tests.support.simulator import LiveSimulator, live_simulator
+from tests.support.tencent import client_of, peer, saying
 
 AT = datetime(2024, 5, 10, 7, 52, 43, 289000, tzinfo=UTC)
 FINISHED_AT = datetime.now(UTC).replace(hour=3, microsecond=0) - timedelta(days=2)  # 11 o'clock in China

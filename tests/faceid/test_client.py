@@ -4,14 +4,9 @@ import asyncio
 import base64
 import json
 import logging
-import re
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
-from typing import Any
 
 import pytest
 from pydantic import SecretStr, ValidationError
@@ -21,14 +16,15 @@ from app.domain.detection import Detection, InfoType, LivenessAttempt
 from app.domain.media import MediaKind
 from app.errors import ConfigurationError, UnavailableError
 from app.faceid import error_codes as codes
-from app.faceid.client import DetectAnswer, FaceIdClient, server_time
-from app.faceid.credentials import AccountSettings, FaceIdSettings
+from app.faceid.client import DetectAnswer, FaceIdClient
+from app.faceid.credentials import FaceIdSettings
 from simulator.answers import Subject, detect_info
 from simulator.authentication import KeyPair
 from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
 from simulator.scenarios import Scenario
 from tests.simulator.test_sdk import ERROR_CODES, INFO_TYPES, SCENARIOS, request_for
 from tests.support.simulator import NO_QUOTA, LiveSimulator, live_simulator
+from tests.support.tencent import SUCCESS, Kept, Speak, client_of, in_our_names, media_in, peer, saying
 
 KEY = "a-key-to-keep-secret"
 MEDIA = {
@@ -37,20 +33,7 @@ MEDIA = {
     MediaKind.BEST_FRAME: ("BestFrame", "BestFrame"),
     MediaKind.LIVENESS_VIDEO: ("VideoData", "LivenessVideo"),
 }
-SUCCESS = b'{"Response":{"DetectInfo":"{\\"Text\\":{\\"ErrCode\\":0}}","RequestId":"r-1"}}'
 ENDLESS = 10**9
-
-Speak = Callable[[asyncio.StreamWriter], Awaitable[None]]
-
-
-class Kept:
-    """A sink in memory."""
-
-    def __init__(self) -> None:
-        self.data = b""
-
-    def write(self, data: bytes) -> None:
-        self.data += data
 
 
 class Counted:
@@ -63,20 +46,6 @@ class Counted:
         self.size += len(data)
 
 
-def client_of(
-    url: str, credentials: KeyPair = DEMO_CREDENTIALS, *, seconds: float = 20, max_bytes: int = 2**25
-) -> FaceIdClient:
-    settings = FaceIdSettings(
-        tencentcloud_secret_id=credentials.secret_id,
-        tencentcloud_secret_key=SecretStr(credentials.secret_key),
-        tencentcloud_token=SecretStr(credentials.token) if credentials.token else None,
-        faceid_endpoint=url,
-        faceid_timeout_seconds=seconds,
-        faceid_max_bytes=max_bytes,
-    )
-    return FaceIdClient(settings, connections=1)
-
-
 async def ask(client: FaceIdClient, scenario: str = "passed", info_type: str = "0") -> DetectAnswer[Kept]:
     return await client.get_detect_info(biz_token=scenario, rule_id="1", info_type=InfoType(info_type), open_sink=Kept)
 
@@ -84,50 +53,6 @@ async def ask(client: FaceIdClient, scenario: str = "passed", info_type: str = "
 async def error_code_at(url: str, *, seconds: float = 20, max_bytes: int = 2**25) -> str | None:
     async with client_of(url, seconds=seconds, max_bytes=max_bytes) as client:
         return (await ask(client)).call.error_code
-
-
-def media_in(answer: DetectAnswer[Kept]) -> dict[MediaKind, bytes]:
-    return {kind: sink.data for kind, sink in answer.media.items()}
-
-
-@asynccontextmanager
-async def peer(speak: Speak) -> AsyncIterator[tuple[str, list[tuple[str, bytes]]]]:
-    """Starts a server that answers each request by `speak`; yields its URL, and the heads and bodies it received."""
-    received: list[tuple[str, bytes]] = []
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while head := (await reader.readuntil(b"\r\n\r\n")).decode():
-                length = re.search(r"content-length: (\d+)", head, re.IGNORECASE)
-                received.append((head, await reader.readexactly(int(length[1]) if length else 0)))
-                await speak(writer)
-                await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            pass
-        finally:
-            writer.close()
-
-    # Connections are served in tasks that are cancelled here. Since Python 3.12 a closing server waits for its
-    # connections, and one that only sends never notices that its client has gone.
-    speaking: list[asyncio.Task[None]] = []
-
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        speaking.append(asyncio.create_task(serve(reader, writer)))
-
-    async with await asyncio.start_server(accept, "127.0.0.1", 0) as server:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", received
-        for task in speaking:
-            task.cancel()
-        await asyncio.gather(*speaking, return_exceptions=True)
-
-
-def saying(body: bytes, *, status: str = "200 OK", headers: str = "", length: int | None = None) -> Speak:
-    head = f"HTTP/1.1 {status}\r\n{headers}Content-Length: {len(body) if length is None else length}\r\n\r\n"
-
-    async def speak(writer: asyncio.StreamWriter) -> None:
-        writer.write(head.encode() + body)
-
-    return speak
 
 
 def closing(raw: bytes) -> Speak:
@@ -173,12 +98,6 @@ def read_by_sdk(document: str) -> tuple[Detection | None, dict[MediaKind, bytes]
     return Detection(
         **in_our_names(text), liveness_attempts=tuple(LivenessAttempt(**in_our_names(each)) for each in attempts)
     ), media
-
-
-def in_our_names(values: dict[str, Any]) -> dict[str, Any]:
-    spaced = {name.replace("Compares", "CompareS").replace("Comparem", "CompareM"): values[name] for name in values}
-    snake = {re.sub("(?<!^)(?=[A-Z])", "_", name).lower(): value for name, value in spaced.items()}
-    return {name: value for name, value in snake.items() if value not in {None, ""}}
 
 
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")
@@ -402,38 +321,6 @@ async def test_exception_of_a_sink_is_passed_on(faceid: LiveSimulator) -> None:
             await client.get_detect_info(biz_token="passed", rule_id="1", info_type=InfoType("0"), open_sink=fail)
 
         assert (await ask(client)).call.error_code is None
-
-
-async def test_server_time_is_the_date_of_the_response() -> None:
-    ahead = format_datetime(datetime.now(UTC) + timedelta(hours=1), usegmt=True)
-    async with peer(saying(b"", status="400 Bad Request", headers=f"Date: {ahead}\r\n")) as (url, _):
-        theirs = await server_time(AccountSettings(endpoint=url))
-
-    assert abs(theirs - datetime.now(UTC) - timedelta(hours=1)) < timedelta(seconds=3)
-
-
-async def test_server_time_of_an_unreachable_server_is_an_error() -> None:
-    async with peer(saying(b"")) as (url, _):
-        pass
-
-    with pytest.raises(UnavailableError, match=r"^The endpoint does not answer \(ConnectError\)\.$"):
-        await server_time(AccountSettings(endpoint=url))
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        "soon",
-        "Thu, 26 Nov 2026 25:00:00 GMT",
-        "Thu, 26 Nov 99999999999999999999 15:00:00 GMT",
-        "Thu, 26 Nov 2026 15:00:00 +9999999999999999999999",
-        "Fri, 31 Dec 9999 23:59:59 -2300",
-    ],
-)
-async def test_server_time_without_a_valid_date_is_an_error(value: str) -> None:
-    async with peer(saying(b"", headers=f"Date: {value}\r\n")) as (url, _):
-        with pytest.raises(UnavailableError, match="no valid Date header"):
-            await server_time(AccountSettings(endpoint=url))
 
 
 async def test_memory_does_not_grow_with_the_media() -> None:

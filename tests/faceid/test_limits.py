@@ -12,8 +12,8 @@ import pytest
 from app.domain.detection import InfoType
 from app.faceid.client import DetectAnswer
 from app.faceid.error_codes import TOO_LARGE, UNREADABLE
-from tests.faceid.test_client import client_of
 from tests.support.hostile import ALLOWED, MILLION, TOO_MUCH, plain, sending, wrapped
+from tests.support.tencent import client_of
 
 MEMORY_BYTES = 64 * MILLION
 

@@ -23,8 +23,8 @@ from app.errors import ConfigurationError
 from app.faceid import error_codes as codes
 from app.faceid.client import FaceIdClient, server_time
 from app.faceid.credentials import AccountSettings, FaceIdSettings
-from tests.faceid.test_client import SUCCESS, Kept
 from tests.support.servers import write_certificate
+from tests.support.tencent import SUCCESS, Kept
 
 ANSWER = b"HTTP/1.1 200 OK\r\nDate: Thu, 26 Nov 2026 08:00:00 GMT\r\nContent-Length: %d\r\n\r\n%b" % (
     len(SUCCESS),

@@ -16,10 +16,10 @@ from app.factory import open_retrieval
 from app.services.billing import BillingService
 from app.services.rule_settings import RuleSettings
 from simulator.options import SimulatorOptions
-from tests.faceid.test_client import peer, saying
 from tests.support.api import token
 from tests.support.service import Running, changed, everything, running, with_services
 from tests.support.simulator import LiveSimulator, live_simulator
+from tests.support.tencent import peer, saying
 from tests.support.worker import retrieve_all, retrieving, with_clock
 
 # The bill of this day is complete at any hour of today.

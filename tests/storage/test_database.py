@@ -5,22 +5,18 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import structlog
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr
 from sqlalchemy import text
-from sqlalchemy.engine import make_url
 
-from app.errors import ConfigurationError, DiskFullError, NotFoundError, ServiceError, UnavailableError
+from app.errors import DiskFullError, NotFoundError, ServiceError, UnavailableError
 from app.storage.database import Database, DatabaseSettings
 from tests.storage.rows import add, find
 from tests.support.databases import opened
-from tests.support.relay import Relay, relaying
 from tests.support.rows import MINIMAL, find_row, lock_row
 
 PERSON = "000000199505130017"
@@ -208,33 +204,6 @@ async def test_file_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None
                 pass
 
 
-async def test_lost_connection_is_replaced(postgres_url: str) -> None:
-    async with opened(postgres_url, database_pool_size=1) as database, opened(postgres_url) as other:
-        async with database.read() as tx:
-            pid = await tx.connection.scalar(text("SELECT pg_backend_pid()"))
-        async with other.write() as tx:
-            await tx.connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
-
-        async with database.read() as tx:
-            assert await tx.connection.scalar(text("SELECT pg_backend_pid()")) != pid
-
-
-async def test_connection_lost_within_a_transaction_is_unavailable(postgres_url: str) -> None:
-    async with opened(postgres_url) as database, opened(postgres_url) as other:
-
-        async def lose() -> None:
-            async with database.write() as tx, other.write() as killer:
-                await tx.verifications.add_all([MINIMAL])
-                pid = await tx.connection.scalar(text("SELECT pg_backend_pid()"))
-                await killer.connection.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
-
-        with pytest.raises(UnavailableError):
-            await lose()
-
-        async with database.write() as tx:
-            assert await tx.verifications.add_all([MINIMAL])
-
-
 async def test_embedded_database_is_durable_and_checks_foreign_keys(sqlite_url: str) -> None:
     async with opened(sqlite_url) as database:
         assert await pragma(database, "journal_mode") == "wal"
@@ -322,56 +291,6 @@ async def test_transaction_that_cannot_begin_writes_nothing(sqlite_url: str) -> 
     other.close()
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "secret",
-        "://secret",
-        "mysql+aiomysql://anna:secret@host/db",
-        "sqlite:///secret.db",
-        "sqlite+aiosqlite://",
-        "sqlite+aiosqlite:///:memory:",
-        "postgresql://anna:secret@host/db",
-        "postgresql+psycopg://anna:secret@host/db",
-        "postgresql+asyncpg://anna:secret@host:secret/db",
-        "postgresql+asyncpg://anna:secret@host/db?sslmode=require",
-    ],
-)
-def test_unsupported_database_is_rejected_without_its_url(url: str) -> None:
-    with pytest.raises(ConfigurationError, match="DATABASE_URL") as raised:
-        Database(DatabaseSettings(database_url=SecretStr(url)))
-
-    assert "secret" not in str(raised.value)
-    assert raised.value.__suppress_context__ or raised.value.__context__ is None
-
-
-@pytest.mark.parametrize("values", [{"database_url": 5}, {"database_pool_size": 0}, {"database_pool_size": "hunter2"}])
-def test_invalid_setting_is_not_quoted(values: dict[str, object]) -> None:
-    with pytest.raises(ValidationError) as raised:
-        DatabaseSettings.model_validate({"database_url": "postgresql+asyncpg://anna:hunter2@host/db", **values})
-
-    assert "hunter2" not in str(raised.value)
-
-
-def test_settings_do_not_show_the_password() -> None:
-    settings = DatabaseSettings(database_url=SecretStr("postgresql+asyncpg://anna:hunter2@host/db"))
-
-    assert "hunter2" not in f"{settings!r} {settings} {settings.url()!r} {settings.model_dump()} {Database(settings)!r}"
-
-
-@pytest.mark.parametrize("name", ["plain", "what?x=y", "100%25 #1"])
-async def test_default_database_is_a_file_in_the_data_folder(tmp_path: Path, name: str) -> None:
-    folder = tmp_path / name
-    folder.mkdir()
-    database = Database(DatabaseSettings(data_dir=folder))
-
-    async with database.write() as tx:
-        await tx.connection.execute(text("CREATE TABLE proof (id INTEGER)"))
-    await database.aclose()
-
-    assert (folder / "faceid-results.db").is_file()
-
-
 _COUNT = "import sqlite3, sys; c = sqlite3.connect(sys.argv[1]); print(c.execute(sys.argv[2]).fetchone()[0]); c.close()"
 
 
@@ -396,140 +315,6 @@ async def test_leaving_process_does_not_delete_the_wal_of_others(tmp_path: Path)
     assert (before, after) == (b"0\n", b"1\n")
 
 
-@pytest.fixture
-async def relay(postgres_url: str) -> AsyncIterator[Relay]:
-    """Yields a relay to the Postgres server, which listens on a socket in the file system."""
-    query = make_url(postgres_url).query
-    path = f"{query['host']}/.s.PGSQL.{query['port']}"
-    async with relaying(lambda: asyncio.open_unix_connection(path)) as started:
-        yield started
-
-
-@pytest.fixture
-async def relayed(relay: Relay, postgres_url: str) -> AsyncIterator[Database]:
-    """Yields the database as it is reached through the relay."""
-    url = make_url(postgres_url).set(host="127.0.0.1", port=relay.port, query={})
-    async with opened(url.render_as_string(hide_password=False)) as database:
-        yield database
-
-
-async def use_at_once(database: Database, count: int) -> None:
-    """Opens so many connections, which the pool keeps."""
-    gate = asyncio.Barrier(count)
-
-    async def use() -> None:
-        async with database.read() as tx:
-            await tx.connection.scalar(text("SELECT 1"))
-            await gate.wait()
-
-    await asyncio.gather(*(use() for _ in range(count)))
-
-
-async def test_silently_dropped_connections_are_replaced_all_at_once(relay: Relay, relayed: Database) -> None:
-    await use_at_once(relayed, 8)
-    relay.freeze()
-
-    async with relayed.write() as tx:
-        assert await tx.verifications.add_all([MINIMAL])
-    assert relay.accepted == 9
-    await use_at_once(relayed, 8)
-
-    assert relay.accepted == 16
-
-
-async def make_read_only(database: Database, count: int) -> None:
-    """Makes so many open connections read-only, as if they led to the former primary after a switchover."""
-    gate = asyncio.Barrier(count)
-
-    async def demote() -> None:
-        async with database.write() as tx:
-            await gate.wait()
-            await tx.connection.execute(text("SET default_transaction_read_only = on"))
-
-    await asyncio.gather(*(demote() for _ in range(count)))
-
-
-@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
-async def test_write_after_a_switchover_uses_a_new_connection(database: Database) -> None:
-    await make_read_only(database, 5)
-
-    async with database.write() as tx:
-        assert await tx.verifications.add_all([MINIMAL])
-    async with database.write() as tx:
-        assert await lock_row(tx, "minimal")
-
-
-@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
-async def test_switchover_within_a_transaction_costs_only_that_one(database: Database) -> None:
-    async def write_in_vain() -> None:
-        async with database.write() as tx:
-            await tx.connection.execute(text("SET TRANSACTION READ ONLY"))
-            await tx.verifications.add_all([MINIMAL])
-
-    with pytest.raises(UnavailableError):
-        await write_in_vain()
-
-    async with database.write() as tx:
-        assert await tx.verifications.add_all([MINIMAL])
-
-
-@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
-async def test_server_that_accepts_no_writes_is_unavailable(database: Database, database_url: str) -> None:
-    name = make_url(database_url).database
-    async with database.write() as tx:
-        await tx.connection.execute(text(f"ALTER DATABASE {name} SET default_transaction_read_only = on"))
-    async with opened(database_url) as demoted:
-        with pytest.raises(UnavailableError, match=r"^The database accepts no writes\.$"):
-            async with demoted.write():
-                pass
-        async with demoted.read() as tx:
-            assert await tx.connection.scalar(text("SELECT 1")) == 1
-    async with database.write() as tx:
-        await tx.connection.execute(text(f"ALTER DATABASE {name} RESET default_transaction_read_only"))
-
-
-@pytest.mark.parametrize(
-    ("url", "option"),
-    [
-        ("postgresql+asyncpg://u@h/d?ssl=require&sslrootcert=x", "sslrootcert"),
-        ("postgresql+asyncpg://u@h/d?application_name=x", "application_name"),
-        ("postgresql+asyncpg://u@h/d?statement_cache_size=0", "statement_cache_size"),
-        ("postgresql+asyncpg://u@h/d?loop=x", "loop"),
-        ("sqlite+aiosqlite:////tmp/x.db?mode=ro", "mode"),
-    ],
-)
-def test_unknown_option_of_the_url_is_named(url: str, option: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"^DATABASE_URL contains an unknown option: {option}.$"):
-        Database(DatabaseSettings(database_url=SecretStr(url)))
-
-
-@pytest.mark.parametrize("setting", ["database_url", "database_listen_url"])
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("postgresql+asyncpg://u@h:99999/d", "an invalid port"),
-        ("postgresql+asyncpg://u@h:0/d", "an invalid port"),
-        ("postgresql+asyncpg://u@/d?host=a:1&host=b", "several hosts, and not each with a valid port"),
-        ("postgresql+asyncpg://u@/d?host=a:1&host=b:x", "several hosts, and not each with a valid port"),
-        ("postgresql+asyncpg://u@h/d?ssl=bogus", "an invalid value of the option ssl"),
-        ("postgresql+asyncpg://u@h/d?ssl=require&ssl=disable", "an invalid value of the option ssl"),
-        ("postgresql+asyncpg://u@h/d?prepared_statement_cache_size=x", "an invalid value of the option prepared_"),
-        ("postgresql+asyncpg://u@h/d?statement_cache_size=0", "an unknown option: statement_cache_size"),
-    ],
-)
-def test_url_that_the_driver_cannot_use_is_rejected(setting: str, url: str, expected: str) -> None:
-    urls = {"database_url": "postgresql+asyncpg://u@h/d", setting: url}
-
-    with pytest.raises(ConfigurationError, match=f"^{setting.upper()} contains {expected}"):
-        Database(DatabaseSettings(**{name: SecretStr(value) for name, value in urls.items()}))
-
-
-@pytest.mark.parametrize("option", ["timeout", "cached_statements"])
-def test_option_of_sqlite_must_be_a_number(option: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"^DATABASE_URL contains an invalid value of the option {option}.$"):
-        Database(DatabaseSettings(database_url=SecretStr(f"sqlite+aiosqlite:////tmp/x.db?{option}=x")))
-
-
 async def test_full_disk_is_named_and_logged_once_a_minute(sqlite_url: str) -> None:
     async with opened(sqlite_url, database_pool_size=1) as database:
         async with database.write() as tx:
@@ -544,34 +329,3 @@ async def test_full_disk_is_named_and_logged_once_a_minute(sqlite_url: str) -> N
                         )
 
     assert [(log["event"], log["error"]) for log in logs] == [("database_failed", "OperationalError")]
-
-
-@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
-async def test_connection_that_answered_while_the_loop_was_blocked_is_kept(database: Database) -> None:
-    async def pid() -> object:
-        async with database.read() as tx:
-            return await tx.connection.scalar(text("SELECT pg_backend_pid()"))
-
-    def block(times: int) -> None:
-        # Longer than the deadline of a ping.
-        time.sleep(1.6)
-        if times:
-            asyncio.get_running_loop().call_soon(block, times - 1)
-
-    before = await pid()
-    asyncio.get_running_loop().call_soon(block, 3)
-
-    assert await pid() == before
-
-
-@pytest.mark.parametrize("database_url", ["postgres"], indirect=True)
-async def test_session_asks_the_server_for_tcp_keepalive(database: Database) -> None:
-    statement = text("SELECT name, source FROM pg_settings WHERE name LIKE 'tcp_keepalives%' ORDER BY name")
-    with suppress(NotFoundError):
-        async with database.write():
-            raise NotFoundError("rolls back")
-
-    async with database.read() as tx:
-        found = [tuple(row) for row in await tx.connection.execute(statement)]
-
-    assert found == [(f"tcp_keepalives_{name}", "client") for name in ("count", "idle", "interval")]

@@ -12,6 +12,7 @@ from tests.support.service import Running, actor
 
 SAME_ORIGIN = {"Sec-Fetch-Site": "same-origin", "Accept-Language": "en"}
 BASE = "https://console.test"
+LIST = "/admin/verifications"
 _HIDDEN = re.compile(r"<(svg|head|dialog|script)\b.*?</\1>|<!--.*?-->", re.DOTALL)
 _TAG = re.compile(r"<[^>]*>")
 
@@ -28,6 +29,11 @@ async def visiting(service: Running, key: str) -> AsyncIterator[httpx.AsyncClien
         answer = await client.post("/admin/login", data={"key": key})
         assert (answer.status_code, answer.headers["Location"]) == (303, "/admin")
         yield client
+
+
+def path(biz_token: str, *parts: str) -> str:
+    """Returns the address of a verification, or of what one of its forms does."""
+    return "/".join((LIST, biz_token, *parts))
 
 
 def words_of(answer: httpx.Response) -> str:

@@ -26,6 +26,10 @@ SETTINGS = {
     "oidc_admin_values": "faceid-admins",
 }
 """The settings of a client of the provider, without its address."""
+FLOW = "__Host-sign-in"
+"""The cookie of a sign-in that has begun."""
+NOT_VALID = "The answer of your organisation's sign-in is not valid."
+ELSEWHERE = "took longer than ten minutes, or began in another browser"
 
 
 def json_answer(value: object, status: int = 200) -> bytes:

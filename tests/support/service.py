@@ -28,23 +28,6 @@ from app.storage import schema
 from app.storage.database import Database
 from simulator.options import DEMO_CREDENTIALS
 
-DOCTOR_CHECKS = [
-    "settings",
-    "credentials",
-    "clock",
-    "connection",
-    "database",
-    "schema",
-    "key ring",
-    "quota",
-    "retrieval",
-    "API keys",
-    "media owner",
-    "media store",
-    "disk",
-]
-"""The checks of `doctor`, in their order."""
-
 UNLIMITED = {f"rate_{of}": "0" for of in RateClass} | {"waits_per_key": 0, "streams_per_key": 0}
 """Settings without limits per caller, for loads that one key sends."""
 
