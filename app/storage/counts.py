@@ -82,7 +82,7 @@ class CountStore:
         """
         parts = []
         for table in (totals, changes):
-            part = select(*(table.c[name] for name in _NAMES), table.c.number).where(
+            part = select(*(table.c[name] for name in by), table.c.number).where(
                 table.c.day >= wanted.start, table.c.day <= wanted.end
             )
             parts.append(part if wanted.client is None else part.where(table.c.client == wanted.client))
