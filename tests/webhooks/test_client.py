@@ -52,12 +52,6 @@ async def sending(
         client.close()
 
 
-@pytest.fixture
-async def receiver() -> AsyncIterator[Server]:
-    async with receiving() as server:
-        yield server
-
-
 async def post(client: WebhookClient, url: str) -> Answer:
     return await client.send(Receiver.parse(url), HEADERS, BODY)
 
