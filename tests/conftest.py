@@ -1,4 +1,4 @@
-"""Fixtures for all tests: both databases, a real S3 server, a live simulator, the service and its command."""
+"""Fixtures for all tests: databases, an S3 server, a simulator, a receiver of webhooks, the service and its command."""
 
 import gc
 import logging
@@ -22,6 +22,7 @@ from simulator.options import DEMO_CREDENTIALS
 from tests.support.databases import PostgresPool, postgres_template_of, sqlite_template_at
 from tests.support.dialects import share_compiled_statements
 from tests.support.installation import Installation
+from tests.support.receiver import Receiver, receiving
 from tests.support.servers import S3, postgres, s3
 from tests.support.service import Running, everything, running, settings_for
 from tests.support.sharing import shared
@@ -136,6 +137,12 @@ async def module_settings(
     else:
         async with postgres_pool.lend() as url:
             yield settings_for(folder, faceid.url, database_url=url)
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as server:
+        yield server
 
 
 @pytest.fixture

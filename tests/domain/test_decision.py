@@ -29,7 +29,7 @@ from app.domain.detection import Detection, Outcome, Part
 from app.domain.media import MediaKind, UnreadableMedia, UnreadableReason
 from app.domain.verification import State, Verification
 from app.faceid.error_codes import classify
-from tests.faceid.test_error_codes import CODES
+from tests.support.error_codes import CODES
 from tests.support.result_codes import RESULT_CODES
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)

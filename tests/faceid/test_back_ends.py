@@ -10,7 +10,7 @@ import pytest
 
 from app.domain.detection import Outcome
 from app.domain.media import MediaKind
-from tests.faceid.test_decode import BASE64, Reading, media, read
+from tests.support.decoding import BASE64, Reading, media, read
 
 FOREIGN = [
     *(

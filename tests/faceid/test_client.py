@@ -22,8 +22,15 @@ from simulator.answers import Subject, detect_info
 from simulator.authentication import KeyPair
 from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
 from simulator.scenarios import Scenario
-from tests.simulator.test_sdk import ERROR_CODES, INFO_TYPES, SCENARIOS, request_for
-from tests.support.simulator import NO_QUOTA, LiveSimulator, live_simulator
+from tests.support.simulator import (
+    ERROR_CODES,
+    INFO_TYPES,
+    NO_QUOTA,
+    SCENARIOS,
+    LiveSimulator,
+    live_simulator,
+    request_for,
+)
 from tests.support.tencent import SUCCESS, Kept, Speak, client_of, in_our_names, media_in, peer, saying
 
 KEY = "a-key-to-keep-secret"

@@ -1,54 +1,14 @@
 """Responses become our own values without loss, and only documented ones are accepted."""
 
-import base64
-import io
 import json
-from collections.abc import Callable, Mapping
-from typing import NamedTuple
 
 import msgspec
 import pytest
 
 from app.domain.detection import Detection, LivenessAttempt, Outcome
-from app.domain.media import MediaKind, UnreadableReason
-from app.faceid.decode import decode_detect_info, decode_head
-from app.faceid.lifter import Lifter
+from app.domain.media import MediaKind
 from app.faceid.payloads import DecodeError
-
-MEDIUM = bytes(range(256)) * 8
-BASE64 = base64.b64encode(MEDIUM).decode()
-
-
-class Reading(NamedTuple):
-    """Everything that is decoded from one response."""
-
-    request_id: str | None = None
-    error_code: str | None = None
-    detection: Detection | None = None
-    media: Mapping[MediaKind, io.BytesIO] = {}
-    unreadable: Mapping[MediaKind, UnreadableReason] = {}
-
-
-def read(body: bytes, *, cuts: Callable[[], int] = lambda: 1000, threshold: int = 64) -> Reading:
-    lifter = Lifter(io.BytesIO, threshold=threshold)
-    while body:
-        size = cuts()
-        lifter.feed(body[:size])
-        body = body[size:]
-    lifted = lifter.finish()
-    request_id, error_code = decode_head(lifted)
-    if error_code:
-        return Reading(request_id, error_code)
-    info = decode_detect_info(lifted)
-    return Reading(request_id, None, info.detection, info.media, info.unreadable)
-
-
-def answer(info: object) -> bytes:
-    return json.dumps({"Response": {"DetectInfo": json.dumps(info), "RequestId": "r-1"}}).encode()
-
-
-def media(reading: Reading) -> dict[MediaKind, bytes]:
-    return {kind: sink.getvalue() for kind, sink in reading.media.items()}
+from tests.support.decoding import BASE64, Reading, answer, media, read
 
 
 def detection(text: str) -> Detection:

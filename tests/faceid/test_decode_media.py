@@ -7,7 +7,7 @@ import pytest
 from app.domain.detection import Detection, LivenessAttempt
 from app.domain.media import MediaKind
 from app.faceid.payloads import OversizedError
-from tests.faceid.test_decode import BASE64, MEDIUM, answer, media, read
+from tests.support.decoding import BASE64, MEDIUM, answer, media, read
 
 
 @pytest.mark.parametrize(

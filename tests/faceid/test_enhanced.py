@@ -16,8 +16,7 @@ from app.domain.rule import Enhanced
 from app.faceid import error_codes
 from app.faceid.client import DetectAnswer, FaceIdClient
 from simulator.media import media_of, picture_of
-from tests.simulator.test_sdk import ERROR_CODES, INFO_TYPES, SCENARIOS
-from tests.support.simulator import NO_QUOTA, LiveSimulator, live_simulator
+from tests.support.simulator import ERROR_CODES, INFO_TYPES, NO_QUOTA, SCENARIOS, LiveSimulator, live_simulator
 from tests.support.tencent import SUCCESS, Kept, client_of, in_our_names, media_in, peer, saying
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")

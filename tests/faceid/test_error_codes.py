@@ -5,88 +5,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.domain.decision import ErrorClass
-from app.domain.redirect_state import FOREIGN
 from app.faceid import error_codes as codes
 from app.faceid.error_codes import ENDPOINT, KEY_PAIR, Meaning, advice, classify, meaning_of
+from tests.support.error_codes import CODES, TABLE
 
-TABLE = {
-    ErrorClass.RETRY: [
-        codes.CRASHED,
-        codes.CONNECTION_FAILED,
-        codes.UNREADABLE,
-        codes.MEDIA_NOT_STORED,
-        *(f"{codes.HTTP_STATUS}.{status}" for status in (301, 400, 403, 413, 429, 500, 502, 503, 504)),
-        "InternalError",
-        "InternalError.DbError",
-        "FailedOperation",
-        "FailedOperation.UnKnown",
-        "FailedOperation.LifePhotoSizeError",
-        "ServiceUnavailable",
-        "ResourceUnavailable",
-        "ResourceUnavailable.NotExist",
-        codes.CONNECT_TIMED_OUT,
-        codes.PROXY_FAILED,
-    ],
-    ErrorClass.TIMED_OUT: [codes.TIMED_OUT],
-    ErrorClass.CLOCK: ["AuthFailure.SignatureExpire"],
-    ErrorClass.SLOW_DOWN: [
-        "ResourceInsufficient",
-        "ResourceInsufficient.Memory",
-        "RequestLimitExceeded",
-        "RequestLimitExceeded.GlobalRegionUinLimitExceeded",
-        "RequestLimitExceeded.IPLimitExceeded",
-        "RequestLimitExceeded.UinLimitExceeded",
-        "LimitExceeded",
-        "FailedOperation.RequestLimitExceeded",
-    ],
-    ErrorClass.ASK_FOR_LESS: [codes.TOO_LARGE, "ResponseSizeLimitExceeded"],
-    ErrorClass.ACCOUNT: [
-        "UnauthorizedOperation",
-        "UnauthorizedOperation.ActivateError",
-        "UnauthorizedOperation.Activating",
-        "UnauthorizedOperation.Arrears",
-        "UnauthorizedOperation.ChargeStatusException",
-        "UnauthorizedOperation.NonAuthorize",
-        "UnauthorizedOperation.Nonactivated",
-        "AuthFailure",
-        "AuthFailure.InvalidAuthorization",
-        "AuthFailure.InvalidSecretId",
-        "AuthFailure.MFAFailure",
-        "AuthFailure.SecretIdNotFound",
-        "AuthFailure.SignatureFailure",
-        "AuthFailure.TokenFailure",
-        "AuthFailure.UnauthorizedOperation",
-        "IpInBlacklist",
-        "IpNotInWhitelist",
-        "FailedOperation.StsUnAuthErrError",
-    ],
-    ErrorClass.RULE: ["InvalidParameterValue.RuleIdNotExist", "InvalidParameterValue.RuleIdDisabled"],
-    ErrorClass.EXPIRED: ["InvalidParameterValue.BizTokenExpired"],
-    ErrorClass.FINAL: [
-        FOREIGN,
-        "InvalidParameterValue.BizTokenIllegal",
-        "FailedOperation.InvalidTokenParameter",
-        "InvalidParameter",
-        "InvalidParameter.Unheard",
-        "InvalidParameterValue",
-        "InvalidParameterValue.Unheard",
-        "MissingParameter",
-    ],
-    ErrorClass.BUG: [
-        "InvalidParameter.UnsupportEncryptField",
-        "InvalidAction",
-        "NoSuchVersion",
-        "NoSuchProduct",
-        "UnknownParameter",
-        "UnsupportedOperation",
-        "UnsupportedProtocol",
-        "UnsupportedRegion",
-        "RequestSizeLimitExceeded",
-        "ActionOffline",
-        "InvalidRequest",
-    ],
-}
-CODES = [(code, error_class) for error_class, known in TABLE.items() for code in known]
 # Our own codes are never prefixes.
 FAMILIES = sorted(code for code, _ in CODES if code[0].isupper())
 

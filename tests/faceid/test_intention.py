@@ -8,7 +8,7 @@ import pytest
 
 from app.domain.detection import Outcome
 from app.domain.media import MediaKind, UnreadableReason
-from tests.faceid.test_decode import Reading, media, read
+from tests.support.decoding import Reading, media, read
 
 BYTES = bytes(range(256)) * 20
 BASE64 = base64.b64encode(BYTES).decode()

@@ -5,8 +5,8 @@ import re
 import socket
 import ssl
 from base64 import b64encode
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from app.faceid import error_codes as codes
 from app.faceid.client import FaceIdClient, server_time
 from app.faceid.credentials import AccountSettings, FaceIdSettings
 from tests.support.servers import write_certificate
-from tests.support.tencent import SUCCESS, Kept
+from tests.support.tencent import SUCCESS, Kept, unresponsive
 
 ANSWER = b"HTTP/1.1 200 OK\r\nDate: Thu, 26 Nov 2026 08:00:00 GMT\r\nContent-Length: %d\r\n\r\n%b" % (
     len(SUCCESS),
@@ -204,21 +204,6 @@ def test_proxy_and_authority_are_read_from_the_environment(monkeypatch: pytest.M
     route = Settings.read().faceid.all_accounts["default"].route
 
     assert route == "Calls go through the proxy http://host:3128 and trust the certificates in ca.pem."
-
-
-@contextmanager
-def unresponsive(host: str, port: int = 0) -> Iterator[int]:
-    """Listens with a full backlog: Linux then drops every further attempt to connect. Yields the port."""
-    with ExitStack() as stack:
-        listener = stack.enter_context(socket.socket())
-        listener.bind((host, port))
-        listener.listen(0)
-        port = listener.getsockname()[1]
-        for _ in range(2):
-            waiting = stack.enter_context(socket.socket())
-            waiting.setblocking(False)
-            waiting.connect_ex((host, port))
-        yield port
 
 
 @pytest.mark.parametrize("run", [asyncio.run, uvloop.run])

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from app.domain.detection import Detection, LivenessAttempt
 from app.domain.media import BEST_FRAMES, MediaKind, UnreadableReason
-from tests.faceid.test_decode import Reading, media, read
+from tests.support.decoding import Reading, media, read
 
 CODES = {"ErrCode": "err_code", "LiveStatus": "live_status", "Comparestatus": "compare_status"}
 STRINGS = {

@@ -12,9 +12,8 @@ from app.domain.decision import CALL_INTERVAL
 from app.domain.redirect_state import FOREIGN
 from app.services.rule_settings import RuleSettings
 from app.webhooks.signatures import sign
-from tests.routers.test_redirects import browse, detect_auth, issue_redirect
-from tests.services.test_redirects import wait_for_hints
 from tests.support.api import SECRETS, STATEFUL, get, list_tokens, row_of, url
+from tests.support.redirects import browse, detect_auth, issue_redirect, wait_for_hints
 from tests.support.service import Running, changed, everything, running
 from tests.support.simulator import LiveSimulator
 from tests.support.worker import retrieve_all, retrieve_later, retrieving

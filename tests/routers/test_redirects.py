@@ -13,31 +13,9 @@ from sqlalchemy import text
 
 from app.config import Settings
 from tests.support.api import PAGE, STATEFUL, get, list_tokens, token, url, wait_until_received
+from tests.support.redirects import PATH, browse, detect_auth, issue_redirect
 from tests.support.service import Running, changed, everything, running
-from tests.support.simulator import Caller, LiveSimulator
-
-URL = "/v1/redirects"
-
-
-async def issue_redirect(api: httpx.AsyncClient) -> dict[str, str]:
-    answer = await api.post(URL, json={"rule_id": STATEFUL})
-    assert answer.status_code == 201
-    redirect: dict[str, str] = answer.json()
-    return redirect
-
-
-async def browse(service: Running, biz_token: str, state: str | None = None) -> None:
-    """Calls the redirect endpoint like a browser that returns from Tencent."""
-    params = {"BizToken": biz_token} | ({} if state is None else {"state": state})
-    async with service.client(None) as browser:
-        answer = await browser.get("/v1/callbacks/redirect", params=params)
-    assert (answer.status_code, answer.headers["Location"], answer.content) == (303, PAGE, b"")
-
-
-async def detect_auth(faceid: LiveSimulator, extra: str) -> str:
-    answer = await Caller(faceid.simulator).call("DetectAuth", {"RuleId": STATEFUL, "Extra": extra})
-    biz_token: str = answer["BizToken"]
-    return biz_token
+from tests.support.simulator import LiveSimulator
 
 
 async def test_state_is_unique_and_valid_for_a_day(shared_api: httpx.AsyncClient) -> None:
@@ -55,7 +33,7 @@ async def test_state_is_unique_and_valid_for_a_day(shared_api: httpx.AsyncClient
 async def test_rule_without_redirect_state_gets_no_state(
     shared_api: httpx.AsyncClient, body: dict[str, str] | None, code: str
 ) -> None:
-    answer = await shared_api.post(URL, json=body)
+    answer = await shared_api.post(PATH, json=body)
 
     assert (answer.status_code, answer.json()["code"]) == (400, code)
 
@@ -65,7 +43,7 @@ async def test_default_rule_of_the_settings_is_used(settings: Settings) -> None:
     for rule_id in (STATEFUL, None):
         own = changed(settings, faceid_rule_id=rule_id)
         async with running(own, with_worker=False) as service, service.client(await service.key(*everything())) as api:
-            answers.append(await api.post(URL))
+            answers.append(await api.post(PATH))
 
     assert [answer.status_code for answer in answers] == [201, 400]
     assert answers[1].json()["code"] == "rule_id_required"

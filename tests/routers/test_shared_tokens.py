@@ -4,8 +4,8 @@ import httpx
 import pytest
 
 from app.domain.api_key import Scope
-from tests.routers.test_redirects import browse
 from tests.support.api import get, retrieve_new, token, url, wait_until_received
+from tests.support.redirects import browse
 from tests.support.service import Running, everything
 
 CLIENTS = ("bank", "shop")

@@ -1,7 +1,7 @@
 """Webhook endpoints over HTTP: created with a secret that is shown once, seen by their client only, and tested."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -17,7 +17,7 @@ from app.domain.events import EventType
 from app.domain.webhook_endpoint import MAX_PER_CLIENT
 from app.errors import ForbiddenError
 from app.services.webhook_endpoints import EndpointFacts
-from tests.support.receiver import Receiver, answer, receiving
+from tests.support.receiver import Receiver, answer
 from tests.support.service import Running, actor, changed, everything, running
 
 PATH = "/v1/webhook-endpoints"
@@ -26,12 +26,6 @@ NEW: dict[str, Any] = {
     "events": ["verification.retrieved"],
     "outcomes": ["passed"],
 }
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as server:
-        yield server
 
 
 async def create(api: httpx.AsyncClient, url: str = "http://127.0.0.1:9/", **values: object) -> dict[str, Any]:

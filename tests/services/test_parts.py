@@ -19,13 +19,12 @@ from app.factory import RetrievalServices
 from app.services.rule_settings import RuleSettings
 from simulator.answers import address_of
 from simulator.media import media_of, picture_of
-from tests.faceid.test_network import unresponsive
-from tests.services.test_retrieve import calls, counts, media
 from tests.support.api import call_back, get, row_of
 from tests.support.clocks import FixedClock, ShiftedClock
 from tests.support.service import Running
 from tests.support.simulator import LiveSimulator
-from tests.support.tencent import peer, saying
+from tests.support.stored import calls, counts, media
+from tests.support.tencent import peer, saying, unresponsive
 from tests.support.worker import retrieve_all, retrieve_later, retrieving, with_clock
 
 

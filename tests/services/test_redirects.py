@@ -1,6 +1,5 @@
 """Hints of browsers are queued: they are bounded, written only if needed, and dropped when the service stops."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,12 +13,11 @@ from app.services.intake import IntakeService
 from app.services.redirects import RedirectService
 from app.services.rule_settings import RuleSettings, RulesSettings
 from app.storage.database import Database
-from tests.support.redirects import redirect_service
+from tests.support.redirects import redirect_service, wait_for_hints
 from tests.support.rows import find_row
 from tests.support.service import actor
 
 NOW = datetime(2026, 11, 23, 8, tzinfo=UTC)
-SECONDS = 20
 
 
 @pytest.fixture
@@ -32,13 +30,6 @@ async def redirect(database: Database, tmp_path: Path) -> AsyncIterator[Redirect
 @pytest.fixture
 def intake(redirect: RedirectService) -> IntakeService:
     return redirect.intake
-
-
-async def wait_for_hints() -> None:
-    """Returns when all hints have been processed."""
-    async with asyncio.timeout(SECONDS):
-        while tasks := [task for task in asyncio.all_tasks() if task.get_name() == "hints"]:
-            await asyncio.wait(tasks)
 
 
 async def received_at(database: Database, biz_token: str) -> datetime | None:

@@ -3,7 +3,7 @@
 import asyncio
 import shutil
 import time
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncIterator, Callable, Collection
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import combinations
@@ -30,6 +30,7 @@ from tests.support.api import call_back, get, row_of, token
 from tests.support.clocks import ShiftedClock
 from tests.support.service import Running
 from tests.support.simulator import LiveSimulator
+from tests.support.stored import calls, counts, media
 from tests.support.worker import retrieve_all, retrieve_later, retrieving
 
 INFO_TYPES = ["0", *("".join(digits) for count in range(1, 5) for digits in combinations("1234", count))]
@@ -44,25 +45,6 @@ KINDS = {
 async def retrieval(idle_service: Running) -> AsyncIterator[RetrievalServices]:
     async with retrieving(idle_service) as opened:
         yield opened
-
-
-async def media(api: httpx.AsyncClient, biz_token: str) -> dict[MediaKind, bytes]:
-    found = (await get(api, biz_token))["media"]
-    return {MediaKind(item["kind"]): (await api.get(item["href"])).content for item in found}
-
-
-async def calls(services: Services) -> Sequence[str | None]:
-    """Returns the error codes of all recorded calls."""
-    async with services.database.read() as tx:
-        return (await tx.connection.scalars(text("SELECT error_code FROM upstream_call ORDER BY id"))).all()
-
-
-async def counts(services: Services) -> dict[str, int]:
-    """Returns how many texts, media rows and objects are stored."""
-    async with services.database.read() as tx:
-        texts = await tx.connection.scalar(text("SELECT count(*) FROM detection"))
-        named = await tx.connection.scalar(text("SELECT count(*) FROM media"))
-    return {"texts": texts, "media": named, "objects": len([None async for _ in services.media_store.list()])}
 
 
 def spool_files(settings: Settings) -> list[Path]:

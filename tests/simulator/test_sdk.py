@@ -2,7 +2,6 @@
 
 import json
 import time
-from itertools import combinations
 
 import pytest
 from tencentcloud.common.exception.tencent_cloud_sdk_exception import TencentCloudSDKException
@@ -13,36 +12,9 @@ from simulator.authentication import KeyPair
 from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
 from simulator.requests import DetectInfoEnhancedRequest
 from simulator.scenarios import scenario_of
-from tests.support.simulator import LiveSimulator, live_simulator
+from tests.support.simulator import ERROR_CODES, INFO_TYPES, SCENARIOS, LiveSimulator, live_simulator, request_for
 
 pytestmark = pytest.mark.filterwarnings("ignore:datetime.datetime.utcfromtimestamp:DeprecationWarning")
-
-INFO_TYPES = ["0", *("".join(digits) for count in range(1, 5) for digits in combinations("1234", count)), "41"]
-SCENARIOS = [
-    *("passed-1", "failed-1001-1", "failed-2016-1", "failed-302-1", "unfinished-1", "null17-1", "novideo-1"),
-    *("slashes-1", "latency-1-passed-1", "CE661F1A-0F1E-45BD-BE13-34C05CEA7681"),
-]
-ERROR_CODES = [
-    *("InternalError", "FailedOperation.UnKnown", "FailedOperation.DetectEngineSystemError", "ServiceUnavailable"),
-    *("ResourceUnavailable", "ResourceInsufficient", "RequestLimitExceeded", "LimitExceeded"),
-    *("RequestLimitExceeded.IPLimitExceeded", "AuthFailure.SignatureExpire", "ResponseSizeLimitExceeded"),
-    *("UnauthorizedOperation", "UnauthorizedOperation.ActivateError", "UnauthorizedOperation.Activating"),
-    *("UnauthorizedOperation.Arrears", "UnauthorizedOperation.NonAuthorize", "UnauthorizedOperation.Nonactivated"),
-    *("AuthFailure.InvalidAuthorization", "AuthFailure.InvalidSecretId", "AuthFailure.MFAFailure"),
-    *("AuthFailure.SecretIdNotFound", "AuthFailure.SignatureFailure", "AuthFailure.TokenFailure"),
-    *("AuthFailure.UnauthorizedOperation", "IpInBlacklist", "IpNotInWhitelist"),
-    *("InvalidParameterValue.RuleIdNotExist", "InvalidParameterValue.RuleIdDisabled"),
-    *("FailedOperation.StsUnAuthErrError", "InvalidParameterValue.BizTokenExpired"),
-    *("InvalidParameterValue.BizTokenIllegal", "InvalidParameter", "InvalidParameterValue", "MissingParameter"),
-    *("InvalidAction", "NoSuchVersion", "NoSuchProduct", "UnknownParameter", "UnsupportedOperation"),
-    *("UnsupportedProtocol", "UnsupportedRegion", "RequestSizeLimitExceeded", "ActionOffline", "InvalidRequest"),
-]
-
-
-def request_for(biz_token: str, info_type: str | None = None) -> models.GetDetectInfoRequest:
-    request = models.GetDetectInfoRequest()
-    request.BizToken, request.RuleId, request.InfoType = biz_token, "1", info_type
-    return request
 
 
 def parts(info_type: str) -> set[str]:

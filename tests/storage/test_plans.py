@@ -7,9 +7,7 @@ from dataclasses import replace
 
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import ClauseElement, Executable, text
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy import text
 
 from app.domain.detection import Outcome
 from app.domain.listing import Position, TimeField, TimeRange, VerificationFilter
@@ -18,6 +16,7 @@ from app.storage.database import Database, DatabaseSettings
 from app.storage.listing import PersonIndex, page_statement
 from app.storage.tables import columns_of
 from tests.support.databases import PostgresPool
+from tests.support.plans import plan_of
 from tests.support.rows import MINIMAL, NOW
 
 PERSON: PersonIndex = ("id_card_index", [b"one", b"two"])
@@ -69,21 +68,6 @@ def case_id(value: VerificationFilter | str) -> str:
     return "-".join(name for name, set_to in columns_of(value).items() if set_to) or "all"
 
 
-class Explained(Executable, ClauseElement):
-    """EXPLAIN of a statement."""
-
-    inherit_cache = False
-
-    def __init__(self, statement: ClauseElement) -> None:
-        self.statement = statement
-
-
-@compiles(Explained)
-def _explained(element: Explained, compiler: SQLCompiler, **options: object) -> str:
-    how = "EXPLAIN QUERY PLAN" if compiler.dialect.name == "sqlite" else "EXPLAIN"
-    return f"{how} {compiler.process(element.statement, **options)}"
-
-
 @pytest.fixture(scope="module")
 async def postgres_url(postgres_pool: PostgresPool) -> AsyncIterator[str]:
     async with postgres_pool.lend() as url:
@@ -130,8 +114,7 @@ async def accesses(
 ) -> tuple[set[str], str]:
     """Returns the indexes and tables that a deep page reads, and the whole plan."""
     statement, parameters = page_statement(wanted, limit=3, after=Position(500, NOW), person=person)
-    async with database.read() as tx:
-        whole = "\n".join([str(row[-1]) for row in await tx.connection.execute(Explained(statement), parameters)])
+    whole = await plan_of(database, statement, parameters)
     if database.is_embedded:
         found = re.findall(r"SEARCH \w+ USING (?:COVERING )?(?:INDEX \w+|INTEGER PRIMARY KEY)|SCAN (?!anon)\w+", whole)
     else:

@@ -9,7 +9,7 @@ from sqlalchemy import text
 from app.domain.deliveries import Attempt, Fault, Signals
 from app.services.deliveries import SIGNALS_OF
 from app.storage.delivery_log import SIGNALS
-from tests.storage.test_plans import Explained
+from tests.support.plans import plan_of
 from tests.support.service import Running, actor
 
 
@@ -56,8 +56,7 @@ async def test_signals_read_their_index_only(idle_service: Running) -> None:
         insert = "INSERT INTO delivery_attempt (delivery_id, endpoint_id, at, host, duration_ms) VALUES "
         await tx.connection.execute(text(f"{insert} (:delivery_id, :endpoint_id, :at, '', 1)"), rows)
         await tx.connection.execute(text("ANALYZE"))
-    async with services.database.read() as tx:
-        plan = "\n".join([str(row[-1]) for row in await tx.connection.execute(Explained(SIGNALS), parameters)])
+    plan = await plan_of(services.database, SIGNALS, parameters)
 
     assert re.findall(r"Seq Scan|SCAN delivery|Bitmap", plan) == [], plan
     assert re.search(r"(COVERING INDEX|Index Only Scan Backward using) ix_delivery_attempt_signals", plan), plan

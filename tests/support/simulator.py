@@ -1,4 +1,4 @@
-"""Ways to call a simulator: over a real server, in process, and by the official SDK."""
+"""Ways to call a simulator, over a real server, in process and by the official SDK, and what to ask it for."""
 
 import json
 import socket
@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import combinations
 from threading import Thread
 from typing import Any
 
@@ -14,6 +15,7 @@ import uvicorn
 from tencentcloud.common.credential import Credential
 from tencentcloud.common.profile.client_profile import ClientProfile
 from tencentcloud.common.profile.http_profile import HttpProfile
+from tencentcloud.faceid.v20180301 import models
 from tencentcloud.faceid.v20180301.faceid_client import FaceidClient
 
 from app.faceid import signing
@@ -22,6 +24,26 @@ from simulator.options import DEMO_CREDENTIALS, SimulatorOptions
 from simulator.server import Simulator, create_simulator
 
 NO_QUOTA = SimulatorOptions(requests_per_second=0, enhanced_requests_per_second=0, bill_requests_per_second=0)
+INFO_TYPES = ["0", *("".join(digits) for count in range(1, 5) for digits in combinations("1234", count)), "41"]
+SCENARIOS = [
+    *("passed-1", "failed-1001-1", "failed-2016-1", "failed-302-1", "unfinished-1", "null17-1", "novideo-1"),
+    *("slashes-1", "latency-1-passed-1", "CE661F1A-0F1E-45BD-BE13-34C05CEA7681"),
+]
+ERROR_CODES = [
+    *("InternalError", "FailedOperation.UnKnown", "FailedOperation.DetectEngineSystemError", "ServiceUnavailable"),
+    *("ResourceUnavailable", "ResourceInsufficient", "RequestLimitExceeded", "LimitExceeded"),
+    *("RequestLimitExceeded.IPLimitExceeded", "AuthFailure.SignatureExpire", "ResponseSizeLimitExceeded"),
+    *("UnauthorizedOperation", "UnauthorizedOperation.ActivateError", "UnauthorizedOperation.Activating"),
+    *("UnauthorizedOperation.Arrears", "UnauthorizedOperation.NonAuthorize", "UnauthorizedOperation.Nonactivated"),
+    *("AuthFailure.InvalidAuthorization", "AuthFailure.InvalidSecretId", "AuthFailure.MFAFailure"),
+    *("AuthFailure.SecretIdNotFound", "AuthFailure.SignatureFailure", "AuthFailure.TokenFailure"),
+    *("AuthFailure.UnauthorizedOperation", "IpInBlacklist", "IpNotInWhitelist"),
+    *("InvalidParameterValue.RuleIdNotExist", "InvalidParameterValue.RuleIdDisabled"),
+    *("FailedOperation.StsUnAuthErrError", "InvalidParameterValue.BizTokenExpired"),
+    *("InvalidParameterValue.BizTokenIllegal", "InvalidParameter", "InvalidParameterValue", "MissingParameter"),
+    *("InvalidAction", "NoSuchVersion", "NoSuchProduct", "UnknownParameter", "UnsupportedOperation"),
+    *("UnsupportedProtocol", "UnsupportedRegion", "RequestSizeLimitExceeded", "ActionOffline", "InvalidRequest"),
+]
 
 
 @dataclass(frozen=True)
@@ -59,6 +81,13 @@ def live_simulator(options: SimulatorOptions = NO_QUOTA) -> Iterator[LiveSimulat
         finally:
             server.should_exit = True
             thread.join()
+
+
+def request_for(biz_token: str, info_type: str | None = None) -> models.GetDetectInfoRequest:
+    """Returns a request of the official SDK."""
+    request = models.GetDetectInfoRequest()
+    request.BizToken, request.RuleId, request.InfoType = biz_token, "1", info_type
+    return request
 
 
 def authorization(credentials: KeyPair, headers: Mapping[str, str], body: bytes, timestamp: int) -> str:

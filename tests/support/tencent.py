@@ -2,8 +2,9 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any
 
 from pydantic import SecretStr
@@ -87,6 +88,21 @@ def saying(body: bytes, *, status: str = "200 OK", headers: str = "", length: in
         writer.write(head.encode() + body)
 
     return speak
+
+
+@contextmanager
+def unresponsive(host: str, port: int = 0) -> Iterator[int]:
+    """Listens with a full backlog: Linux then drops every further attempt to connect. Yields the port."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind((host, port))
+        listener.listen(0)
+        port = listener.getsockname()[1]
+        for _ in range(2):
+            waiting = stack.enter_context(socket.socket())
+            waiting.setblocking(False)
+            waiting.connect_ex((host, port))
+        yield port
 
 
 def in_our_names(values: dict[str, Any]) -> dict[str, Any]:

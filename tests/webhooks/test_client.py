@@ -17,7 +17,7 @@ from app.domain.deliveries import Answer, Fault
 from app.errors import ConfigurationError, InvalidRequestError
 from app.webhooks.client import Receiver, WebhookClient, WebhookSettings
 from app.webhooks.transport import Resolve
-from tests.domain.test_egress import NEVER, OPENABLE
+from tests.support.addresses import NEVER, OPENABLE
 from tests.support.receiver import Receiver as Server
 from tests.support.receiver import answer, receiving
 from tests.support.servers import write_certificate
@@ -50,12 +50,6 @@ async def sending(
         yield client
     finally:
         client.close()
-
-
-@pytest.fixture
-async def receiver() -> AsyncIterator[Server]:
-    async with receiving() as server:
-        yield server
 
 
 async def post(client: WebhookClient, url: str) -> Answer:

@@ -1,0 +1,41 @@
+"""Addresses that webhooks never reach, by their kind, and those that only a setting opens."""
+
+import ipaddress
+
+NEVER = {
+    "unspecified": str(ipaddress.IPv4Address(0)),
+    "this network": "0.1.2.3",
+    "link-local": "169.254.1.1",
+    "metadata of AWS, Azure and Google": "169.254.169.254",
+    "metadata of Tencent": "169.254.0.23",
+    "metadata of Alibaba": "100.100.100.200",
+    "metadata of Oracle": "192.0.0.192",
+    "protocol assignments": "192.0.0.8",
+    "multicast": "224.0.0.1",
+    "broadcast": "255.255.255.255",
+    "class E": "240.0.0.1",
+    "documentation 1": "192.0.2.1",
+    "documentation 2": "198.51.100.1",
+    "documentation 3": "203.0.113.1",
+    "benchmarks": "198.18.0.1",
+    "relays of 6to4": "192.88.99.1",
+    "unspecified IPv6": "::",
+    "IPv4-compatible": "::127.0.0.1",
+    "IPv4-mapped": "::ffff:127.0.0.1",
+    "IPv4-mapped public": "::ffff:8.8.8.8",
+    "IPv4-translated": "::ffff:0:127.0.0.1",
+    "NAT64": "64:ff9b::7f00:1",
+    "NAT64 of a network's own": "64:ff9b:1::a00:1",
+    "6to4": "2002:7f00:1::",
+    "Teredo": "2001:0:4136:e378:8000:63bf:3fff:fdd2",
+    "ORCHID": "2001:20::1",
+    "link-local IPv6": "fe80::1",
+    "site-local": "fec0::1",
+    "multicast IPv6": "ff02::1",
+    "metadata of AWS in IPv6": "fd00:ec2::254",
+    "documentation IPv6": "2001:db8::1",
+    "documentation IPv6, new": "3fff::1",
+    "discard": "100::1",
+    "segment routing": "5f00::1",
+}
+OPENABLE = ["127.0.0.1", "127.9.9.9", "::1", "10.0.0.1", "172.31.0.1", "192.168.1.1", "100.64.0.1", "fd12::1"]
