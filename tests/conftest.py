@@ -4,7 +4,7 @@ import gc
 import logging
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +32,6 @@ from tests.support.simulator import LiveSimulator, live_simulator
 settings_of_hypothesis.register_profile("tests", deadline=None)
 settings_of_hypothesis.load_profile("tests")
 share_compiled_statements()
-gc.disable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -40,10 +39,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.path.parent != Path(__file__).parent)
 
 
-def pytest_collection_finish() -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
     """Keeps the modules and the tests out of garbage collection, like the server, which saves a tenth of the run."""
-    exclude_startup_from_gc()
-    gc.enable()
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        exclude_startup_from_gc()
+        gc.enable()
 
 
 @pytest.fixture(scope="session")
