@@ -38,15 +38,16 @@ async def pages(
     service: Running, wanted: DeliveryFilter, limit: int, examined: int
 ) -> list[list[tuple[Delivery, Event]]]:
     found, before_id = [], None
-    async with service.services.database.read() as tx:
-        for _ in range(COUNT + 1):
+    for _ in range(COUNT + 1):
+        # A transaction has a deadline, and a busy machine may be slow.
+        async with service.services.database.read() as tx:
             page, complete_from = await tx.delivery_log.search(
                 wanted, limit=limit, before_id=before_id, examined=examined
             )
-            found.append(list(page))
-            before_id = page[-1][0].id if len(page) == limit else complete_from
-            if not before_id:
-                break
+        found.append(list(page))
+        before_id = page[-1][0].id if len(page) == limit else complete_from
+        if not before_id:
+            break
     return found
 
 

@@ -91,11 +91,14 @@ def expected(rows: Sequence[Verification], wanted: VerificationFilter) -> list[V
 async def paged(database: Database, wanted: VerificationFilter) -> list[Verification]:
     seen: list[Verification] = []
     after, field = None, wanted.order.field
-    async with database.read() as tx:
-        while page := await tx.verifications.search(wanted, limit=LIMIT, after=after):
-            seen += page
-            after = Position(page[-1].id, getattr(page[-1], field) if field else None)
-    return seen
+    while True:
+        # A transaction has a deadline, and a busy machine may be slow.
+        async with database.read() as tx:
+            page = await tx.verifications.search(wanted, limit=LIMIT, after=after)
+        if not page:
+            return seen
+        seen += page
+        after = Position(page[-1].id, getattr(page[-1], field) if field else None)
 
 
 # Every filter with every range, and some larger combinations.
