@@ -2,6 +2,7 @@
 
 import os
 from base64 import b64encode
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 
@@ -305,6 +306,9 @@ def test_empty_variable_counts_as_unset(here: Path, monkeypatch: pytest.MonkeyPa
         ("LOG_LEVEL", CANARY),
         ("MEDIA_URL", f"ftp://anna:{CANARY}@host/"),
         ("AWS_ENDPOINT_URL", f"anna:{CANARY}"),
+        ("CONSOLE_TIME_ZONE", CANARY),
+        ("CONSOLE_TIME_ZONE", "Etc"),
+        ("CONSOLE_TIME_ZONE", "../../etc/passwd"),
         ("REDIRECT_PAGE_URL", f"javascript:{CANARY}"),
         ("TENCENTCLOUD_SECRET_ID", f"{CANARY} "),
         ("TENCENTCLOUD_SECRET_KEY", f"{CANARY} x"),
@@ -324,6 +328,14 @@ def test_invalid_setting_is_named_in_one_sentence_without_its_value(
     assert value not in sentence
     assert CANARY not in sentence
     assert "\n" not in sentence
+
+
+@pytest.mark.parametrize("value", [CANARY, "[", "https://[::", "1e999", "\udcff", "x" * 300, '["hunter2"]'], ids=ascii)
+def test_no_value_of_any_setting_raises_another_error(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    for name in SETTING_NAMES:
+        with monkeypatch.context() as environment, suppress(ConfigurationError):
+            environment.setenv(name.upper(), value)
+            read_settings()
 
 
 def test_settings_that_require_each_other_are_named_together(monkeypatch: pytest.MonkeyPatch) -> None:

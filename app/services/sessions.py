@@ -39,7 +39,8 @@ class ConsoleSettings(BaseModel):
     def _is_known(cls, name: str) -> str:
         try:
             ZoneInfo(name)
-        except (OSError, ValueError):
+        # A KeyError is an unknown name; the others are names that no file can have.
+        except (KeyError, OSError, ValueError):
             raise ValueError("it must be a time zone of the IANA database, like Asia/Shanghai") from None
         return name
 
