@@ -68,7 +68,7 @@ _SAMPLES = 20
 class Services:
     """All services that need no credentials of Tencent, and what they are built on.
 
-    Each service is built when it is first used.
+    Each service is built when it is first used. That cannot fail: what can is opened by `open_services`.
     """
 
     settings: Settings

@@ -3,6 +3,7 @@
 import asyncio
 import getpass
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -55,6 +56,14 @@ def test_version_is_printed(here: Installation) -> None:
     done = here.run("--version")
 
     assert (done.code, done.out, done.err) == (0, f"faceid-results {version('faceid-results')}\n", "")
+
+
+def test_machine_without_files_of_time_zones_runs_the_commands() -> None:
+    done = subprocess.run(
+        [COMMAND, "--version"], env=os.environ | {"PYTHONTZPATH": ""}, capture_output=True, check=False
+    )
+
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 def test_commands_are_the_documented_ones() -> None:
