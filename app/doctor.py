@@ -264,7 +264,7 @@ async def _check_provider(oidc: OidcSettings) -> Finding:
     await OidcClient(oidc).check()
     if not oidc.roles:
         todo = "Set OIDC_ADMIN_VALUES, or [oidc_roles] in faceid-results.toml."
-        return Finding("single sign-on", Status.WARNING, "No role is configured, so nobody may sign in.", todo)
+        return Finding("single sign-on", Status.WARNING, "No role is configured, so no person may sign in.", todo)
     return Finding("single sign-on", Status.OK, "The provider answers, and its issuer is the configured one.")
 
 

@@ -5,7 +5,7 @@
     ├── UnauthenticatedError          401  unauthenticated      no valid API key or signature
     ├── ForbiddenError                403  forbidden            a valid key without the scope
     ├── NotFoundError                 404  not_found            unknown, or another client's
-    ├── ConflictError                 409  conflict             contradicts what is already known
+    ├── ConflictError                 409  conflict             contradicts an earlier statement
     ├── GoneError                     410  erased               it was erased, or is no longer kept
     ├── RangeNotSatisfiableError      416  range_not_satisfiable
     ├── TooManyRequestsError          429  too_many_requests    a rate limit was exceeded

@@ -51,7 +51,7 @@ async def test_provider_of_the_single_sign_on_is_checked_if_there_is_one(setting
     assert finding == Finding(
         "single sign-on", Status.OK, "The provider answers, and its issuer is the configured one."
     )
-    assert (useless.status, useless.found) == (Status.WARNING, "No role is configured, so nobody may sign in.")
+    assert (useless.status, useless.found) == (Status.WARNING, "No role is configured, so no person may sign in.")
     assert (other.status, other.found) == (
         Status.FAILED,
         "The discovery document names another issuer than OIDC_ISSUER.",

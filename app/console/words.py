@@ -239,7 +239,7 @@ ERRORS: Mapping[str, str] = {
     "legal_hold": _("The verification is under a legal hold. Lift the hold first."),
     "several_clients": _("Several clients have this token. Choose the client in the list of verifications."),
     "held_events": _("Events are held for the endpoint. Choose whether they are sent, then enable it."),
-    "conflict": _("This contradicts what is already known."),
+    "conflict": _("This contradicts an earlier statement."),
     "too_many_requests": _("Too many requests in a short time. Wait a moment and try again."),
     "unavailable": _("A database or store does not answer. The service continues as soon as it does."),
     "disk_full": _("The disk of the database is full. Erase data or use a larger disk."),

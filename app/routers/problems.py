@@ -26,7 +26,7 @@ _WHEN: dict[int | str, str] = {
     401: "The API key is missing, unknown, expired, revoked or not for this network; or the signature is invalid.",
     403: "The API key lacks the scope.",
     404: "It does not exist, or it belongs to another client.",
-    409: "The request contradicts what is already known.",
+    409: "The request contradicts an earlier statement.",
     410: "It was erased, or it is no longer kept.",
     413: "The body is too large.",
     416: "The range lies outside the media item, whose size is in `Content-Range`.",
